@@ -1,0 +1,136 @@
+"""Blobs by digest in an OCI image layout (image-spec, image-layout.md) that other tools read.
+
+A blob appears under `blobs/<algorithm>/<hex>` only after its bytes hashed to that digest: they are written to a
+file in `tmp/`, fsynced and renamed. So a present blob is complete, and a crash leaves only files in `tmp/`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import BinaryIO
+
+from engine.base.atomic import fsync_dir, write_atomic
+from engine.errors import Corrupt, NotFound, from_os_error
+from engine.oci.digest import Digest
+
+LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+MAX_DOCUMENT = 4 << 20  # a manifest or config larger than this is refused, as containerd and containers/image do
+
+
+class BlobWriter:
+    """Bytes on their way into the store. Either `commit` or `abort` ends it."""
+
+    def __init__(self, store: BlobStore) -> None:
+        self._store = store
+        self._path = store.tmp / f"blob-{secrets.token_hex(8)}"
+        self._file = open(self._path, "xb", buffering=1 << 20)  # noqa: SIM115 closed by commit or abort
+        self._hash = hashlib.sha256()
+        self.size = 0
+
+    def write(self, data: bytes | memoryview) -> int:
+        self._hash.update(data)
+        self._file.write(data)
+        self.size += len(data)
+        return len(data)
+
+    def digest(self) -> Digest:
+        return Digest(f"sha256:{self._hash.hexdigest()}")
+
+    def commit(self, digest: Digest | None = None, size: int | None = None) -> Digest:
+        """Publishes the blob. Raises `Corrupt` when size or digest are not what was promised."""
+        actual = self.digest()
+        if digest is not None and digest.algorithm != "sha256":
+            self.abort()
+            raise Corrupt(f"blob {digest.short}: only sha256 is stored here")
+        if size is not None and size != self.size:
+            self.abort()
+            raise Corrupt(f"blob {digest or actual}: {self.size} bytes arrived, {size} were promised")
+        if digest is not None and digest != actual:
+            self.abort()
+            raise Corrupt(f"blob {digest}: the bytes hash to {actual}", hint="pull again; if it stays, the registry is damaged")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        final = self._store.path(actual)
+        os.rename(self._path, final)
+        fsync_dir(final.parent)
+        return actual
+
+    def abort(self) -> None:
+        self._file.close()
+        with contextlib.suppress(FileNotFoundError):
+            self._path.unlink()
+
+
+class BlobStore:
+    """`root` is the OCI layout; `tmp` a folder on the same file system."""
+
+    def __init__(self, root: Path, tmp: Path) -> None:
+        self.root, self.tmp = root, tmp
+        (root / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
+        if not (root / "oci-layout").exists():
+            write_atomic(root / "oci-layout", LAYOUT, 0o644)
+        if not (root / "index.json").exists():
+            write_atomic(root / "index.json", _index([]), 0o644)
+
+    def path(self, digest: Digest) -> Path:
+        return self.root / "blobs" / digest.algorithm / digest.hex
+
+    def has(self, digest: Digest) -> bool:
+        return self.path(digest).is_file()
+
+    def size(self, digest: Digest) -> int:
+        return self.path(digest).stat().st_size
+
+    def open(self, digest: Digest) -> BinaryIO:
+        try:
+            return open(self.path(digest), "rb")
+        except FileNotFoundError:
+            raise NotFound(f"blob {digest} is missing from the store", hint="run `workbench check`") from None
+
+    def read(self, digest: Digest) -> bytes:
+        """A small document, verified. Raises `NotFound`, `Corrupt`."""
+        with self.open(digest) as blob:
+            data = blob.read(MAX_DOCUMENT + 1)
+        if len(data) > MAX_DOCUMENT or Digest.of(data) != digest:
+            raise Corrupt(f"blob {digest} in the store is damaged", hint="run `workbench check`")
+        return data
+
+    def ingest(self) -> BlobWriter:
+        try:
+            return BlobWriter(self)
+        except OSError as error:
+            raise from_os_error(error, "writing a blob") from error
+
+    def put(self, data: bytes) -> Digest:
+        digest = Digest.of(data)
+        if not self.has(digest):
+            writer = self.ingest()
+            writer.write(data)
+            writer.commit(digest, len(data))
+        return digest
+
+    def digests(self) -> list[Digest]:
+        return [Digest(f"sha256:{name}") for name in sorted(os.listdir(self.root / "blobs" / "sha256"))]
+
+    def remove(self, digest: Digest) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self.path(digest).unlink()
+
+    def publish_index(self, manifests: list[dict[str, object]]) -> None:
+        """Rewrites `index.json`: what `skopeo inspect oci:PATH:NAME` sees."""
+        write_atomic(self.root / "index.json", _index(manifests), 0o644)
+
+
+def _index(manifests: list[dict[str, object]]) -> bytes:
+    document = {
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.index.v1+json",
+        "manifests": manifests,
+    }
+    return json.dumps(document, separators=(",", ":")).encode()

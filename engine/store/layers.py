@@ -1,0 +1,163 @@
+"""Layers unpacked once per chain ID, in the form overlayfs wants for a lower directory.
+
+`layers/<chain hex>/diff` is the tree and `layer.json` beside it says what it is. The folder is made under a
+temporary name and renamed, so a present layer is complete. Its files are not fsynced one by one: the blob is, and
+the tree is a cache of it. `layer.json` records the boot it was made in and whether it has been synced since; after
+a power cut an unsynced tree is unpacked anew from its blob (a zero-length file is never trusted).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import BinaryIO
+
+from engine.archive.reader import apply_layer
+from engine.base.atomic import locked, write_atomic
+from engine.base.cancel import CancelToken
+from engine.errors import Corrupt, EngineError, from_os_error
+from engine.oci.digest import Digest
+
+
+@cache
+def boot_id() -> str:
+    """Changes with every boot of the kernel (proc(5), /proc/sys/kernel/random/boot_id)."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRecord:
+    """`size` is the sum of the regular files' bytes."""
+
+    chain: Digest
+    diff_id: Digest
+    size: int
+
+
+class LayerStore:
+    def __init__(self, root: Path, tmp: Path) -> None:
+        self.root, self.tmp = root, tmp
+        root.mkdir(mode=0o710, parents=True, exist_ok=True)
+
+    def tree(self, chain: Digest) -> Path:
+        return self.root / chain.hex / "diff"
+
+    def get(self, chain: Digest) -> LayerRecord | None:
+        """The layer, or None when it is not there or cannot be trusted after a crash."""
+        try:
+            record = json.loads((self.root / chain.hex / "layer.json").read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            return None
+        if not record.get("synced") and record.get("boot") != boot_id():
+            return None
+        return LayerRecord(chain, Digest(record["diff_id"]), record["size"])
+
+    def unpack(
+        self,
+        chain: Digest,
+        diff_id: Digest,
+        stream: Callable[[], BinaryIO],
+        *,
+        progress: Callable[[int], None] | None = None,
+        cancel: CancelToken | None = None,
+    ) -> LayerRecord:
+        """Unpacks the decompressed tar that `stream` opens, unless it is there. One process does it, others wait."""
+        found = self.get(chain)
+        if found:
+            return found
+        with locked(self.tmp / f"layer-{chain.hex[:16]}.lock"):
+            found = self.get(chain)
+            if found:
+                return found
+            work = self.tmp / f"layer-{secrets.token_hex(8)}"
+            try:
+                (work / "diff").mkdir(parents=True)
+                with stream() as tar:
+                    applied = apply_layer(tar, work / "diff", progress=progress, cancel=cancel)
+                if applied.diff_id != diff_id:
+                    raise Corrupt(
+                        f"layer {diff_id.short}: its content hashes to {applied.diff_id.short}, not to the image's diff ID",
+                        hint="pull again; if it stays, the image is damaged at its source",
+                    )
+                return self._publish(work, LayerRecord(chain, diff_id, applied.size))
+            except OSError as error:
+                raise from_os_error(error, f"unpacking layer {diff_id.short}") from error
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
+
+    def adopt(self, chain: Digest, diff_id: Digest, size: int, tree: Path) -> LayerRecord:
+        """Makes an overlay upper directory (on the same file system) the layer's tree: a rename, no copy."""
+        with locked(self.tmp / f"layer-{chain.hex[:16]}.lock"):
+            found = self.get(chain)
+            if found:
+                return found
+            work = self.tmp / f"layer-{secrets.token_hex(8)}"
+            try:
+                work.mkdir()
+                os.rename(tree, work / "diff")
+                return self._publish(work, LayerRecord(chain, diff_id, size))
+            except OSError as error:
+                raise from_os_error(error, f"keeping layer {diff_id.short}") from error
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
+
+    def _publish(self, work: Path, record: LayerRecord) -> LayerRecord:
+        os.chmod(work, 0o710)
+        os.chmod(work / "diff", 0o755) if not (work / "diff").stat().st_mode & 0o777 else None
+        self._describe(work, record, synced=False)
+        final = self.root / record.chain.hex
+        if final.exists():  # untrusted after a crash, or damaged: out of the way first
+            os.rename(final, self.tmp / f"stale-{secrets.token_hex(8)}")
+        os.rename(work, final)
+        return record
+
+    def _describe(self, folder: Path, record: LayerRecord, *, synced: bool) -> None:
+        document = {"diff_id": record.diff_id, "size": record.size, "boot": boot_id(), "synced": synced}
+        write_atomic(folder / "layer.json", json.dumps(document).encode(), durable=synced)
+
+    def sync(self, chains: list[Digest]) -> None:
+        """Flushes the file system and marks these layers as safe across a power cut."""
+        pending = [record for record in map(self.get, chains) if record]
+        if not pending:
+            return
+        fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            with contextlib.suppress(AttributeError):
+                ctypes.CDLL(None, use_errno=True).syncfs(fd)
+        finally:
+            os.close(fd)
+        for record in pending:
+            self._describe(self.root / record.chain.hex, record, synced=True)
+
+    def chains(self) -> list[Digest]:
+        return [Digest(f"sha256:{name}") for name in sorted(os.listdir(self.root)) if len(name) == 64]
+
+    def remove(self, chain: Digest) -> None:
+        grave = self.tmp / f"stale-{secrets.token_hex(8)}"
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(self.root / chain.hex, grave)
+            shutil.rmtree(grave, ignore_errors=True)
+
+    def describe_damage(self, chain: Digest) -> str | None:
+        """What is wrong with a layer's folder, None when nothing is."""
+        try:
+            record = json.loads((self.root / chain.hex / "layer.json").read_bytes())
+            Digest.parse(record["diff_id"])
+        except (OSError, ValueError, KeyError, EngineError) as error:
+            return f"layer.json cannot be read: {error}"
+        if not self.tree(chain).is_dir():
+            return "its tree is missing"
+        return None
