@@ -8,165 +8,79 @@ sizes bytes, durations seconds.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from engine.progress import (
+from engine.model import (
     BuildEvent as BuildEvent,
+)
+from engine.model import (
     BuildFinished as BuildFinished,
+)
+from engine.model import (
     BuildNotice as BuildNotice,
+)
+from engine.model import (
     BuildRequest as BuildRequest,
+)
+from engine.model import (
     BuildStarted as BuildStarted,
+)
+from engine.model import (
+    CheckFinding as CheckFinding,
+)
+from engine.model import (
+    ContainerDetail as ContainerDetail,
+)
+from engine.model import (
+    ContainerSpec as ContainerSpec,
+)
+from engine.model import (
+    ContainerSummary as ContainerSummary,
+)
+from engine.model import (
+    EngineEvent as EngineEvent,
+)
+from engine.model import (
+    ExecSpec as ExecSpec,
+)
+from engine.model import (
+    ImageDetail as ImageDetail,
+)
+from engine.model import (
+    ImageSummary as ImageSummary,
+)
+from engine.model import (
+    LayerInfo as LayerInfo,
+)
+from engine.model import (
+    LogLine as LogLine,
+)
+from engine.model import (
+    Mount as Mount,
+)
+from engine.model import (
     PullProgress as PullProgress,
+)
+from engine.model import (
+    Status as Status,
+)
+from engine.model import (
     StepFinished as StepFinished,
+)
+from engine.model import (
     StepInfo as StepInfo,
+)
+from engine.model import (
     StepOutput as StepOutput,
+)
+from engine.model import (
     StepStarted as StepStarted,
 )
-
-# --- images ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class ImageSummary:
-    """One image: its manifest digest is its identity here; `id` is the config digest, as in Docker."""
-
-    id: str  # "sha256:…" of the config
-    digest: str  # "sha256:…" of the manifest
-    tags: tuple[str, ...]  # familiar form: "python:3.11-slim", "workbench/base:latest"
-    created: int
-    size: int  # unpacked bytes of all layers
-    used_by: tuple[str, ...] = ()  # names of containers
-    dangling: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class LayerInfo:
-    """One line of an image's history, newest last; an instruction without a layer has `diff_id == ""`."""
-
-    index: int
-    instruction: str  # "COPY . ." or the created_by text, cleaned
-    created_by: str  # as written in the config
-    diff_id: str
-    size: int
-    created: int
-    empty: bool
-    cached: bool | None = None  # from the last build here; None when it was pulled
-    seconds: float | None = None  # what the step cost when it last ran
-    reason: str = ""  # why it ran ("app.py content changed") or "" when cached or unknown
-    line: int = 0  # Dockerfile line, 0 unknown
-    author_build: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ImageDetail:
-    summary: ImageSummary
-    layers: tuple[LayerInfo, ...]
-    config: Mapping[str, object]  # the raw image config document
-    manifest: Mapping[str, object]
-    repo_digests: tuple[str, ...] = ()
-
-
-# --- containers -----------------------------------------------------------------------------------
-
-Status = Literal["created", "running", "exited", "dead"]
-
-
-@dataclass(frozen=True, slots=True)
-class Mount:
-    """A bind mount. `source` is an absolute host path."""
-
-    source: str
-    target: str
-    read_only: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ContainerSpec:
-    """What to run. None means "as the image says"."""
-
-    image: str
-    name: str = ""  # "" picks one
-    command: tuple[str, ...] | None = None
-    entrypoint: tuple[str, ...] | None = None
-    env: tuple[str, ...] = ()  # "K=V", over the image's
-    user: str | None = None
-    working_dir: str | None = None
-    hostname: str = ""  # "" is the short id
-    tty: bool = False
-    open_stdin: bool = False
-    labels: Mapping[str, str] = field(default_factory=dict)
-    mounts: tuple[Mount, ...] = ()
-    ports: tuple[str, ...] = ()  # "8000/tcp": what the user asked to publish (host network: same port)
-    read_only: bool = False
-    no_new_privileges: bool = False
-    privileged: bool = False
-    cap_add: tuple[str, ...] = ()
-    cap_drop: tuple[str, ...] = ()
-    memory: int = 0  # bytes, 0 no limit
-    cpus: float = 0.0
-    pids_limit: int = 0
-    stop_signal: str = ""
-    stop_timeout: int | None = None
-    auto_remove: bool = False
-    log_path: str = ""  # "" is the container's own file; a service's containers share one
-
-
-@dataclass(frozen=True, slots=True)
-class ContainerSummary:
-    id: str
-    name: str
-    image: str  # as the user named it
-    image_id: str
-    command: str
-    status: Status
-    created: int
-    started: int = 0
-    finished: int = 0
-    exit_code: int | None = None
-    pid: int = 0
-    ports: tuple[str, ...] = ()
-    labels: Mapping[str, str] = field(default_factory=dict)
-    error: str = ""  # why it did not start, or what happened to its monitor
-    oom_killed: bool = False
-    network: str = "host"
-
-    @property
-    def running(self) -> bool:
-        return self.status == "running"
-
-
-@dataclass(frozen=True, slots=True)
-class ContainerDetail:
-    summary: ContainerSummary
-    spec: ContainerSpec
-    config: Mapping[str, object]  # what `docker inspect` prints
-    log_path: str
-
-
-@dataclass(frozen=True, slots=True)
-class LogLine:
-    """One line of a container's log without its newline.
-
-    `stream` "workbench" marks a rule that the inner loop wrote between two generations of a service.
-    `offset` is the byte offset in the log file just behind this line's record.
-    """
-
-    text: str
-    stream: Literal["stdout", "stderr", "workbench"]
-    time: int
-    offset: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class ExecSpec:
-    command: tuple[str, ...]
-    env: tuple[str, ...] = ()
-    user: str | None = None
-    working_dir: str | None = None
-    tty: bool = False
-    privileged: bool = False
+from engine.model import (
+    SystemInfo as SystemInfo,
+)
 
 
 class Stream(Protocol):
@@ -185,42 +99,6 @@ class Stream(Protocol):
         """The exit code, once output has ended."""
 
     async def close(self) -> None: ...
-
-
-# --- engine events --------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class EngineEvent:
-    """What happened to an object: Docker's type and action ("container", "start"), readable by every process."""
-
-    seq: int
-    time: int
-    type: Literal["container", "image", "build"]
-    action: str
-    id: str
-    attributes: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class CheckFinding:
-    """One damaged, missing or foreign thing that `check` found in the store."""
-
-    kind: str  # "blob", "layer", "record", "foreign"
-    path: str
-    problem: str
-
-
-@dataclass(frozen=True, slots=True)
-class SystemInfo:
-    version: str
-    root: str
-    kernel: str
-    cgroup: str  # "v1", "v2", "hybrid", "none"
-    images: int
-    containers: int
-    running: int
-    notes: tuple[str, ...] = ()  # limits that do not hold here, each in one sentence
 
 
 class Engine(Protocol):

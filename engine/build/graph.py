@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from engine.progress import StepInfo
+from engine.model import StepInfo
 from engine.build.dockerfile.ast import Add, Copy, Dockerfile, Stage
 from engine.errors import DockerfileError, InvalidInput
 

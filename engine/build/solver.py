@@ -38,7 +38,7 @@ from engine.oci.manifest import build_manifest
 from engine.oci.media import OCI_CONFIG, OCI_LAYER
 from engine.oci.platform import Platform
 from engine.oci.reference import Reference
-from engine.progress import (
+from engine.model import (
     BuildEvent,
     BuildFinished,
     BuildNotice,

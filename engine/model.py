@@ -1,0 +1,279 @@
+"""The records that every room and front end exchanges: frozen, plain data. `engine.api` re-exports them.
+
+Times are nanoseconds since the epoch, sizes bytes, durations seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+# --- images ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSummary:
+    """One image: its manifest digest is its identity here; `id` is the config digest, as in Docker."""
+
+    id: str  # "sha256:…" of the config
+    digest: str  # "sha256:…" of the manifest
+    tags: tuple[str, ...]  # familiar form: "python:3.11-slim", "workbench/base:latest"
+    created: int
+    size: int  # unpacked bytes of all layers
+    used_by: tuple[str, ...] = ()  # names of containers
+    dangling: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LayerInfo:
+    """One line of an image's history, newest last; an instruction without a layer has `diff_id == ""`."""
+
+    index: int
+    instruction: str  # "COPY . ." or the created_by text, cleaned
+    created_by: str  # as written in the config
+    diff_id: str
+    size: int
+    created: int
+    empty: bool
+    cached: bool | None = None  # from the last build here; None when it was pulled
+    seconds: float | None = None  # what the step cost when it last ran
+    reason: str = ""  # why it ran ("app.py content changed") or "" when cached or unknown
+    line: int = 0  # Dockerfile line, 0 unknown
+    author_build: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageDetail:
+    summary: ImageSummary
+    layers: tuple[LayerInfo, ...]
+    config: Mapping[str, object]  # the raw image config document
+    manifest: Mapping[str, object]
+    repo_digests: tuple[str, ...] = ()
+
+
+# --- containers -----------------------------------------------------------------------------------
+
+Status = Literal["created", "running", "exited", "dead"]
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A bind mount. `source` is an absolute host path."""
+
+    source: str
+    target: str
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerSpec:
+    """What to run. None means "as the image says"."""
+
+    image: str
+    name: str = ""  # "" picks one
+    command: tuple[str, ...] | None = None
+    entrypoint: tuple[str, ...] | None = None
+    env: tuple[str, ...] = ()  # "K=V", over the image's
+    user: str | None = None
+    working_dir: str | None = None
+    hostname: str = ""  # "" is the short id
+    tty: bool = False
+    open_stdin: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
+    mounts: tuple[Mount, ...] = ()
+    ports: tuple[str, ...] = ()  # "8000/tcp": what the user asked to publish (host network: same port)
+    read_only: bool = False
+    no_new_privileges: bool = False
+    privileged: bool = False
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
+    memory: int = 0  # bytes, 0 no limit
+    cpus: float = 0.0
+    pids_limit: int = 0
+    stop_signal: str = ""
+    stop_timeout: int | None = None
+    auto_remove: bool = False
+    log_path: str = ""  # "" is the container's own file; a service's containers share one
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerSummary:
+    id: str
+    name: str
+    image: str  # as the user named it
+    image_id: str
+    command: str
+    status: Status
+    created: int
+    started: int = 0
+    finished: int = 0
+    exit_code: int | None = None
+    pid: int = 0
+    ports: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    error: str = ""  # why it did not start, or what happened to its monitor
+    oom_killed: bool = False
+    network: str = "host"
+
+    @property
+    def running(self) -> bool:
+        return self.status == "running"
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerDetail:
+    summary: ContainerSummary
+    spec: ContainerSpec
+    config: Mapping[str, object]  # what `docker inspect` prints
+    log_path: str
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One line of a container's log without its newline.
+
+    `stream` "workbench" marks a rule that the inner loop wrote between two generations of a service.
+    `offset` is the byte offset in the log file just behind this line's record.
+    """
+
+    text: str
+    stream: Literal["stdout", "stderr", "workbench"]
+    time: int
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ExecSpec:
+    command: tuple[str, ...]
+    env: tuple[str, ...] = ()
+    user: str | None = None
+    working_dir: str | None = None
+    tty: bool = False
+    privileged: bool = False
+
+
+# --- engine events --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class EngineEvent:
+    """What happened to an object: Docker's type and action ("container", "start"), readable by every process."""
+
+    seq: int
+    time: int
+    type: Literal["container", "image", "build"]
+    action: str
+    id: str
+    attributes: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckFinding:
+    """One damaged, missing or foreign thing that `check` found in the store."""
+
+    kind: str  # "blob", "layer", "record", "foreign"
+    path: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class SystemInfo:
+    version: str
+    root: str
+    kernel: str
+    cgroup: str  # "v1", "v2", "hybrid", "none"
+    images: int
+    containers: int
+    running: int
+    notes: tuple[str, ...] = ()  # limits that do not hold here, each in one sentence
+
+
+# --- pull and build -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PullProgress:
+    """State of one blob. `phase` runs waiting, downloading, extracting, done (or exists)."""
+
+    reference: str
+    layer: str  # short digest; "" speaks of the whole image
+    phase: Literal["resolving", "waiting", "downloading", "extracting", "exists", "done"]
+    current: int = 0
+    total: int = 0
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BuildRequest:
+    context: Path
+    dockerfile: Path | None = None  # default: context/Dockerfile
+    tags: tuple[str, ...] = ()
+    target: str = ""
+    build_args: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    no_cache: bool = False
+    pull: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StepInfo:
+    """One instruction that the target needs. `number` counts from 1 within the stage; `key` is unique in the build."""
+
+    key: str  # "stage-0/3"
+    stage: str  # name, or its index
+    number: int
+    total: int
+    instruction: str  # "COPY . ."
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class BuildStarted:
+    dockerfile: str
+    steps: tuple[StepInfo, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StepStarted:
+    step: StepInfo
+    reason: str  # why it runs: "app.py content changed", "never built"
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutput:
+    key: str
+    stream: Literal["stdout", "stderr"]
+    text: str  # whole lines, control characters as the program wrote them
+
+
+@dataclass(frozen=True, slots=True)
+class StepFinished:
+    step: StepInfo
+    cached: bool
+    seconds: float
+    size: int  # bytes the layer adds, 0 for an empty layer
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BuildNotice:
+    """Something the user should know that is not an error: a huge context, an unreadable ignore file."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class BuildFinished:
+    image_id: str  # config digest
+    digest: str  # manifest digest
+    tags: tuple[str, ...]
+    seconds: float
+    first_changed: StepInfo | None = None  # the first step that ran; None when all was cached
+    reason: str = ""
+
+
+BuildEvent = (
+    PullProgress | BuildStarted | StepStarted | StepOutput | StepFinished | BuildNotice | BuildFinished
+)

@@ -1,0 +1,168 @@
+"""Images as a user knows them: pull, list, layers, tag, remove; and the base image that needs no registry."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from engine.base.cancel import CancelToken
+from engine.errors import Conflict, EngineError, InvalidInput, NotFound, from_os_error
+from engine.oci.chain import chain_ids
+from engine.oci.config import ImageConfig
+from engine.oci.descriptor import Descriptor
+from engine.oci.digest import Digest
+from engine.oci.manifest import build_manifest
+from engine.oci.media import OCI_CONFIG, OCI_LAYER
+from engine.oci.platform import Platform
+from engine.oci.reference import Reference
+from engine.model import BuildEvent, PullProgress
+from engine.registry.config import RegistryConfig
+from engine.registry.pull import BlobProgress, pull
+from engine.service.base_image import base_config, base_fingerprint, write_base_layer
+from engine.store.images import Image
+from engine.store.store import Store
+
+BASE = "workbench/base"
+FINGERPRINT = "workbench.base.fingerprint"
+
+
+def is_base(reference: Reference) -> bool:
+    """The embedded base image's name is this engine's own: it is never asked of a registry."""
+    return reference.familiar_name == BASE
+
+
+class ImageService:
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    # --- pull -----------------------------------------------------------------------------------------
+
+    def pull(self, name: str, progress: Callable[[PullProgress], None], cancel: CancelToken) -> Image:
+        """Fetches an image: its blobs in parallel, then its layers unpacked, bottom first."""
+        reference = Reference.parse(name).with_default_tag()
+        if is_base(reference):
+            raise InvalidInput(f"{BASE} is made on this host and is on no registry", hint=f"write FROM {BASE}; it is made when it is needed")
+        shown = reference.familiar
+        progress(PullProgress(shown, "", "resolving"))
+        try:
+            with self._store.using():
+                pulled = pull(
+                    reference, self._store.blobs, RegistryConfig.load(self._store.root), platform=Platform.host(),
+                    progress=lambda blob: progress(_blob_progress(shown, blob)), cancel=cancel,
+                )
+                records = self._store.ensure_layers(
+                    pulled.manifest.layers, pulled.config.diff_ids, cancel=cancel,
+                    progress=lambda layer, done: progress(PullProgress(shown, layer.digest.short, "extracting", done)),
+                )
+                self._store.layers.sync([record.chain for record in records])
+                image = self._store.images.put(
+                    pulled.manifest, pulled.config, sum(record.size for record in records),
+                    [reference] if not reference.digest else [], pulled.repo_digest,
+                )
+        except OSError as error:
+            raise from_os_error(error, f"pulling {shown}") from error
+        self._store.records.event("image", "pull", image.config_digest, {"name": shown})
+        progress(PullProgress(shown, "", "done", text=f"Digest: {pulled.manifest.digest}"))
+        return image
+
+    def base(self, name: str, *, pull: bool, emit: Callable[[BuildEvent], None], cancel: CancelToken) -> Image:
+        """The image a FROM names (an `ImageSource` for the builder)."""
+        reference = Reference.parse(name)
+        if is_base(reference):
+            return self.ensure_base()
+        found = None if pull else self._store.images.find(name)
+        return found or self.pull(name, emit, cancel)
+
+    # --- the embedded base ------------------------------------------------------------------------------
+
+    def ensure_base(self) -> Image:
+        """`workbench/base` from this host's files: found, or made when it is missing or the host has changed."""
+        fingerprint = base_fingerprint()
+        found = self._store.images.find(BASE)
+        if found and self._store.images.config(found).labels.get(FINGERPRINT) == fingerprint:
+            return found
+        with self._store.using():
+            blob = self._store.blobs.ingest()
+            try:
+                written = write_base_layer(blob)  # type: ignore[arg-type]
+            except OSError as error:
+                blob.abort()
+                raise from_os_error(error, f"making {BASE}") from error
+            except BaseException:
+                blob.abort()
+                raise
+            size, digest = blob.size, blob.commit()
+            layer = Descriptor(OCI_LAYER, digest, size)
+            settings = base_config()
+            config = ImageConfig.scratch(Platform.host()).with_config(**{**settings, "Labels": {FINGERPRINT: fingerprint}})
+            config = config.with_base_layer(written.diff_id, "workbench base: this host's interpreter, shell and core utilities")
+            raw = config.to_bytes()
+            manifest = build_manifest(Descriptor(OCI_CONFIG, self._store.blobs.put(raw), len(raw)), [layer])
+            records = self._store.ensure_layers([layer], config.diff_ids)
+            return self._store.images.put(manifest, config, sum(r.size for r in records), [Reference.parse(BASE)])
+
+    # --- tag and remove ---------------------------------------------------------------------------------
+
+    def tag(self, source: str, target: str) -> None:
+        reference = Reference.parse(target)
+        if reference.digest:
+            raise InvalidInput(f"{target}: a tag cannot hold a digest", hint="write NAME:TAG")
+        if is_base(reference):
+            raise Conflict(f"{BASE} is the embedded base image's own name", hint="choose another name")
+        image = self._store.images.get(source)
+        self._store.images.tag(image, reference)
+        self._store.records.event("image", "tag", image.config_digest, {"name": reference.with_default_tag().familiar})
+
+    def remove(self, name: str, used_by: list[str], *, force: bool) -> list[str]:
+        """Untags; deletes with the last tag. An image that a container uses is kept unless `force` untags it."""
+        image = self._store.images.get(name)
+        by_id = name.removeprefix("sha256:") and (
+            image.config_digest.hex.startswith(name.removeprefix("sha256:")) or image.digest.hex.startswith(name.removeprefix("sha256:"))
+        )
+        if by_id and len(image.tags) > 1 and not force:
+            raise Conflict(
+                f"image {name} has {len(image.tags)} tags: {', '.join(image.familiar_tags)}", hint="remove the tags one by one, or use --force"
+            )
+        doomed = list(image.tags) if by_id else [str(Reference.parse(name).with_default_tag())]
+        last = set(doomed) >= set(image.tags)
+        if last and used_by:
+            raise Conflict(
+                f"image {name} is used by container{'s' if len(used_by) > 1 else ''} {', '.join(used_by)}",
+                hint=f"remove them first: workbench rm -f {' '.join(used_by)}",
+            )
+        lines = []
+        for tag in doomed:
+            if tag in image.tags:
+                self._store.images.untag(tag)
+                lines.append(f"Untagged: {Reference.parse(tag).familiar}")
+                self._store.records.event("image", "untag", image.config_digest, {"name": Reference.parse(tag).familiar})
+        if last:
+            self._store.images.forget(image)
+            self._forget_cache(image)
+            lines.append(f"Deleted: {image.config_digest}")
+            self._store.records.event("image", "delete", image.config_digest, {"name": name})
+            self._store.sweep()
+        return lines
+
+    def _forget_cache(self, image: Image) -> None:
+        """Cache entries whose layer only this image used go with it."""
+        kept: set[Digest] = set()
+        for other in self._store.images.list():
+            try:
+                kept |= set(chain_ids(self._store.images.config(other).diff_ids))
+            except (EngineError, NotFound):
+                continue
+        try:
+            gone = set(chain_ids(self._store.images.config(image).diff_ids)) - kept
+        except EngineError:
+            return
+        keys = [
+            row["key"] for row in self._store.records.read("SELECT key, document FROM cache")
+            if json.loads(row["document"])["chain"] in gone
+        ]
+        with self._store.records.write() as db:
+            db.executemany("DELETE FROM cache WHERE key = ?", [(key,) for key in keys])
+
+
+def _blob_progress(shown: str, blob: BlobProgress) -> PullProgress:
+    return PullProgress(shown, Digest(blob.digest).short, blob.phase, blob.current, blob.total)

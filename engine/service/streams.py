@@ -1,0 +1,103 @@
+"""Bridges between blocking work on threads and async front ends."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from typing import Generic, Literal, TypeVar
+
+from engine.base.cancel import CancelToken
+
+T = TypeVar("T")
+Work = Callable[[Callable[[T], None], CancelToken], object]
+
+
+async def stream(work: Work[T]) -> AsyncIterator[T]:
+    """Runs `work(emit, cancel)` on a thread and yields what it emits. Closing the iterator cancels the work and waits for it."""
+    loop = asyncio.get_running_loop()
+    queue: asyncio.Queue[T | _End] = asyncio.Queue()
+    cancel = CancelToken()
+
+    def put(item: T | _End) -> None:
+        loop.call_soon_threadsafe(queue.put_nowait, item)
+
+    def run() -> None:
+        try:
+            work(put, cancel)
+            put(_End(None))
+        except BaseException as error:
+            put(_End(error))
+
+    thread = threading.Thread(target=run, name="engine-work", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item = await queue.get()
+            if isinstance(item, _End):
+                if item.error:
+                    raise item.error
+                return
+            yield item
+    finally:
+        cancel.cancel()
+        if thread.is_alive():
+            await asyncio.shield(asyncio.to_thread(thread.join))
+
+
+class _End(Generic[T]):
+    def __init__(self, error: BaseException | None) -> None:
+        self.error = error
+
+
+class Connection:
+    """What the runtime's attach and exec connections have in common (a structural description)."""
+
+    def read(self) -> tuple[Literal["stdout", "stderr"], bytes] | None: ...
+    def write(self, data: bytes) -> None: ...
+    def close_stdin(self) -> None: ...
+    def resize(self, rows: int, columns: int) -> None: ...
+    def wait(self) -> int: ...
+    def close(self) -> None: ...
+
+
+class ThreadStream:
+    """`engine.api.Stream` over a blocking connection: one thread reads ahead, at most 64 chunks."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._loop = asyncio.get_running_loop()
+        self._queue: asyncio.Queue[tuple[Literal["stdout", "stderr"], bytes] | None] = asyncio.Queue(64)
+        self._thread = threading.Thread(target=self._pump, name="engine-stream", daemon=True)
+        self._thread.start()
+
+    def _pump(self) -> None:
+        while True:
+            try:
+                chunk = self._connection.read()
+            except (OSError, ValueError):
+                chunk = None
+            try:
+                asyncio.run_coroutine_threadsafe(self._queue.put(chunk), self._loop).result()
+            except (RuntimeError, asyncio.CancelledError):
+                return
+            if chunk is None:
+                return
+
+    async def read(self) -> tuple[Literal["stdout", "stderr"], bytes] | None:
+        return await self._queue.get()
+
+    async def write(self, data: bytes) -> None:
+        await asyncio.to_thread(self._connection.write, data)
+
+    async def close_stdin(self) -> None:
+        await asyncio.to_thread(self._connection.close_stdin)
+
+    async def resize(self, rows: int, columns: int) -> None:
+        await asyncio.to_thread(self._connection.resize, rows, columns)
+
+    async def wait(self) -> int:
+        return await asyncio.to_thread(self._connection.wait)
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._connection.close)
