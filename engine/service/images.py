@@ -8,7 +8,7 @@ from collections.abc import Callable
 from engine.base.cancel import CancelToken
 from engine.errors import Conflict, EngineError, InvalidInput, NotFound, from_os_error
 from engine.oci.chain import chain_ids
-from engine.oci.config import ImageConfig
+from engine.oci.config import History, ImageConfig
 from engine.oci.descriptor import Descriptor
 from engine.oci.digest import Digest
 from engine.oci.manifest import build_manifest
@@ -95,7 +95,8 @@ class ImageService:
             layer = Descriptor(OCI_LAYER, digest, size)
             settings = base_config()
             config = ImageConfig.scratch(Platform.host()).with_config(**{**settings, "Labels": {FINGERPRINT: fingerprint}})
-            config = config.with_base_layer(written.diff_id, "workbench base: this host's interpreter, shell and core utilities")
+            history = History("1970-01-01T00:00:00Z", "workbench base: this host's interpreter, shell and core utilities")
+            config = config.with_step(history, written.diff_id, history.created)
             raw = config.to_bytes()
             manifest = build_manifest(Descriptor(OCI_CONFIG, self._store.blobs.put(raw), len(raw)), [layer])
             records = self._store.ensure_layers([layer], config.diff_ids)

@@ -1,0 +1,78 @@
+"""What the verbs share: an engine for the length of one command, and printing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine.cli.flags import Flag, Parsed, help_text, parse
+from engine.errors import EngineError, InvalidInput
+
+if TYPE_CHECKING:
+    from engine.local import LocalEngine
+
+HELP = Flag("help", "Print this help", "")
+# What a terminal acts on: C0 but tab and newline, DEL, C1. A name or message from an image must not drive the user's terminal.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def clean(text: str) -> str:
+    return _CONTROL.sub("?", text)
+
+
+def read(args: Sequence[str], usage: str, summary: str, flags: Sequence[Flag], *, minimum: int = 0,
+         maximum: int | None = None, stop_at_argument: bool = False) -> Parsed | None:
+    """Parses a verb's words; prints help and returns None for --help."""
+    verb = usage.split()[0]
+    known = [*flags, HELP]
+    parsed = parse(args, known, verb, stop_at_argument=stop_at_argument)
+    if parsed.on("help"):
+        print(help_text(usage, summary, known))
+        return None
+    if len(parsed.args) < minimum:
+        raise InvalidInput(f"{verb} needs at least {minimum} argument{'s' if minimum != 1 else ''}", hint=f"Usage: workbench {usage}")
+    if maximum is not None and len(parsed.args) > maximum:
+        raise InvalidInput(f"{verb} takes at most {maximum} argument{'s' if maximum != 1 else ''}", hint=f"Usage: workbench {usage}")
+    return parsed
+
+
+@contextlib.asynccontextmanager
+async def opened(root: Path) -> AsyncIterator[LocalEngine]:
+    from engine.local import open_engine
+
+    engine = await open_engine(root)
+    try:
+        yield engine
+    finally:
+        await engine.close()
+
+
+def run(root: Path, work: Callable[[LocalEngine], Awaitable[int]]) -> int:
+    """Opens the engine, does `work`, returns its exit status."""
+
+    async def main() -> int:
+        async with opened(root) as engine:
+            return await work(engine)
+
+    return asyncio.run(main())
+
+
+async def each(names: Sequence[str], act: Callable[[str], Awaitable[object]]) -> int:
+    """Docker's habit: act on every name, print each that worked, tell each that did not, fail if any did not."""
+    status = 0
+    for name in names:
+        try:
+            await act(name)
+        except EngineError as error:
+            print(f"workbench: {error}", file=sys.stderr)
+            if error.hint:
+                print(f"  hint: {error.hint}", file=sys.stderr)
+            status = 1
+        else:
+            print(name)
+    return status

@@ -1,0 +1,132 @@
+"""`workbench`: finds the verb, opens the engine, prints errors as people need them. Imports a verb's module when it runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from engine.cli.flags import Flag, help_text, parse
+from engine.errors import BuildFailed, Cancelled, DockerfileError, EngineError, StartFailed, Unsupported, from_os_error
+
+VERSION = "0.1.0"
+
+# verb -> (module, one line for the overview)
+VERBS: dict[str, tuple[str, str]] = {
+    "demo": ("project", "Make a small sample project, build it, run it, open the app on it"),
+    "up": ("project", "Build, run, watch and rebuild without the app"),
+    "build": ("build", "Build an image from a Dockerfile"),
+    "run": ("run", "Create and run a new container from an image"),
+    "exec": ("run", "Execute a command in a running container"),
+    "ps": ("containers", "List containers"),
+    "logs": ("containers", "Fetch the logs of a container"),
+    "start": ("containers", "Start one or more stopped containers"),
+    "stop": ("containers", "Stop one or more running containers"),
+    "kill": ("containers", "Kill one or more running containers"),
+    "wait": ("containers", "Block until one or more containers stop, then print their exit codes"),
+    "rm": ("containers", "Remove one or more containers"),
+    "images": ("images", "List images"),
+    "history": ("images", "Show the history of an image"),
+    "pull": ("images", "Download an image from a registry"),
+    "tag": ("images", "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE"),
+    "rmi": ("images", "Remove one or more images"),
+    "inspect": ("inspect", "Return low-level information on containers and images"),
+    "check": ("system", "Verify the store and name what is damaged"),
+    "info": ("system", "Display what this engine and this host can do"),
+    "version": ("system", "Show the version"),
+}
+
+GLOBAL = [
+    Flag("root", "Data root (default: /var/lib/workbench, or $WORKBENCH_ROOT)", kind="str", metavar="DIR"),
+    Flag("host", "Another engine to drive (not supported yet)", "H", kind="str", metavar="URL"),
+    Flag("help", "Print this help", "h"),
+    Flag("version", "Print the version", "v"),
+]
+
+
+def data_root(given: str = "") -> Path:
+    """Where everything is kept: `--root`, WORKBENCH_ROOT, or the place for this user."""
+    chosen = given or os.environ.get("WORKBENCH_ROOT", "")
+    if chosen:
+        return Path(chosen).absolute()
+    if os.geteuid() == 0:
+        return Path("/var/lib/workbench")
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "workbench"
+
+
+def overview() -> str:
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {name:<{width}}   {text}" for name, (_, text) in VERBS.items())
+    return (
+        help_text("[OPTIONS] [PATH | COMMAND]", "A container workbench: saving a file rebuilds the image and replaces the container.", GLOBAL)
+        + f"\n\nCommands:\n{verbs}\n\n`workbench [PATH]` opens the app on the project in PATH (default: here).\n"
+        "`workbench COMMAND --help` tells more."
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(args)
+    except BuildFailed as error:
+        return _fail(error, 1)
+    except StartFailed as error:
+        return _fail(error, error.exit_code)
+    except Cancelled:
+        return 130
+    except EngineError as error:
+        return _fail(error, 125 if args and args[0] in ("run", "exec") else 1)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader (head, less) went away: no more output, no message (and none from the interpreter's own flush).
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
+    except OSError as error:
+        return _fail(from_os_error(error, "workbench"), 1)
+
+
+def _dispatch(args: list[str]) -> int:
+    parsed = parse(args, GLOBAL, "", stop_at_argument=True)
+    if parsed.on("version"):
+        print(f"container-workbench {VERSION}")
+        return 0
+    if parsed.text("host") or os.environ.get("WORKBENCH_HOST"):
+        raise Unsupported("driving another engine (--host, WORKBENCH_HOST) is not supported yet", hint="leave it out: the engine runs in this process")
+    if parsed.on("help") or parsed.args == ["help"]:
+        print(overview())
+        return 0
+    root = data_root(parsed.text("root"))
+    verb = parsed.args[0] if parsed.args else "."
+    if verb in VERBS:
+        import importlib
+
+        module = importlib.import_module(f"engine.cli.{VERBS[verb][0]}")
+        return int(getattr(module, f"cmd_{verb}")(root, parsed.args[1:]))
+    if not os.path.isdir(verb):
+        from difflib import get_close_matches
+
+        near = get_close_matches(verb, VERBS, 1)
+        hint = f"did you mean `workbench {near[0]}`?" if near else "`workbench --help` lists the commands"
+        raise _NoSuchCommand(f"{verb!r} is neither a command nor a folder", hint=hint)
+    from engine.cli.project import open_app
+
+    return open_app(root, Path(verb))
+
+
+class _NoSuchCommand(EngineError):
+    code = "usage"
+
+
+def _fail(error: EngineError, status: int) -> int:
+    colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    mark = "\x1b[31mworkbench:\x1b[0m" if colour else "workbench:"
+    print(f"{mark} {error}", file=sys.stderr)
+    if isinstance(error, DockerfileError | EngineError) and error.hint:
+        print(f"  hint: {error.hint}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

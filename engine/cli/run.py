@@ -1,0 +1,229 @@
+"""`run` and `exec`: Docker's flags, a raw terminal where one was asked for, exit codes 125, 126, 127 and 128+n."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine.base.units import parse_size
+from engine.cli.common import read, run
+from engine.cli.flags import Flag, Parsed
+from engine.cli.images import show_pull
+from engine.errors import InvalidInput, NotFound
+from engine.model import ContainerSpec, ExecSpec, Mount
+
+if TYPE_CHECKING:
+    from engine.api import Stream
+    from engine.local import LocalEngine
+
+RUN_FLAGS = [
+    Flag("detach", "Run container in background and print container ID", "d"), Flag("interactive", "Keep STDIN open even if not attached", "i"),
+    Flag("tty", "Allocate a pseudo-TTY", "t"), Flag("rm", "Automatically remove the container when it exits"),
+    Flag("name", "Assign a name to the container", kind="str"), Flag("env", "Set environment variables", "e", kind="list"),
+    Flag("env-file", "Read in a file of environment variables", kind="list"), Flag("user", "Username or UID (format: <name|uid>[:<group|gid>])", "u", kind="str"),
+    Flag("workdir", "Working directory inside the container", "w", kind="str"), Flag("hostname", "Container host name", kind="str"),
+    Flag("entrypoint", "Overwrite the default ENTRYPOINT of the image", kind="str"), Flag("label", "Set meta data on a container", "l", kind="list"),
+    Flag("volume", "Bind mount a host path: /host:/container[:ro]", "v", kind="list"),
+    Flag("publish", "Publish a port; host network: the same port on both sides", "p", kind="list"),
+    Flag("memory", "Memory limit", "m", kind="str"), Flag("cpus", "Number of CPUs", kind="float"), Flag("pids-limit", "Tune container pids limit", kind="int"),
+    Flag("cap-add", "Add Linux capabilities", kind="list"), Flag("cap-drop", "Drop Linux capabilities", kind="list"),
+    Flag("privileged", "Give extended privileges to this container"), Flag("read-only", "Mount the container's root filesystem as read only"),
+    Flag("security-opt", "Security options: no-new-privileges", kind="list"), Flag("stop-signal", "Signal to stop the container", kind="str"),
+    Flag("stop-timeout", "Timeout (in seconds) to stop a container", kind="int"), Flag("pull", "Pull image before running: always, missing, never", kind="str"),
+    Flag("network", "host is what there is so far", kind="str"), Flag("quiet", "Suppress the pull output", "q"),
+]
+
+
+def cmd_run(root: Path, args: list[str]) -> int:
+    parsed = read(args, "run [OPTIONS] IMAGE [COMMAND] [ARG...]", "Create and run a new container from an image", RUN_FLAGS, minimum=1, stop_at_argument=True)
+    return 0 if parsed is None else run(root, lambda engine: _run(engine, parsed))
+
+
+def container_spec(parsed: Parsed) -> ContainerSpec:
+    """The flags as a spec. Raises `InvalidInput` for what this engine cannot do."""
+    if parsed.text("network", "host") not in ("host", "default"):
+        raise InvalidInput(f"--network {parsed.text('network')} is not supported yet", hint="containers share the host's network for now")
+    options = parsed.items("security-opt")
+    for option in options:
+        if option.replace("=", ":") not in ("no-new-privileges", "no-new-privileges:true"):
+            raise InvalidInput(f"--security-opt {option} is not supported yet", hint="no-new-privileges is")
+    entrypoint = parsed.text("entrypoint")
+    return ContainerSpec(
+        image=parsed.args[0], name=parsed.text("name"), command=tuple(parsed.args[1:]) or None,
+        entrypoint=((entrypoint,) if entrypoint else ()) if parsed.given("entrypoint") else None, env=tuple(environment(parsed)),
+        user=parsed.text("user") or None, working_dir=parsed.text("workdir") or None, hostname=parsed.text("hostname"), tty=parsed.on("tty"),
+        open_stdin=parsed.on("interactive"), labels=dict(text.partition("=")[::2] for text in parsed.items("label")),
+        mounts=tuple(_volume(text) for text in parsed.items("volume")), ports=tuple(_port(text) for text in parsed.items("publish")),
+        read_only=parsed.on("read-only"), no_new_privileges=bool(options), privileged=parsed.on("privileged"),
+        cap_add=tuple(parsed.items("cap-add")), cap_drop=tuple(parsed.items("cap-drop")),
+        memory=parse_size(parsed.text("memory")) if parsed.given("memory") else 0, cpus=float(parsed.text("cpus", "0")),
+        pids_limit=max(0, parsed.number("pids-limit")), stop_signal=parsed.text("stop-signal"),
+        stop_timeout=parsed.number("stop-timeout") if parsed.given("stop-timeout") else None, auto_remove=parsed.on("rm"),
+    )
+
+
+def environment(parsed: Parsed) -> Iterator[str]:
+    for path in parsed.items("env-file"):
+        for line in Path(path).read_text().splitlines():
+            if line.strip() and not line.startswith("#"):
+                yield line if "=" in line else f"{line}={os.environ.get(line, '')}"
+    for text in parsed.items("env"):
+        # `-e NAME` takes the value from the user's own shell, and nothing when it is not set there.
+        if "=" in text:
+            yield text
+        elif text in os.environ:
+            yield f"{text}={os.environ[text]}"
+
+
+def _volume(text: str) -> Mount:
+    source, _, rest = text.partition(":")
+    target, _, options = rest.partition(":")
+    if not source.startswith(("/", ".", "~")) or not target.startswith("/"):
+        raise InvalidInput(f"-v {text}: only bind mounts of host paths so far", hint="write /host/path:/container/path[:ro]")
+    if options not in ("", "ro", "rw"):
+        raise InvalidInput(f"-v {text}: option {options!r} is not supported", hint="ro and rw are")
+    return Mount(os.path.abspath(os.path.expanduser(source)), target, options == "ro")
+
+
+def _port(text: str) -> str:
+    ports, _, protocol = text.partition("/")
+    parts = ports.split(":")
+    if len(parts) > 2 or (len(parts) == 2 and parts[0] != parts[1]) or not parts[-1].isdigit():
+        raise InvalidInput(
+            f"-p {text}: containers share the host's network for now, so a port is published as it is", hint=f"write -p {parts[-1]}:{parts[-1]}"
+        )
+    return f"{parts[-1]}/{protocol or 'tcp'}"
+
+
+async def _run(engine: LocalEngine, parsed: Parsed) -> int:
+    spec = container_spec(parsed)
+    pull = parsed.text("pull", "missing")
+    if pull == "always":
+        await show_pull(engine.pull(spec.image), quiet=parsed.on("quiet"))
+    try:
+        container_id = await engine.create(spec)
+    except NotFound:
+        if pull == "never" or pull == "always":
+            raise
+        if spec.image.split(":")[0] == "workbench/base":
+            await engine.ensure_base()
+        else:
+            await show_pull(engine.pull(spec.image), quiet=parsed.on("quiet"))
+        container_id = await engine.create(spec)
+    if parsed.on("detach"):
+        await _start(engine, container_id, spec)
+        print(container_id)
+        return 0
+    stream = await engine.attach_on_start(container_id)
+    try:
+        await _start(engine, container_id, spec)
+        await converse(stream, tty=spec.tty, stdin=spec.open_stdin, forward=lambda name: engine.kill(container_id, name))
+        return await engine.wait(container_id)
+    finally:
+        await stream.close()
+
+
+async def _start(engine: LocalEngine, container_id: str, spec: ContainerSpec) -> None:
+    try:
+        await engine.start(container_id)
+    except BaseException:
+        if spec.auto_remove:
+            with contextlib.suppress(NotFound):
+                await engine.remove(container_id, force=True)
+        raise
+
+
+def cmd_exec(root: Path, args: list[str]) -> int:
+    flags = [
+        Flag("interactive", "Keep STDIN open even if not attached", "i"), Flag("tty", "Allocate a pseudo-TTY", "t"),
+        Flag("env", "Set environment variables", "e", kind="list"), Flag("user", "Username or UID", "u", kind="str"),
+        Flag("workdir", "Working directory inside the container", "w", kind="str"), Flag("privileged", "Give extended privileges to the command"),
+    ]
+    parsed = read(args, "exec [OPTIONS] CONTAINER COMMAND [ARG...]", "Execute a command in a running container", flags, minimum=2, stop_at_argument=True)
+    if parsed is None:
+        return 0
+    spec = ExecSpec(tuple(parsed.args[1:]), tuple(environment(parsed)), parsed.text("user") or None, parsed.text("workdir") or None,
+                    parsed.on("tty"), parsed.on("privileged"))
+
+    async def work(engine: LocalEngine) -> int:
+        stream = await engine.exec(parsed.args[0], spec)
+        try:
+            await converse(stream, tty=spec.tty, stdin=parsed.on("interactive"), forward=None)
+            return await stream.wait()
+        finally:
+            await stream.close()
+
+    return run(root, work)
+
+
+async def converse(stream: Stream, *, tty: bool, stdin: bool, forward: object) -> None:
+    """Bytes between this terminal and the container until its output ends."""
+    loop = asyncio.get_running_loop()
+    tasks: set[asyncio.Task[None]] = set()
+
+    def later(coroutine: object) -> None:
+        task = loop.create_task(coroutine)  # type: ignore[arg-type]
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    with _raw(tty and stdin), contextlib.ExitStack() as undo:
+        if stdin:
+            queue: asyncio.Queue[bytes] = asyncio.Queue()
+            loop.add_reader(0, lambda: queue.put_nowait(os.read(0, 65536)))
+            undo.callback(loop.remove_reader, 0)
+            later(_feed(stream, queue, loop))
+        else:
+            await stream.close_stdin()
+        if tty and sys.stdout.isatty():
+            def resized() -> None:
+                size = shutil.get_terminal_size()
+                later(stream.resize(size.lines, size.columns))
+
+            resized()
+            loop.add_signal_handler(signal.SIGWINCH, resized)
+            undo.callback(loop.remove_signal_handler, signal.SIGWINCH)
+        if callable(forward):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                loop.add_signal_handler(number, lambda number=number: later(forward(number.name)))  # type: ignore[misc]
+                undo.callback(loop.remove_signal_handler, number)
+        while chunk := await stream.read():
+            name, data = chunk
+            out = sys.stderr.buffer if name == "stderr" else sys.stdout.buffer
+            out.write(data)
+            out.flush()
+        for task in list(tasks):
+            task.cancel()
+
+
+async def _feed(stream: Stream, queue: asyncio.Queue[bytes], loop: asyncio.AbstractEventLoop) -> None:
+    while True:
+        data = await queue.get()
+        if not data:
+            loop.remove_reader(0)
+            await stream.close_stdin()
+            return
+        await stream.write(data)
+
+
+@contextlib.contextmanager
+def _raw(wanted: bool) -> Iterator[None]:
+    """The terminal in raw mode, so that keys reach the container as they are; restored whatever happens."""
+    if not wanted or not sys.stdin.isatty():
+        yield
+        return
+    import termios
+    import tty
+
+    before = termios.tcgetattr(0)
+    tty.setraw(0)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(0, termios.TCSADRAIN, before)

@@ -1,0 +1,48 @@
+"""Docker's columns and `--format`: a table, one field path a row, or JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+
+from engine.errors import InvalidInput
+
+_ACTION = re.compile(r"\{\{\s*(.*?)\s*\}\}")
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns three spaces apart, as Docker's tabwriter sets them."""
+    widths = [max([len(header), *(len(row[i]) for row in rows)]) for i, header in enumerate(headers)]
+    lines = [headers, *rows]
+    return "\n".join("   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
+
+
+def render(template: str, rows: Sequence[Mapping[str, object]]) -> str:
+    """`--format`: "json", "table {{.A}}\\t{{.B}}" or a template of `{{.Field.Sub}}` and `{{json .Field}}`."""
+    if template == "json":
+        template = "{{json .}}"
+    with_header = template.startswith("table ")
+    if with_header:
+        template = template.removeprefix("table ")
+    template = template.replace("\\t", "\t").replace("\\n", "\n")
+    lines = [_ACTION.sub(lambda match, row=row: _action(match[1], row), template) for row in rows]  # type: ignore[misc]
+    if not with_header:
+        return "\n".join(lines)
+    headers = [_ACTION.sub(lambda match: re.sub(r"(?<=[a-z])(?=[A-Z])", " ", match[1].lstrip(".")).upper(), cell) for cell in template.split("\t")]
+    return table(headers, [line.split("\t") for line in lines])
+
+
+def _action(text: str, row: Mapping[str, object]) -> str:
+    function, _, path = text.rpartition(" ")
+    if not path.startswith(".") or function not in ("", "json"):
+        raise InvalidInput(f"--format: {{{{{text}}}}} is not supported", hint="use {{.Field}} or {{json .Field}}")
+    value: object = row
+    for part in (p for p in path.split(".") if p):
+        if not isinstance(value, Mapping) or part not in value:
+            known = ", ".join(map(str, value)) if isinstance(value, Mapping) else "none"
+            raise InvalidInput(f"--format: no field {part!r}", hint=f"fields here: {known}")
+        value = value[part]
+    if function == "json" or isinstance(value, Mapping | list | tuple):
+        return json.dumps(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,15 @@
+"""Chain IDs: the identity of a layer on top of those below it (image-spec, config.md#layer-chainid)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from engine.oci.digest import Digest
+
+
+def chain_ids(diff_ids: Sequence[Digest]) -> tuple[Digest, ...]:
+    """ChainID(L0) = L0; ChainID(L0|…|Ln) = digest(ChainID(L0|…|Ln-1) + " " + Ln)."""
+    chains: list[Digest] = []
+    for diff_id in diff_ids:
+        chains.append(Digest.of(f"{chains[-1]} {diff_id}".encode()) if chains else Digest(diff_id))
+    return tuple(chains)
