@@ -148,7 +148,7 @@ _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 def from_os_error(error: OSError, what: str) -> EngineError:
     """The engine's error for an `OSError` met while doing `what` ("pulling python:3.11-slim")."""
-    path = os.fsdecode(error.filename) if error.filename else ""
+    path = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
     reason = error.strerror or str(error)
     at = f" ({path})" if path else ""
     if error.errno in _FULL:

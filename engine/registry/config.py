@@ -124,10 +124,10 @@ def literal_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address 
 
 
 def hostname(host: str) -> str:
-    """`host[:port]` without the port (and without the brackets of an IPv6 address)."""
+    """`host[:port]` (or a bare IPv6 address) without the port and without brackets."""
     if host.startswith("["):
         return host[1:].split("]")[0]
-    return host.split(":")[0]
+    return host if host.count(":") > 1 else host.split(":")[0]
 
 
 def is_loopback(host: str) -> bool:

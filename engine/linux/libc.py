@@ -1,0 +1,87 @@
+"""The C library's door to the kernel: system calls that Python's `os` does not have, each raising `OSError`.
+
+Standard library only, and nothing is looked up lazily: the container's init calls these after its root has been
+exchanged for the container's, where an import would run the image's files (CVE-2019-14271).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_syscall = _libc.syscall
+_syscall.restype = ctypes.c_long
+
+MACHINE = os.uname().machine
+# Numbers below 424 differ by architecture; from 424 (pidfd_send_signal, Linux 5.1) on all architectures share one table.
+_X86 = MACHINE == "x86_64"
+NR_PIVOT_ROOT = 155 if _X86 else 41
+NR_KEYCTL = 250 if _X86 else 219
+NR_SECCOMP = 317 if _X86 else 277
+NR_CAPSET = 126 if _X86 else 91
+NR_OPEN_TREE = 428
+NR_MOVE_MOUNT = 429
+NR_CLOSE_RANGE = 436
+NR_MOUNT_SETATTR = 442
+
+
+def syscall(number: int, *arguments: int | bytes | None | ctypes.Array[ctypes.c_char], what: str = "") -> int:
+    """Calls `number`; integers are passed as C longs, bytes as pointers. Raises OSError naming `what`."""
+    words = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
+    result: int = _syscall(ctypes.c_long(number), *words)
+    if result < 0:
+        raise os_error(what)
+    return result
+
+
+def os_error(what: str = "") -> OSError:
+    """The OSError for errno as the last call left it."""
+    number = ctypes.get_errno()
+    return OSError(number, f"{what}: {os.strerror(number)}" if what else os.strerror(number))
+
+
+def call(name: str, *arguments: int | bytes | None) -> int:
+    """Calls the C library's `name`. Raises OSError naming it."""
+    words = [ctypes.c_ulong(a & 0xFFFFFFFFFFFFFFFF) if isinstance(a, int) else a for a in arguments]
+    result: int = getattr(_libc, name)(*words)
+    if result < 0:
+        raise os_error(name)
+    return result
+
+
+# Bound now: getattr on a CDLL is a dlsym, which must not happen for the first time inside the container.
+for _name in ("mount", "umount2", "unshare", "setns", "prctl", "sethostname"):
+    getattr(_libc, _name, None)  # None: macOS, where the app loads this and uses none of it
+
+# --- prctl(2) -------------------------------------------------------------------------------------
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+PR_SET_NAME = 15
+PR_CAPBSET_DROP = 24
+PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
+PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_CLEAR_ALL = 4
+
+
+def prctl(option: int, argument: int = 0, *rest: int) -> int:
+    return call("prctl", option, argument, *(rest or (0, 0, 0)))
+
+
+def set_name(name: str) -> None:
+    """The name that `ps -o comm` shows (15 bytes)."""
+    call("prctl", PR_SET_NAME, name.encode()[:15], 0, 0, 0)
+
+
+def close_from(first: int) -> None:
+    """Closes every descriptor from `first` on."""
+    try:
+        syscall(NR_CLOSE_RANGE, first, 0xFFFFFFFF, 0, what="close_range")
+    except OSError:  # before Linux 5.9
+        os.closerange(first, 65536)
+
+
+def join_session_keyring() -> None:
+    """A fresh session keyring, so that the caller's keys do not follow into the container (as runc)."""
+    syscall(NR_KEYCTL, 1, None, what="keyctl")

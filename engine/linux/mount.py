@@ -1,0 +1,113 @@
+"""Mounts by descriptor: a target is resolved once and never named by path again (CVE-2021-30465 and its kin).
+
+open_tree(2) gives a detached copy of a mount, move_mount(2) puts it onto an O_PATH descriptor; what mount(2) makes
+goes onto `/proc/self/fd/N`, which the kernel follows to the very object that was opened.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+
+from engine.linux import libc
+
+MS_RDONLY = 1
+MS_NOSUID = 2
+MS_NODEV = 4
+MS_NOEXEC = 8
+MS_REMOUNT = 32
+MS_BIND = 4096
+MS_REC = 16384
+MS_PRIVATE = 1 << 18
+MS_SLAVE = 1 << 19
+MS_RELATIME = 1 << 21
+MS_STRICTATIME = 1 << 24
+
+MNT_DETACH = 2
+
+FLAGS = {
+    "ro": MS_RDONLY,
+    "nosuid": MS_NOSUID,
+    "nodev": MS_NODEV,
+    "noexec": MS_NOEXEC,
+    "relatime": MS_RELATIME,
+    "strictatime": MS_STRICTATIME,
+}
+
+_OPEN_TREE_CLONE = 1
+_AT_EMPTY_PATH = 0x1000
+_AT_RECURSIVE = 0x8000
+_MOVE_MOUNT_F_EMPTY_PATH = 0x4
+_MOVE_MOUNT_T_EMPTY_PATH = 0x40
+_ATTR = {MS_RDONLY: 0x1, MS_NOSUID: 0x2, MS_NODEV: 0x4, MS_NOEXEC: 0x8}
+
+
+def mount(source: str, target: str, kind: str, flags: int = 0, data: str = "") -> None:
+    """mount(2)."""
+    try:
+        libc.call("mount", os.fsencode(source), os.fsencode(target), kind.encode(), flags, os.fsencode(data))
+    except OSError as error:
+        raise OSError(error.errno, f"mount {kind or source} on {target}: {os.strerror(error.errno or 0)}") from None
+
+
+def mount_at(source: str, target_fd: int, kind: str, flags: int = 0, data: str = "") -> None:
+    """mount(2) of a new file system onto what `target_fd` (O_PATH) is."""
+    mount(source, f"/proc/self/fd/{target_fd}", kind, flags, data)
+
+
+def make_slave() -> None:
+    """Cuts the way back: what is mounted here from now on is not seen outside this mount namespace."""
+    mount("", "/", "", MS_REC | MS_SLAVE)
+    mount("", "/", "", MS_REC | MS_PRIVATE)
+
+
+def clone_tree(fd: int, *, recursive: bool = False) -> int:
+    """A detached bind mount of what `fd` (O_PATH) is. Close-on-exec."""
+    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | _AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0)
+    return libc.syscall(libc.NR_OPEN_TREE, fd, b"", flags, what="open_tree")
+
+
+def attach_tree(tree_fd: int, target_fd: int) -> None:
+    """Mounts the detached tree onto what `target_fd` is; `tree_fd` goes on meaning that mount."""
+    flags = _MOVE_MOUNT_F_EMPTY_PATH | _MOVE_MOUNT_T_EMPTY_PATH
+    libc.syscall(libc.NR_MOVE_MOUNT, tree_fd, b"", target_fd, b"", flags, what="move_mount")
+
+
+def bind(source_fd: int, target_fd: int, flags: int = 0, *, recursive: bool = False) -> None:
+    """Binds the object of one descriptor over the object of another, with `flags` (MS_RDONLY, MS_NOSUID, ...) in force."""
+    tree = clone_tree(source_fd, recursive=recursive)
+    try:
+        if not flags:
+            attach_tree(tree, target_fd)
+            return
+        bits = 0
+        for flag, attribute in _ATTR.items():
+            if flags & flag:
+                bits |= attribute
+        # struct mount_attr { attr_set, attr_clr, propagation, userns_fd }
+        attributes = struct.pack("=QQQQ", bits, 0, 0, 0)
+        where = _AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0)
+        try:
+            libc.syscall(libc.NR_MOUNT_SETATTR, tree, b"", where, attributes, 32, what="mount_setattr")
+        except OSError as error:
+            if error.errno != errno.ENOSYS:  # Linux before 5.12
+                raise
+            attach_tree(tree, target_fd)
+            mount("", f"/proc/self/fd/{tree}", "", MS_REMOUNT | MS_BIND | flags)
+        else:
+            attach_tree(tree, target_fd)
+    finally:
+        os.close(tree)
+
+
+def pivot_root(root_fd: int) -> None:
+    """Makes `root_fd` the root of this mount namespace and lets the old one go.
+
+    pivot_root(2), NOTES: new_root and put_old may be the same directory; the old root is then stacked on the new one
+    and `umount2(".", MNT_DETACH)` removes it.
+    """
+    os.fchdir(root_fd)
+    libc.syscall(libc.NR_PIVOT_ROOT, b".", b".", what="pivot_root")
+    libc.call("umount2", b".", MNT_DETACH)
+    os.chdir(b"/")

@@ -1,0 +1,160 @@
+"""Getting past a 401: Basic, and the token flow of the distribution project (anonymous or with credentials)."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from engine.errors import EngineError
+from engine.registry.config import Credentials, Endpoint, hostname, is_loopback
+from engine.registry.errors import Again, Unreachable, refused_address, registry_message, unauthorized, unavailable
+from engine.registry.net import Network, parse_url, read_limited, refusal
+
+if TYPE_CHECKING:
+    import httpx
+
+_TOKEN_LIMIT = 1 << 20
+# RFC 9110 11.6.1: scheme, then name=token or name="quoted" pairs; several challenges may share one header.
+_PART = re.compile(r'\s*,?\s*(?:([A-Za-z0-9_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*))|([A-Za-z0-9_-]+))')
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """One way that a server accepts credentials. `scheme` is in lower case."""
+
+    scheme: str
+    parameters: Mapping[str, str]
+
+
+def parse_challenges(headers: Sequence[str]) -> list[Challenge]:
+    """The challenges of all WWW-Authenticate headers; what cannot be read is skipped."""
+    found: list[Challenge] = []
+    for header in headers:
+        parameters: dict[str, str] = {}
+        position = 0
+        while match := _PART.match(header, position):
+            position = match.end()
+            name, quoted, plain, scheme = match.groups()
+            if scheme is not None:
+                parameters = {}
+                found.append(Challenge(scheme.lower(), parameters))
+            else:
+                value = re.sub(r"\\(.)", r"\1", quoted) if quoted is not None else plain
+                parameters.setdefault(name.lower(), value)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    header: str
+    expires: float
+
+
+class Authorizer:
+    """The Authorization header of one endpoint, per scope, for all threads of a pull."""
+
+    def __init__(self, endpoint: Endpoint, credentials: Credentials | None, network: Network) -> None:
+        self._endpoint, self._credentials, self._network = endpoint, credentials, network
+        self._lock = threading.Lock()
+        self._tokens: dict[str, _Token] = {}
+
+    def header(self, scope: str) -> str | None:
+        """What to send without being asked; None before the first challenge and after expiry."""
+        token = self._tokens.get(scope)
+        return token.header if token is not None and token.expires > time.monotonic() else None
+
+    def renew(self, response: httpx.Response, scope: str, stale: str | None, what: str) -> str:
+        """The header that answers the 401 `response`; `stale` is what had been sent with it."""
+        challenges = {one.scheme: one for one in reversed(parse_challenges(response.headers.get_list("www-authenticate")))}
+        with self._lock:
+            # Parallel requests meet the 401 together: one fetches the token, the others take it.
+            current = self.header(scope)
+            if current is not None and current != stale:
+                return current
+            if "bearer" in challenges:
+                token = self._fetch(challenges["bearer"].parameters, scope, what)
+            elif "basic" in challenges and self._credentials is not None and self._credentials.username:
+                token = _Token(_basic(self._credentials), float("inf"))
+            else:
+                raise unauthorized(what, self._endpoint.label, "it asks for credentials and none are configured for it")
+            if token.header == stale:
+                raise unauthorized(what, self._endpoint.label, "it does not accept the configured credentials")
+            self._tokens[scope] = token
+            return token.header
+
+    def _fetch(self, parameters: Mapping[str, str], scope: str, what: str) -> _Token:
+        realm = parse_url(parameters.get("realm", ""))
+        text = parameters.get("realm", "")
+        why = "not an address" if realm is None else refusal(realm, self._endpoint)
+        if realm is None or why:
+            raise refused_address(self._endpoint.label, text, f"as a token server it is {why}")
+        realm = realm.copy_with(username=None, password=None, fragment=None)
+        credentials = self._credentials if self._may_send_credentials(realm) else None
+        query = {"scope": parameters.get("scope") or scope}
+        if service := parameters.get("service"):
+            query["service"] = service
+        if credentials is not None and credentials.identity_token:
+            form = {
+                **query, "grant_type": "refresh_token", "client_id": "container-workbench",
+                "refresh_token": credentials.identity_token,
+            }
+            return self._ask(realm, None, form, what)
+        authorization = _basic(credentials) if credentials is not None else None
+        if credentials is not None:
+            query["account"] = credentials.username
+        return self._ask(realm.copy_merge_params(query), authorization, None, what)
+
+    def _may_send_credentials(self, realm: httpx.URL) -> bool:
+        """Over TLS, or in the clear to the registry's own host when that one is spoken to in the clear anyway."""
+        if realm.scheme == "https":
+            return True
+        ours = hostname(self._endpoint.host)
+        both_here = is_loopback(self._endpoint.host) and is_loopback(realm.host)
+        return self._endpoint.relaxed and (realm.host.lower() == ours or both_here)
+
+    def _ask(self, url: httpx.URL, authorization: str | None, form: Mapping[str, str] | None, what: str) -> _Token:
+        label = self._endpoint.label
+        try:
+            response = self._network.follow(
+                url, {"accept": "application/json"}, endpoint=self._endpoint, authorization=authorization, form=form
+            )
+        except Unreachable as error:
+            raise Again(unavailable(label, f"its token server {url.host}: {error}", what=what)) from error
+        try:
+            body = read_limited(
+                self._network, response, _TOKEN_LIMIT, lambda: unavailable(label, "its token server does not stop talking")
+            )
+        except Unreachable as error:
+            raise Again(unavailable(label, f"its token server {url.host} broke off: {error}", what=what)) from error
+        finally:
+            response.close()
+        status = response.status_code
+        if status in (400, 401, 403):
+            raise unauthorized(what, label, registry_message(body) or "its token server refused")
+        if status != 200:
+            failure: EngineError = unavailable(label, f"its token server {url.host} answered {status}", what=what)
+            raise Again(failure) if status == 429 or status >= 500 else failure
+        return _parse_token(body, label)
+
+
+def _parse_token(body: bytes, label: str) -> _Token:
+    try:
+        document = json.loads(body)
+        token = document.get("token") or document.get("access_token")
+        # The specification's default is 60 s; a part is taken off so that a token does not expire on its way.
+        lifetime = float(document.get("expires_in") or 60) * 0.8
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        token, lifetime = None, 0.0
+    if not isinstance(token, str) or not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise unavailable(label, "its token server's answer holds no token")
+    return _Token(f"Bearer {token}", time.monotonic() + lifetime)
+
+
+def _basic(credentials: Credentials) -> str:
+    return "Basic " + base64.b64encode(f"{credentials.username}:{credentials.password}".encode()).decode()

@@ -1,0 +1,158 @@
+"""One blob into a sink: resumed when the connection breaks, never longer than announced, reported as it grows."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from engine.errors import Corrupt, EngineError
+from engine.oci.descriptor import Descriptor
+from engine.oci.digest import Digest
+from engine.registry.errors import Again, Unreachable, corrupt
+from engine.registry.net import chunks
+from engine.registry.transport import Session, pause
+
+if TYPE_CHECKING:
+    import httpx
+
+Phase = Literal["waiting", "downloading", "exists", "done"]
+_RANGE = re.compile(r"^bytes (\d+)-(\d+)/(\d+|\*)$")
+_PROGRESS_SECONDS = 0.1
+# A server that breaks off after every byte must not keep us busy for ever: only real progress earns new tries.
+_WORTH_A_TRY = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class BlobProgress:
+    """How far one blob is. The first report of a blob is "waiting" or "exists", the last "exists" or "done"."""
+
+    digest: Digest
+    phase: Phase
+    current: int
+    total: int
+
+
+class BlobWriter(Protocol):
+    """A blob that is being written. Nothing is visible before `commit`."""
+
+    def write(self, data: bytes, /) -> object: ...
+
+    def commit(self, digest: Digest, size: int, /) -> object:
+        """Publishes the bytes if they are `digest` and `size`; `Corrupt` (and nothing kept) if not."""
+
+    def abort(self) -> object: ...
+
+
+class BlobSink(Protocol):
+    """Where pulled bytes go."""
+
+    def has(self, digest: Digest, /) -> bool: ...
+
+    def ingest(self) -> BlobWriter: ...
+
+
+def download(
+    session: Session, path: str, scope: str, descriptor: Descriptor, sink: BlobSink, report: Callable[[Phase, int], None]
+) -> None:
+    """Fetches `descriptor` from one endpoint and commits it, or leaves nothing behind."""
+    writer = sink.ingest()
+    try:
+        _Download(session, path, scope, descriptor, writer, report).run()
+        try:
+            writer.commit(descriptor.digest, descriptor.size)
+        except Corrupt as error:
+            raise corrupt(_name(session, descriptor), session.endpoint.label, error.message) from error
+    except BaseException:
+        writer.abort()
+        raise
+    report("done", descriptor.size)
+
+
+def _name(session: Session, descriptor: Descriptor) -> str:
+    return f"{session.what}: blob {descriptor.digest}"
+
+
+class _Download:
+    """The bytes of one blob over as many connections as it takes."""
+
+    def __init__(
+        self, session: Session, path: str, scope: str, descriptor: Descriptor, writer: BlobWriter,
+        report: Callable[[Phase, int], None],
+    ) -> None:
+        self.session, self.path, self.scope = session, path, scope
+        self.descriptor, self.writer, self.report = descriptor, writer, report
+        self.offset = 0
+        self.ranges = True
+        self.reported = 0.0
+
+    def run(self) -> None:
+        retry, cancel = self.session.network.retry, self.session.network.cancel
+        failures, mark = 0, 0
+        while True:
+            try:
+                self._attempt()
+                return
+            except Again as again:
+                if self.offset - mark >= _WORTH_A_TRY:
+                    failures, mark = 0, self.offset
+                failures += 1
+                if failures >= retry.tries:
+                    raise again.final from again
+                pause(retry, cancel, failures, again.after)
+
+    def _attempt(self) -> None:
+        size = self.descriptor.size
+        if self.offset >= size > 0:
+            return
+        headers = {"accept": "*/*"}
+        if self.offset and self.ranges:
+            # A closed range: some registries answer 416 to an open one, and most send no Accept-Ranges.
+            headers["range"] = f"bytes={self.offset}-{size - 1}"
+        with self.session.open(self.path, self.scope, headers) as response:
+            if response.status_code == 416:
+                self.ranges = False
+                raise Again(self._damaged("its ranges cannot be had"), after=0.0)
+            skip = self._skip(response)
+            try:
+                for chunk in chunks(self.session.network, response):
+                    skip = self._take(chunk, skip)
+            except Unreachable as error:
+                raise Again(self._cut(str(error))) from error
+        if self.offset < size:
+            raise Again(self._cut("the answer ended"))
+
+    def _skip(self, response: httpx.Response) -> int:
+        """How many bytes of this answer we have already. A 200 to a range request is the whole blob again."""
+        if response.status_code == 200:
+            length = response.headers.get("content-length", "")
+            if length.isdecimal() and int(length) > self.descriptor.size:
+                raise self._damaged(f"{length} bytes are offered where {self.descriptor.size} were announced")
+            return self.offset
+        match = _RANGE.match(response.headers.get("content-range", ""))
+        if match is None or int(match[1]) != self.offset:
+            self.ranges = False
+            raise Again(self._damaged("the wrong range was sent"), after=0.0)
+        return 0
+
+    def _take(self, chunk: bytes, skip: int) -> int:
+        if skip >= len(chunk):
+            return skip - len(chunk)
+        fresh = chunk[skip:] if skip else chunk
+        if self.offset + len(fresh) > self.descriptor.size:
+            raise self._damaged(f"more than the announced {self.descriptor.size} bytes arrive")
+        self.writer.write(fresh)
+        self.offset += len(fresh)
+        now = time.monotonic()
+        if now - self.reported >= _PROGRESS_SECONDS:
+            self.reported = now
+            self.report("downloading", self.offset)
+        return 0
+
+    def _damaged(self, detail: str) -> EngineError:
+        return corrupt(_name(self.session, self.descriptor), self.session.endpoint.label, detail)
+
+    def _cut(self, why: str) -> EngineError:
+        return self._damaged(f"it was cut off after {self.offset} of {self.descriptor.size} bytes ({why})")

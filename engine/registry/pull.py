@@ -1,0 +1,287 @@
+"""An image from a registry into a sink: name to manifest, index to platform, config and layers in parallel."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import TypeVar
+
+from engine.base.cancel import CancelToken
+from engine.errors import (
+    Cancelled,
+    Corrupt,
+    EngineError,
+    InvalidInput,
+    NotFound,
+    Unauthorized,
+    Unavailable,
+    Unsupported,
+    from_os_error,
+)
+from engine.oci.config import ImageConfig
+from engine.oci.descriptor import Descriptor
+from engine.oci.digest import Digest
+from engine.oci.manifest import Index, Manifest, parse_manifest
+from engine.oci.media import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, is_foreign
+from engine.oci.platform import Platform, choose
+from engine.oci.reference import Reference
+from engine.registry.blob import BlobProgress, BlobSink, BlobWriter, Phase, download
+from engine.registry.config import RegistryConfig
+from engine.registry.errors import corrupt
+from engine.registry.net import Network
+from engine.registry.transport import Session
+
+__all__ = ["BlobProgress", "BlobSink", "BlobWriter", "Pulled", "pull"]
+
+T = TypeVar("T")
+MANIFEST_LIMIT = 4 << 20
+_ACCEPT = ", ".join((OCI_INDEX, DOCKER_LIST, OCI_MANIFEST, DOCKER_MANIFEST))
+_INDEX_DEPTH = 3
+# Types that say nothing about the content; the document's own mediaType decides then.
+_VAGUE = {"", "application/json", "application/octet-stream", "text/plain", "binary/octet-stream"}
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """A pulled image. `repo_digest` is what the name resolved to (an index, if it was one): `python@sha256:…`."""
+
+    manifest: Manifest
+    config: ImageConfig
+    repo_digest: str
+
+
+def pull(
+    reference: Reference,
+    sink: BlobSink,
+    config: RegistryConfig,
+    *,
+    platform: Platform,
+    progress: Callable[[BlobProgress], None],
+    on_layer: Callable[[int, Descriptor], None] | None = None,
+    cancel: CancelToken | None = None,
+    concurrency: int = 4,
+) -> Pulled:
+    """Pulls `reference` for `platform`; blobs that `sink` has are not fetched. The manifest is committed last.
+
+    `progress` is called from worker threads, one call at a time. `on_layer(index, descriptor)` is called in the
+    calling thread, once per layer, in the order in which blobs arrive, while the others are still downloading.
+    Raises NotFound, Unauthorized, Unavailable, Corrupt, Cancelled, or what the sink and the callbacks raise.
+    """
+    # A token of our own: the first failure stops the other threads without cancelling the caller's other work.
+    stop = CancelToken()
+    if cancel is not None:
+        cancel.on_cancel(stop.cancel)
+    network = Network(config.retry, stop)
+    try:
+        return _Pull(reference.with_default_tag(), sink, config, network, progress).run(platform, on_layer, concurrency)
+    except OSError as error:
+        raise from_os_error(error, f"pulling {reference.familiar}") from error
+    finally:
+        stop.cancel()
+        network.close()
+
+
+class _Pull:
+    """The state of one pull: its endpoints, and which of them answered."""
+
+    def __init__(
+        self, reference: Reference, sink: BlobSink, config: RegistryConfig, network: Network,
+        progress: Callable[[BlobProgress], None],
+    ) -> None:
+        self.reference, self.sink, self.network = reference, sink, network
+        self.what = reference.familiar
+        self.scope = f"repository:{reference.path}:pull"
+        self.sessions = [
+            Session(endpoint, config.credentials_for(endpoint), network, self.what)
+            for endpoint in config.endpoints(reference.domain)
+        ]
+        self._progress, self._lock = progress, threading.Lock()
+
+    def run(
+        self, platform: Platform, on_layer: Callable[[int, Descriptor], None] | None, concurrency: int
+    ) -> Pulled:
+        top, manifest = self._resolve(platform)
+        foreign = [layer for layer in manifest.layers if is_foreign(layer.media_type)]
+        if foreign:
+            # CVE-2020-15157: the addresses in `urls` are the image author's word, and get no request from us.
+            raise Unsupported(
+                f"image {self.what} has layers that its registry does not hold ({foreign[0].media_type})",
+                hint="it is a Windows image or one with non-distributable layers; choose another tag",
+            )
+        raw, image = self._config(manifest)
+        self._layers(manifest, on_layer, concurrency)
+        self._commit(manifest.config.digest, raw)
+        self._commit(manifest.digest, manifest.raw)
+        return Pulled(manifest, image, f"{self.reference.familiar_name}@{top}")
+
+    # --- manifest ---
+
+    def _resolve(self, platform: Platform) -> tuple[Digest, Manifest]:
+        """The digest that the name stands for, and the manifest behind it."""
+        wanted: Digest | None = self.reference.digest
+        name = str(wanted) if wanted is not None else self.reference.tag
+        document = self._anywhere(lambda session: self._manifest(session, name, wanted, None))
+        top = wanted if wanted is not None else document.digest
+        for _ in range(_INDEX_DEPTH):
+            if isinstance(document, Manifest):
+                return top, document
+            chosen = self._choose(document, platform)
+            document = self._anywhere(
+                lambda session, one=chosen: self._manifest(session, str(one.digest), one.digest, one.size)  # type: ignore[misc]
+            )
+        if isinstance(document, Manifest):
+            return top, document
+        raise corrupt(f"index of {self.what}", self.sessions[0].endpoint.label, "indexes point to indexes, without end")
+
+    def _choose(self, index: Index, platform: Platform) -> Descriptor:
+        try:
+            return choose(index.manifests, platform)
+        except NotFound as error:
+            raise NotFound(f"image {self.what}: {error.message}", hint=error.hint) from error
+
+    def _manifest(self, session: Session, name: str, wanted: Digest | None, size: int | None) -> Manifest | Index:
+        path = f"/v2/{self.reference.path}/manifests/{name}"
+        raw, headers = session.fetch(path, self.scope, accept=_ACCEPT, limit=MANIFEST_LIMIT, kind="the manifest")
+        label = session.endpoint.label
+        kind = f"manifest of {self.what}"
+        if size is not None and size != len(raw):
+            raise corrupt(kind, label, f"it has {len(raw)} bytes where {size} were announced")
+        if wanted is not None and not _is(raw, wanted):
+            raise corrupt(kind, label, f"its bytes are not {wanted}")
+        self._check_header(raw, headers, kind, label)
+        content_type = headers.get("content-type", "").split(";")[0].strip().lower()
+        try:
+            return parse_manifest(raw, None if content_type in _VAGUE else content_type)
+        except (Corrupt, InvalidInput) as error:
+            raise corrupt(kind, label, error.message) from error
+
+    @staticmethod
+    def _check_header(raw: bytes, headers: Mapping[str, str], kind: str, label: str) -> None:
+        claimed = headers.get("docker-content-digest")
+        if claimed is None:
+            return
+        try:
+            digest = Digest.parse(claimed)
+        except InvalidInput as error:
+            raise corrupt(kind, label, f"its Docker-Content-Digest is no digest: {error.message}") from error
+        if not _is(raw, digest):
+            raise corrupt(kind, label, f"its bytes are not {digest}, the digest sent along")
+
+    # --- config and layers ---
+
+    def _config(self, manifest: Manifest) -> tuple[bytes, ImageConfig]:
+        descriptor = manifest.config
+        path = self._blob_path(descriptor)
+        name = f"config of {self.what}"
+        if descriptor.size > MANIFEST_LIMIT:
+            raise corrupt(name, self.reference.domain, f"it claims {descriptor.size} bytes")
+
+        def fetch(session: Session) -> bytes:
+            raw, _ = session.fetch(path, self.scope, accept="*/*", limit=descriptor.size, kind="the config")
+            if len(raw) != descriptor.size or not _is(raw, descriptor.digest):
+                raise corrupt(name, session.endpoint.label, f"its bytes are not {descriptor.digest}")
+            return raw
+
+        raw = self._anywhere(fetch)
+        try:
+            image = ImageConfig.parse(raw)
+            count = len(image.diff_ids)
+        except (Corrupt, InvalidInput) as error:
+            raise corrupt(name, self.reference.domain, error.message) from error
+        if count != len(manifest.layers):
+            raise corrupt(name, self.reference.domain, f"it names {count} layers, the manifest {len(manifest.layers)}")
+        return raw, image
+
+    def _commit(self, digest: Digest, raw: bytes) -> None:
+        if self.sink.has(digest):
+            return
+        writer = self.sink.ingest()
+        try:
+            writer.write(raw)
+            writer.commit(digest, len(raw))
+        except BaseException:
+            writer.abort()
+            raise
+
+    def _layers(
+        self, manifest: Manifest, on_layer: Callable[[int, Descriptor], None] | None, concurrency: int
+    ) -> None:
+        # A manifest may name one blob twice; it is fetched once and reported for each place.
+        places: dict[Digest, list[tuple[int, Descriptor]]] = {}
+        for index, descriptor in enumerate(manifest.layers):
+            places.setdefault(descriptor.digest, []).append((index, descriptor))
+        for same in places.values():
+            if len({descriptor.size for _, descriptor in same}) > 1:
+                raise corrupt(f"manifest of {self.what}", self.reference.domain, "it gives one blob two sizes")
+            self._report(same[0][1], "waiting", 0)
+        with ThreadPoolExecutor(max(1, concurrency), thread_name_prefix="pull") as pool:
+            running = {pool.submit(self._layer, same[0][1]): digest for digest, same in places.items()}
+            try:
+                self._collect(running, places, on_layer)
+            except BaseException:
+                # The workers' sockets are shut down, so leaving the pool does not wait for a slow server.
+                self.network.cancel.cancel()
+                raise
+
+    def _collect(
+        self, running: dict[Future[None], Digest], places: Mapping[Digest, Sequence[tuple[int, Descriptor]]],
+        on_layer: Callable[[int, Descriptor], None] | None,
+    ) -> None:
+        while running:
+            finished, _ = wait(running, return_when=FIRST_COMPLETED)
+            self.network.cancel.check()
+            # A failure first: what others report after it is only that they were stopped.
+            for future in sorted(finished, key=lambda one: isinstance(one.exception(), Cancelled | None)):
+                digest = running.pop(future)
+                future.result()
+                for index, descriptor in places[digest] if on_layer is not None else ():
+                    assert on_layer is not None
+                    on_layer(index, descriptor)
+
+    def _layer(self, descriptor: Descriptor) -> None:
+        self.network.cancel.check()
+        if self.sink.has(descriptor.digest):
+            self._report(descriptor, "exists", descriptor.size)
+            return
+        path = self._blob_path(descriptor)
+        self._report(descriptor, "downloading", 0)
+        self._anywhere(
+            lambda session: download(
+                session, path, self.scope, descriptor, self.sink,
+                lambda phase, current: self._report(descriptor, phase, current),
+            )
+        )
+
+    def _blob_path(self, descriptor: Descriptor) -> str:
+        return f"/v2/{self.reference.path}/blobs/{descriptor.digest}"
+
+    def _report(self, descriptor: Descriptor, phase: Phase, current: int) -> None:
+        with self._lock:
+            self._progress(BlobProgress(descriptor.digest, phase, current, descriptor.size))
+
+    # --- endpoints ---
+
+    def _anywhere(self, ask: Callable[[Session], T]) -> T:
+        """The first endpoint's answer that is one. What is verified by digest may come from any of them."""
+        failures: list[EngineError] = []
+        for session in self.sessions:
+            try:
+                return ask(session)
+            except (NotFound, Unauthorized, Unavailable, Corrupt) as error:
+                failures.append(error)
+        last = failures[-1]
+        # A mirror's damaged bytes are worth more to the user than the registry being out of reach behind it.
+        if isinstance(last, Unavailable):
+            last = next((one for one in failures if isinstance(one, Corrupt)), last)
+        others = [one.message for one in failures if one is not last]
+        if not others:
+            raise last
+        raise type(last)(f"{last.message} (before that: {'; '.join(others)})", hint=last.hint) from last
+
+
+def _is(raw: bytes, digest: Digest) -> bool:
+    import hashlib
+
+    return hashlib.new(digest.algorithm, raw).hexdigest() == digest.hex

@@ -1,0 +1,176 @@
+"""Requests to one endpoint of a registry: which scheme, which Authorization, what a status means, when to repeat."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, TypeVar
+
+from engine.base.cancel import CancelToken
+from engine.errors import EngineError
+from engine.registry.auth import Authorizer
+from engine.registry.config import Credentials, Endpoint, Retry
+from engine.registry.errors import (
+    Again,
+    Unreachable,
+    bad_certificate,
+    corrupt,
+    not_found,
+    registry_message,
+    unauthorized,
+    unavailable,
+)
+from engine.registry.net import Network, origin, parse_url, read_limited
+
+if TYPE_CHECKING:
+    import httpx
+
+T = TypeVar("T")
+_ERROR_LIMIT = 64_000
+_TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
+
+
+def repeating(retry: Retry, cancel: CancelToken, attempt: Callable[[], T]) -> T:
+    """Calls `attempt` until it gives no `Again`, at most `retry.tries` times, with a growing, cancellable pause."""
+    for number in range(1, retry.tries + 1):
+        try:
+            return attempt()
+        except Again as again:
+            if number == retry.tries:
+                raise again.final from again
+            pause(retry, cancel, number, again.after)
+    raise AssertionError("unreachable: tries is at least 1")
+
+
+def pause(retry: Retry, cancel: CancelToken, number: int, after: float | None) -> None:
+    """Waits before try `number` + 1: as long as the server asked, else doubling with jitter."""
+    # Jitter, so that many clients thrown off together do not come back together.
+    wanted = after if after is not None else retry.base * 2 ** (number - 1) * random.uniform(0.75, 1.25)
+    cancel.wait(min(wanted, retry.cap))
+    cancel.check()
+
+
+def retry_after(value: str | None) -> float | None:
+    """Seconds of a Retry-After header, in either of its two forms (RFC 9110 10.2.3)."""
+    if not value:
+        return None
+    if value.strip().isdecimal():
+        return float(value[:9])
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+class Session:
+    """Speaks to one endpoint about one image (`what`), for all threads of a pull."""
+
+    def __init__(self, endpoint: Endpoint, credentials: Credentials | None, network: Network, what: str) -> None:
+        self.endpoint, self.network, self.what = endpoint, network, what
+        self._authorizer = Authorizer(endpoint, credentials, network)
+        self._scheme: str | None = None
+
+    def fetch(
+        self, path: str, scope: str, *, accept: str, limit: int, kind: str
+    ) -> tuple[bytes, Mapping[str, str]]:
+        """A small body and its headers, with retries. `kind` says what it is, for messages."""
+
+        def attempt() -> tuple[bytes, Mapping[str, str]]:
+            with self.open(path, scope, {"accept": accept}) as response:
+                try:
+                    body = read_limited(
+                        self.network, response, limit,
+                        lambda: corrupt(f"{kind} of {self.what}", self.endpoint.label, f"it is longer than {limit} bytes"),
+                    )
+                except Unreachable as error:
+                    detail = f"the connection broke off: {error}"
+                    raise Again(unavailable(self.endpoint.label, detail, what=self.what)) from error
+                return body, response.headers
+
+        return repeating(self.network.retry, self.network.cancel, attempt)
+
+    @contextmanager
+    def open(self, path: str, scope: str, headers: Mapping[str, str]) -> Iterator[httpx.Response]:
+        """One attempt. Yields an answer of status 200 or 206 (416 when a range was asked for); raises `Again` or for good."""
+        response = self._answer(path, scope, headers)
+        try:
+            status = response.status_code
+            if status not in (200, 206) and not (status == 416 and "range" in headers):
+                self._raise_for(response)
+            yield response
+        finally:
+            response.close()
+
+    def _answer(self, path: str, scope: str, headers: Mapping[str, str]) -> httpx.Response:
+        authorization = self._authorizer.header(scope)
+        # Twice: a token kept from before may have expired just now.
+        for _ in range(2):
+            response = self._first(path, headers, authorization)
+            if response.status_code != 401 or origin(response.url) != self._home():
+                return response
+            try:
+                authorization = self._authorizer.renew(response, scope, authorization, self.what)
+            finally:
+                self._drain(response)
+        return self._first(path, headers, authorization)
+
+    def _home(self) -> tuple[str, str, int]:
+        return origin(self._url("/v2/", self._scheme or self.endpoint.schemes[0]))
+
+    def _url(self, path: str, scheme: str) -> httpx.URL:
+        url = parse_url(f"{scheme}://{self.endpoint.host}{self.endpoint.prefix}{path}")
+        if url is None:
+            raise unavailable(self.endpoint.label, "its name is not a host", what=self.what)
+        return url
+
+    def _first(self, path: str, headers: Mapping[str, str], authorization: str | None) -> httpx.Response:
+        """The answer over the first scheme that connects. Only what may be spoken to in the clear has a second one."""
+        schemes = (self._scheme,) if self._scheme else self.endpoint.schemes
+        for scheme in schemes:
+            try:
+                response = self.network.follow(
+                    self._url(path, scheme), headers, endpoint=self.endpoint, authorization=authorization
+                )
+            except Unreachable as error:
+                if error.connecting and scheme != schemes[-1]:
+                    continue
+                raise self._failure(error) from error
+            self._scheme = scheme
+            return response
+        raise AssertionError("unreachable: an endpoint has a scheme")
+
+    def _failure(self, error: Unreachable) -> Exception:
+        if error.certificate:
+            return bad_certificate(self.endpoint.label, str(error))
+        verb = "cannot connect" if error.connecting else "the connection broke off"
+        label = self.endpoint.label
+        host = f" to {self.endpoint.host}" if self.endpoint.host not in label else ""
+        final = unavailable(label, f"{verb}{host}: {error}", what=self.what)
+        # A mirror that is down costs no waiting: there is somebody else to ask.
+        return final if error.connecting and self.endpoint.mirror else Again(final)
+
+    def _drain(self, response: httpx.Response) -> bytes:
+        try:
+            return read_limited(self.network, response, _ERROR_LIMIT, lambda: Unreachable(ValueError("long"), connecting=False))
+        except Unreachable:
+            return b""
+        finally:
+            response.close()
+
+    def _raise_for(self, response: httpx.Response) -> None:
+        status = response.status_code
+        detail = registry_message(self._drain(response))
+        label = self.endpoint.label
+        away = origin(response.url) != self._home()
+        if status in (401, 403):
+            raise unauthorized(self.what, label, f"{response.url.host} answered {status}" if away else detail)
+        if status == 404:
+            raise not_found(self.what, label)
+        said = f"{response.url.host} answered {status}" + (f" ({detail})" if detail else "")
+        failure: EngineError = unavailable(label, said, what=self.what)
+        if status in _TRANSIENT:
+            raise Again(failure, after=retry_after(response.headers.get("retry-after")))
+        raise failure

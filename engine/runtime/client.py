@@ -1,0 +1,356 @@
+"""The engine's side of the runtime: starts containers through the supervisor and talks to their monitors.
+
+Synchronous and safe to use from several threads; every call has its own connection. The process that calls never forks
+itself (`subprocess` does, in C, once per supervisor).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import engine
+from engine.errors import Conflict, EngineError, StartFailed, Unavailable
+from engine.linux import cgroup
+from engine.runtime import protocol, supervisor
+from engine.runtime import state as states
+from engine.runtime.connections import AttachConnection, ExecConnection
+from engine.runtime.state import State
+
+LOST = "exit code unknown: the container's monitor was lost"
+_ABSENT = (FileNotFoundError, ConnectionRefusedError)
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """`attach` is there when it was asked for; it misses no byte."""
+
+    pid: int
+    started_ns: int
+    attach: AttachConnection | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ExecParams:
+    """None means "as the container". `env` comes over the container's. `stdin` False gives the process /dev/null."""
+
+    args: Sequence[str]
+    env: Sequence[str] = ()
+    user: str | None = None
+    cwd: str | None = None
+    tty: bool = False
+    stdin: bool = False
+    privileged: bool = False
+    tty_size: tuple[int, int] = (0, 0)
+
+
+@dataclass
+class Runtime:
+    """Containers of one run directory."""
+
+    run_dir: Path
+    _tethers: dict[str, protocol.LineReader] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    # --- supervisor ----------------------------------------------------------------------------------
+
+    def _supervisor(self) -> socket.socket:
+        folder = str(self.run_dir)
+        try:
+            return protocol.connect(folder, supervisor.SOCKET)
+        except _ABSENT:
+            pass
+        self.run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (self.run_dir / "c").mkdir(exist_ok=True, mode=0o700)
+        os.chmod(self.run_dir, 0o700)
+        # One starter at a time, over all processes: the second finds the first's supervisor.
+        fd = os.open(self.run_dir / "supervisor.starting", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            try:
+                return protocol.connect(folder, supervisor.SOCKET)
+            except _ABSENT:
+                pass
+            self._launch()
+            return protocol.connect(folder, supervisor.SOCKET)
+        except OSError as error:
+            raise Unavailable(f"the supervisor in {self.run_dir} cannot be reached: {error.strerror}") from error
+        finally:
+            os.close(fd)
+
+    def _launch(self) -> None:
+        root = str(Path(engine.__file__).resolve().parent.parent)
+        program = os.path.realpath(sys.executable)
+        read, write = os.pipe()
+        try:
+            command = [program, "-I", "-S", "-c", supervisor.bootstrap(root), str(self.run_dir), str(write), "plain"]
+            environment = {"PATH": "/usr/bin:/bin", "LC_CTYPE": "C.UTF-8"}
+            process = subprocess.Popen(
+                command,
+                pass_fds=(write,),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                env=environment,
+                cwd="/",
+            )
+            os.close(write)
+            write = -1
+            with process, os.fdopen(read, "rb") as ready:
+                read = -1
+                answer = ready.read()
+                trouble = process.stderr.read().decode(errors="replace").strip() if process.stderr else ""
+            if not answer and trouble:
+                raise Unavailable(f"the supervisor did not start: {trouble.splitlines()[-1]}")
+        finally:
+            for fd in (read, write):
+                if fd >= 0:
+                    os.close(fd)
+
+    # --- start ---------------------------------------------------------------------------------------
+
+    def start(
+        self, container_id: str, bundle: Path, *, stdio: tuple[int, int, int] | None = None, attach: bool = False
+    ) -> Started:
+        """Starts what `bundle/config.json` says. With `stdio` (a build step) the container gets these descriptors and is
+        killed when this process goes away, or on `release`. Raises StartFailed (125, 126, 127) or Conflict."""
+        request = {
+            "op": "start",
+            "id": container_id,
+            "bundle": str(bundle),
+            "tether": stdio is not None,
+            "attach": attach,
+        }
+        sock = self._supervisor()
+        reader = protocol.LineReader(sock)
+        keep = False
+        try:
+            protocol.send_line(sock, request, stdio or ())
+            answer = reader.read()
+            if answer is None:
+                raise StartFailed("the supervisor closed the connection without an answer")
+            if "error" in answer:
+                message, code = str(answer["error"]), int(answer.get("code", 125))
+                if "is running already" in message:
+                    raise Conflict(message)
+                raise StartFailed(message, exit_code=code)
+            connection = None
+            if attach:
+                connection = AttachConnection(sock, tty=bool(answer["tty"]), buffered=bytes(reader.buffer))
+                keep = True
+            elif stdio is not None:
+                with self._lock:
+                    self._tethers[container_id] = reader
+                keep = True
+            return Started(int(answer["pid"]), int(answer["started"]), connection, tuple(answer["notes"]))
+        except OSError as error:
+            raise StartFailed(f"starting {container_id[:12]}: {error.strerror or error}") from error
+        finally:
+            if not keep:
+                sock.close()
+
+    def release(self, container_id: str) -> None:
+        """Lets go of a build step's container: it is killed if it still runs."""
+        with self._lock:
+            reader = self._tethers.pop(container_id, None)
+        if reader is not None:
+            with contextlib.suppress(OSError):
+                reader.sock.shutdown(socket.SHUT_RDWR)
+            reader.sock.close()
+
+    # --- a monitor -----------------------------------------------------------------------------------
+
+    def _monitor(self, container_id: str) -> socket.socket:
+        return protocol.connect(str(self.run_dir / "c"), f"{container_id[:12]}.sock")
+
+    def _ask(self, container_id: str, request: dict[str, Any]) -> dict[str, Any]:
+        try:
+            with self._monitor(container_id) as sock:
+                sock.settimeout(30)
+                protocol.send_line(sock, request)
+                answer = protocol.LineReader(sock).read()
+        except _ABSENT:
+            answer = None
+        except OSError as error:
+            raise Unavailable(f"the monitor of {container_id[:12]} does not answer: {error}") from error
+        if answer is None:
+            raise Conflict(f"container {container_id[:12]} is not running")
+        if "error" in answer:
+            if answer.get("errno") == errno.ESRCH:
+                raise Conflict(f"container {container_id[:12]} is not running")
+            raise EngineError(f"container {container_id[:12]}: {answer['error']}")
+        return answer
+
+    def signal(self, container_id: str, signum: int) -> None:
+        """Raises Conflict when it does not run."""
+        self._ask(container_id, {"op": "signal", "signum": int(signum)})
+
+    def resize(self, container_id: str, rows: int, columns: int) -> None:
+        self._ask(container_id, {"op": "resize", "rows": rows, "columns": columns})
+
+    def state(self, bundle: Path) -> State:
+        """What is so now. A container whose monitor is gone is brought to an end and recorded as "exited", code None."""
+        state = self._read(bundle)
+        if state.status != "running":
+            return state
+        if state.boot_id == states.boot_id() and states.is_alive(state.monitor_pid, state.monitor_start):
+            return state
+        state = self._read(bundle)  # it may have recorded the end between the two looks
+        return self._bury(bundle, state) if state.status == "running" else state
+
+    def _read(self, bundle: Path) -> State:
+        try:
+            return states.read(str(bundle))
+        except (ValueError, TypeError) as error:
+            return State(status="exited", error=f"state file is damaged: {error}")
+
+    def _bury(self, bundle: Path, state: State) -> State:
+        """Ends what a lost monitor left (the kernel kills the container with it; this makes sure), and records it."""
+        if state.boot_id == states.boot_id():
+            if states.is_alive(state.pid, state.pid_start):
+                with contextlib.suppress(OSError):
+                    pidfd = os.pidfd_open(state.pid)
+                    if states.is_alive(state.pid, state.pid_start):
+                        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                    os.close(pidfd)
+            text = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
+            cgroup.Cgroup(cgroup.discover(text), f"workbench/{bundle.name}").remove()
+        with contextlib.suppress(OSError):
+            os.unlink(self.run_dir / "c" / f"{bundle.name[:12]}.sock")
+        state.status, state.exit_code, state.error = "exited", None, LOST
+        with contextlib.suppress(OSError):
+            states.write(str(bundle), state, durable=True)
+        return state
+
+    def wait(self, container_id: str, bundle: Path, timeout: float | None = None) -> int:
+        """The exit code, when it has ended. Raises TimeoutError; EngineError when nobody knows the code."""
+        with self._lock:
+            reader = self._tethers.get(container_id)
+        try:
+            if reader is not None:
+                answer = self._wait_line(reader, timeout)
+                self.release(container_id)
+            else:
+                with self._monitor(container_id) as sock:
+                    protocol.send_line(sock, {"op": "wait"})
+                    answer = self._wait_line(protocol.LineReader(sock), timeout)
+            if answer is not None and answer.get("exit_code") is not None:
+                return int(answer["exit_code"])
+        except (*_ABSENT, ConnectionResetError, BrokenPipeError):
+            pass
+        state = self.state(bundle)
+        if state.exit_code is None:
+            raise EngineError(f"container {container_id[:12]}: {state.error or 'it is not running'}")
+        return state.exit_code
+
+    def _wait_line(self, reader: protocol.LineReader, timeout: float | None) -> dict[str, Any] | None:
+        reader.sock.settimeout(timeout)
+        return reader.read()
+
+    # --- streams -------------------------------------------------------------------------------------
+
+    def attach(self, container_id: str, *, stdin: bool = True) -> AttachConnection:
+        """Output from now on. `start(attach=True)` is the way to miss nothing."""
+        try:
+            sock = self._monitor(container_id)
+        except _ABSENT:
+            raise Conflict(f"container {container_id[:12]} is not running") from None
+        reader = protocol.LineReader(sock)
+        try:
+            protocol.send_line(sock, {"op": "attach", "stdin": stdin})
+            answer = reader.read()
+            if answer is None:
+                raise Conflict(f"container {container_id[:12]} is not running")
+        except BaseException as error:
+            sock.close()
+            if isinstance(error, OSError):
+                raise Conflict(f"container {container_id[:12]} is not running") from None
+            raise
+        return AttachConnection(sock, tty=bool(answer["tty"]), buffered=bytes(reader.buffer))
+
+    def exec(self, container_id: str, params: ExecParams) -> ExecConnection:
+        """Runs a further process. Raises StartFailed (126, 127 as Docker) or Conflict."""
+        request = {
+            "op": "exec",
+            "args": list(params.args),
+            "env": list(params.env),
+            "user": params.user,
+            "cwd": params.cwd,
+            "tty": params.tty,
+            "privileged": params.privileged,
+            "tty_size": list(params.tty_size),
+        }
+        try:
+            sock = self._monitor(container_id)
+        except _ABSENT:
+            raise Conflict(f"container {container_id[:12]} is not running") from None
+        reader = protocol.LineReader(sock)
+        pipes = _Pipes(params)
+        try:
+            protocol.send_line(sock, request, pipes.theirs)
+            pipes.close_theirs()
+            pid = self._exec_started(container_id, reader)
+            master = reader.fds.pop(0) if params.tty and reader.fds else -1
+            outputs = {master: "stdout"} if master >= 0 else pipes.outputs
+            return ExecConnection(reader, pid, stdin=pipes.stdin, outputs=outputs, master=master)
+        except BaseException as error:
+            pipes.close()
+            reader.close_fds()
+            sock.close()
+            if isinstance(error, OSError):
+                raise Conflict(f"container {container_id[:12]} is not running") from None
+            raise
+
+    def _exec_started(self, container_id: str, reader: protocol.LineReader) -> int:
+        while True:
+            answer = reader.read()
+            if answer is None:
+                raise Conflict(f"container {container_id[:12]} is not running")
+            if "started" in answer:
+                return int(answer["started"])
+            if "error" in answer:
+                if "is not running" in answer["error"]:
+                    raise Conflict(f"container {container_id[:12]} is not running")
+                raise StartFailed(str(answer["error"]), exit_code=int(answer.get("code", 125)))
+
+
+class _Pipes:
+    """The three streams of an exec without a terminal: our ends and the process's."""
+
+    def __init__(self, params: ExecParams) -> None:
+        self.theirs: list[int] = []
+        self.outputs: dict[int, str] = {}
+        self.stdin = -1
+        if params.tty:
+            return
+        if params.stdin:
+            theirs, self.stdin = os.pipe2(os.O_CLOEXEC)
+        else:
+            theirs = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        self.theirs.append(theirs)
+        for name in ("stdout", "stderr"):
+            ours, theirs = os.pipe2(os.O_CLOEXEC)
+            self.outputs[ours] = name
+            self.theirs.append(theirs)
+
+    def close_theirs(self) -> None:
+        for fd in self.theirs:
+            os.close(fd)
+        self.theirs = []
+
+    def close(self) -> None:
+        self.close_theirs()
+        for fd in [*self.outputs, *([self.stdin] if self.stdin >= 0 else [])]:
+            os.close(fd)

@@ -1,0 +1,72 @@
+"""The monitor's side of one connection: lines first, frames once attached. Nothing here blocks."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from engine.runtime import protocol
+
+# A client that reads slower than the container writes is let go rather than slowing the container or eating memory.
+MAX_BUFFER = 8 << 20
+
+
+class Client:
+    """A connection in the monitor's loop. `attached`, `waiting`, `tether` say what it is for."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self.sock = sock
+        self.reader = protocol.LineReader(sock)
+        self.out = bytearray()
+        self.attached = False
+        self.stdin = False
+        self.waiting = False
+        self.tether = False
+        self.closing = False  # close when `out` is empty
+        self.dead = False
+
+    def send(self, data: bytes) -> None:
+        if self.dead or self.closing:
+            return
+        if len(self.out) + len(data) > MAX_BUFFER:
+            self.dead = True
+            return
+        self.out += data
+        self.flush()
+
+    def send_line(self, document: dict[str, Any]) -> None:
+        self.send(protocol.line(document))
+
+    def flush(self) -> None:
+        try:
+            while self.out:
+                sent = self.sock.send(memoryview(self.out)[: 1 << 18])
+                del self.out[:sent]
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self.dead = True
+        except BufferError:  # never: the view is gone before the delete
+            raise
+
+    def finish(self) -> None:
+        """Ends the conversation once everything is sent."""
+        self.closing = True
+
+    @property
+    def done(self) -> bool:
+        return self.dead or (self.closing and not self.out)
+
+    def fill(self) -> bool:
+        """Reads what is there. False at the end."""
+        try:
+            return self.reader.fill()
+        except (BlockingIOError, InterruptedError):
+            return True
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        self.reader.close_fds()
+        self.sock.close()

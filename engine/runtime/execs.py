@@ -1,0 +1,92 @@
+"""A further process in a running container: the child side of `exec`.
+
+The monitor has unshared its pid namespace for children, so its fork already is in the container's pid namespace and
+stays the monitor's child, whose exit it can wait for. It is not dumpable from birth (CVE-2016-9962).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from typing import Any, NoReturn
+
+from engine.linux import libc, namespace, pty
+from engine.linux.cgroup import Cgroup
+from engine.linux.openat2 import open_in_root
+from engine.runtime import init
+from engine.runtime.spec_process import exec_process
+from engine.runtime.users import identify
+
+_JOIN = namespace.NEWNS | namespace.NEWUTS | namespace.NEWIPC | namespace.NEWNET | namespace.NEWCGROUP
+_FILES = (("cgroup", namespace.NEWCGROUP), ("ipc", namespace.NEWIPC), ("uts", namespace.NEWUTS), ("net", namespace.NEWNET))
+
+
+def run(
+    spec: dict[str, Any],
+    request: dict[str, Any],
+    pid: int,
+    pidfd: int,
+    cgroup: Cgroup,
+    channel: socket.socket,
+    stdio: tuple[int, int, int] | None,
+) -> NoReturn:
+    """Never returns. `stdio` None: a terminal, whose master is sent over the channel."""
+    stage, report_to = "process", channel.fileno()
+    try:
+        report_to = os.dup(channel.fileno())
+        init.default_signals()
+        libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGKILL)
+        os.setsid()
+        os.umask(0o022)
+        init.own_settings(spec)
+        stage = "user"
+        root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        process, user = exec_process(spec, request)
+        identity = identify(root, user)
+        command = init.prepare(process, spec["workbench"], identity, init=False)
+        if request.get("privileged"):
+            command = init.unfiltered(command)
+        stage = "cgroup"
+        cgroup.join()
+        stage = "terminal"
+        if stdio is None:
+            ptmx = open_in_root(root, "/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+            master, slave = pty.open_pair(ptmx)
+            rows, columns = request.get("tty_size") or (0, 0)
+            if rows and columns:
+                pty.resize(master, rows, columns)
+            os.fchown(slave, identity.uid, -1)
+            socket.send_fds(channel, [b'{"tty":1}\n'], [master])
+            os.close(master)
+            pty.take(slave)
+            stdio = (slave, slave, slave)
+        else:
+            init.own_stdio(stdio, identity.uid)
+        os.close(root)
+        stage = "namespaces"
+        _join(pid, pidfd)
+        stage = "standard streams"
+        init.take_stdio(stdio, report_to)
+        report_to = init.CHANNEL
+        stage = "privileges"
+        init.confine(command)
+        stage = "exec"
+        init.execute(command)
+    except BaseException as error:
+        init.report(report_to, stage, error)
+    finally:
+        os._exit(125)
+
+
+def _join(pid: int, pidfd: int) -> None:
+    """All namespaces at once by pidfd (Linux 5.8), else one by one, the mount namespace last: it hides /proc."""
+    try:
+        namespace.setns(pidfd, _JOIN)
+    except OSError:
+        files = [(os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC), flag) for name, flag in _FILES]
+        mount = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        for fd, flag in files:
+            namespace.setns(fd, flag)
+        namespace.setns(mount, namespace.NEWNS)
+    os.chdir(b"/")

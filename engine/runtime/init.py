@@ -1,0 +1,316 @@
+"""The first process of a container: from a fork of the monitor to execve(2) of the user's command.
+
+Two halves. Before pivot_root the host's files are in sight and anything may be opened. After it the root is the image's:
+from then on nothing is imported, no codec is looked up, no name service asked (CVE-2019-14271); all strings are bytes
+that were made before. Whatever fails is one JSON message on the channel, which execve closes.
+"""
+
+from __future__ import annotations
+
+import base64
+import errno
+import json
+import os
+import resource
+import signal
+import socket
+import stat
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn
+
+from engine.linux import capability, libc, mount, namespace, pty, seccomp
+from engine.linux.cgroup import Cgroup
+from engine.linux.openat2 import open_in_root
+from engine.runtime.protocol import line
+from engine.runtime.rootfs import Rootfs, SetupError, mount_root
+from engine.runtime.users import Identity, UserError, identify
+
+_NAMESPACES = {"mount": namespace.NEWNS, "uts": namespace.NEWUTS, "ipc": namespace.NEWIPC, "network": namespace.NEWNET}
+CHANNEL = 3  # where the error channel lives while the last steps run
+
+
+class ExecError(Exception):
+    """The command cannot be executed; `code` is Docker's exit code (126, 127)."""
+
+    def __init__(self, code: int, number: int, message: bytes) -> None:
+        super().__init__(message)
+        self.code, self.number, self.message = code, number, message
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """Everything the second half needs, as bytes and numbers."""
+
+    argv: list[bytes]
+    env: dict[bytes, bytes]
+    cwd: bytes
+    candidates: list[bytes]
+    identity: Identity
+    capabilities: int
+    bounding: int
+    last_cap: int
+    no_new_privileges: bool
+    seccomp: bytes
+    rlimits: list[tuple[int, int, int]]
+    init: bool = True
+
+
+def prepare(process: dict[str, Any], extra: dict[str, Any], identity: Identity, *, init: bool = True) -> Command:
+    """Reads the spec's process into a `Command`."""
+    env: dict[bytes, bytes] = {}
+    for entry in process["env"]:
+        key, equals, value = os.fsencode(entry).partition(b"=")
+        if equals and key:
+            env[key] = value
+    if not env.get(b"HOME"):
+        env[b"HOME"] = os.fsencode(identity.home)
+    argv = [os.fsencode(argument) for argument in process["args"]]
+    if b"/" in argv[0]:
+        candidates = [argv[0]]
+    else:
+        folders = env.get(b"PATH", b"").split(b":")
+        candidates = [folder + b"/" + argv[0] for folder in folders if folder.startswith(b"/")]
+    bits = capability.mask([name.removeprefix("CAP_") for name in process["capabilities"]["bounding"]])
+    limits = [
+        (getattr(resource, entry["type"]), int(entry["soft"]), int(entry["hard"])) for entry in process.get("rlimits", ())
+    ]
+    return Command(
+        argv=argv,
+        env=env,
+        cwd=os.fsencode(process["cwd"]),
+        candidates=candidates if argv[0] else [],
+        identity=identity,
+        # Docker gives a user other than root the bounding set and nothing else.
+        capabilities=bits if identity.uid == 0 else 0,
+        bounding=bits,
+        last_cap=capability.last_cap(),
+        no_new_privileges=bool(process.get("noNewPrivileges")),
+        seccomp=base64.b64decode(extra["seccomp"]),
+        rlimits=limits,
+        init=init,
+    )
+
+
+def unfiltered(command: Command) -> Command:
+    """The same without a system call filter: `exec --privileged`."""
+    return replace(command, seccomp=b"")
+
+
+def default_signals() -> None:
+    """Every signal as a new program expects it. Python and the monitor ignore some, and that survives execve."""
+    for number in signal.valid_signals():
+        if number not in (signal.SIGKILL, signal.SIGSTOP):
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
+
+
+def take_stdio(fds: tuple[int, int, int], channel: int) -> None:
+    """0, 1, 2 are `fds`, 3 is the channel, and nothing else is open (CVE-2024-21626)."""
+    # Out of the way first: a descriptor in 0..3 would be overwritten by the next dup2.
+    high = [os.dup(fd) if fd <= CHANNEL else fd for fd in (*fds, channel)]
+    for number, fd in enumerate(high[:3]):
+        os.dup2(fd, number, inheritable=True)
+    os.dup2(high[3], CHANNEL, inheritable=False)
+    libc.close_from(CHANNEL + 1)
+
+
+def own_stdio(fds: tuple[int, int, int], uid: int) -> None:
+    """Pipes belong to the container's user, so that it can open /dev/stdout again (as runc)."""
+    if uid == 0:
+        return
+    for fd in fds:
+        if stat.S_ISFIFO(os.fstat(fd).st_mode):
+            os.fchown(fd, uid, -1)
+
+
+def confine(command: Command) -> None:
+    """Identity, capabilities, filter: in runc's order. After this the process is the container's."""
+    for kind, soft, hard in command.rlimits:
+        resource.setrlimit(kind, (soft, hard))
+    if command.no_new_privileges:
+        libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
+    elif command.seccomp:  # without no_new_privs it takes CAP_SYS_ADMIN, which is about to go
+        seccomp.install(command.seccomp)
+    capability.drop_bounding(command.bounding, command.last_cap)
+    _enter(command.cwd)
+    identity = command.identity
+    os.setgroups(identity.groups)
+    os.setresgid(identity.gid, identity.gid, identity.gid)
+    os.setresuid(identity.uid, identity.uid, identity.uid)
+    capability.set_effective(command.capabilities)
+    if command.init:
+        # The container does not outlive its monitor: nobody would log it or learn its exit code.
+        libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGKILL)
+    if command.no_new_privileges and command.seccomp:
+        seccomp.install(command.seccomp)
+
+
+def _enter(cwd: bytes) -> None:
+    try:
+        os.chdir(cwd)
+        # getcwd(2) gives "(unreachable)", and the C library then ENOENT, for a directory outside the root.
+        if not os.getcwdb().startswith(b"/"):
+            raise FileNotFoundError(errno.ENOENT, "current working directory is outside of the container")
+    except OSError as error:
+        code = 127 if error.errno == errno.ENOENT else 126
+        reason = os.strerror(error.errno or 0).encode().lower()
+        raise ExecError(code, error.errno or 0, b"chdir to working directory " + cwd + b": " + reason) from None
+
+
+def execute(command: Command) -> NoReturn:
+    """Finds the program as Go's exec.LookPath does, and becomes it."""
+    quoted = b'exec: "' + command.argv[0] + b'": '
+    if not command.candidates:
+        raise ExecError(127, errno.ENOENT, quoted + b"executable file not found in $PATH")
+    denied = False
+    direct = b"/" in command.argv[0]
+    for path in command.candidates:
+        try:
+            mode = os.stat(path).st_mode
+        except OSError as error:
+            if direct:
+                reason = os.strerror(error.errno or 0).encode().lower()
+                code = 126 if error.errno == errno.EACCES else 127
+                raise ExecError(code, error.errno or 0, quoted + b"stat " + path + b": " + reason) from None
+            denied = denied or error.errno == errno.EACCES
+            continue
+        if stat.S_ISDIR(mode):
+            if direct:
+                raise ExecError(126, errno.EISDIR, quoted + b"is a directory")
+            continue
+        if not mode & 0o111:
+            if direct:
+                raise ExecError(126, errno.EACCES, quoted + b"permission denied")
+            denied = True
+            continue
+        try:
+            os.execve(path, command.argv, command.env)
+        except OSError as error:
+            reason = os.strerror(error.errno or 0).encode().lower()
+            code = 127 if error.errno == errno.ENOENT else 126
+            raise ExecError(code, error.errno or 0, b"exec " + path + b": " + reason) from None
+    if denied:
+        raise ExecError(126, errno.EACCES, quoted + b"permission denied")
+    raise ExecError(127, errno.ENOENT, quoted + b"executable file not found in $PATH")
+
+
+def report(channel: int, stage: str, error: BaseException) -> None:
+    """The failure as the one message that the monitor waits for."""
+    number, code = getattr(error, "errno", None) or 0, 125
+    if isinstance(error, ExecError):
+        number, code, message = error.number, error.code, error.message.decode("utf-8", "replace")
+    elif isinstance(error, (UserError, SetupError)):
+        message = str(error)
+    elif isinstance(error, OSError):
+        message = f"{stage}: {error.args[1] if len(error.args) > 1 else error}"
+        if error.filename:
+            message += f": {error.filename!r}"
+    else:
+        message = f"{stage}: {type(error).__name__}: {error}"
+    raw = json.dumps({"error": {"stage": stage, "errno": number, "message": message[:4000], "code": code}}).encode()
+    try:
+        os.write(channel, raw)
+    except OSError:
+        pass
+
+
+def run(spec: dict[str, Any], bundle: str, cgroup: Cgroup, channel: socket.socket, stdio: tuple[int, int, int]) -> NoReturn:
+    """Never returns: becomes the command, or reports and exits. `stdio` is not used with a terminal."""
+    stage, report_to = "process", channel.fileno()
+    try:
+        # Room for the fixed numbers of take_stdio; made now so that the report always has a place to go.
+        report_to = os.dup(channel.fileno())
+        default_signals()
+        os.setsid()
+        os.umask(0o022)
+        own_settings(spec)
+        stage = "cgroup"
+        cgroup.join()
+        stage = "namespaces"
+        _unshare(spec)
+        stage = "root file system"
+        root = mount_root(spec, bundle)
+        stage = "mounts"
+        rootfs = Rootfs(root, spec["workbench"]["upper"], track=spec["workbench"]["clean_stubs"])
+        rootfs.mount_all(spec, cgroup)
+        stage = "sysctl"
+        _sysctls(spec)
+        stage = "user"
+        identity = identify(root, spec["workbench"]["user"])
+        command = prepare(spec["process"], spec["workbench"], identity)
+        stage = "terminal"
+        if spec["process"]["terminal"]:
+            slave = _terminal(rootfs, channel, spec, identity.uid)
+            stdio = (slave, slave, slave)
+        else:
+            own_stdio(stdio, identity.uid)
+        stage = "working directory"
+        rootfs.make_cwd(spec["process"]["cwd"])
+        channel.send(line({"stubs": rootfs.stubs, "copied": rootfs.copied}))
+        stage = "masked paths"
+        rootfs.protect(spec)
+        stage = "pivot_root"
+        mount.pivot_root(root)
+        stage = "standard streams"
+        take_stdio(stdio, report_to)
+        report_to = CHANNEL
+        stage = "privileges"
+        confine(command)
+        stage = "exec"
+        execute(command)
+    except BaseException as error:
+        report(report_to, stage, error)
+    finally:
+        os._exit(125)
+
+
+def own_settings(spec: dict[str, Any]) -> None:
+    """The monitor's protection from the out-of-memory killer is not the container's; nor are its keys."""
+    with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+        file.write(str(spec["process"].get("oomScoreAdj", 0)))
+    try:
+        libc.join_session_keyring()
+    except OSError:
+        pass
+
+
+def _unshare(spec: dict[str, Any]) -> None:
+    kinds = {entry["type"] for entry in spec["linux"]["namespaces"]}
+    flags = 0
+    for kind in kinds:
+        flags |= _NAMESPACES.get(kind, 0)
+    namespace.unshare(flags)
+    if "cgroup" in kinds and os.path.exists("/proc/self/ns/cgroup"):
+        namespace.unshare(namespace.NEWCGROUP)  # after joining: the group becomes the root of what is seen
+    if "network" in kinds:
+        namespace.loopback_up()
+    if spec["hostname"]:
+        namespace.sethostname(spec["hostname"])
+    mount.make_slave()
+
+
+def _sysctls(spec: dict[str, Any]) -> None:
+    """Only those of the new network namespace; written through the host's /proc, where /proc/sys/net is the caller's."""
+    for name, value in spec["linux"]["sysctl"].items():
+        try:
+            with open("/proc/sys/" + name.replace(".", "/"), "w", encoding="ascii") as file:
+                file.write(value)
+        except FileNotFoundError:  # a kernel without it
+            pass
+
+
+def _terminal(rootfs: Rootfs, channel: socket.socket, spec: dict[str, Any], uid: int) -> int:
+    """A pty of the container's own devpts; its master goes to the monitor."""
+    ptmx = open_in_root(rootfs.root, "/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    master, slave = pty.open_pair(ptmx)
+    rows, columns = spec["workbench"]["tty_size"]
+    if rows and columns:
+        pty.resize(master, rows, columns)
+    os.fchown(slave, uid, -1)
+    rootfs.console(slave)
+    socket.send_fds(channel, [b'{"tty":1}\n'], [master])
+    os.close(master)
+    pty.take(slave)
+    return slave
+
+

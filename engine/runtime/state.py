@@ -1,0 +1,83 @@
+"""A container's `state.json`: what its monitor says of it, readable when the monitor is gone."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+NAME = "state.json"
+
+
+@dataclass(slots=True)
+class State:
+    """`exit_code` None with status "exited" means that nobody saw the end (`error` says why). Times in ns since the epoch."""
+
+    status: Literal["created", "running", "exited"] = "created"
+    pid: int = 0
+    pid_start: int = 0  # field 22 of /proc/PID/stat: tells a reused pid
+    started: int = 0
+    finished: int = 0
+    exit_code: int | None = None
+    oom_killed: bool = False
+    error: str = ""
+    boot_id: str = ""
+    monitor_pid: int = 0
+    monitor_start: int = 0
+    notes: tuple[str, ...] = ()
+
+
+def boot_id() -> str:
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def start_time(pid: int) -> int:
+    """When `pid` started, in clock ticks since boot; 0 when there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[19])
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
+def is_alive(pid: int, start: int) -> bool:
+    return bool(pid) and bool(start) and start_time(pid) == start
+
+
+def write(bundle: str, state: State, *, durable: bool) -> None:
+    """Atomic. `durable` costs two fsyncs: for the exit record, which nobody can make again."""
+    temporary = os.path.join(bundle, f".{NAME}.{os.getpid()}")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, json.dumps(asdict(state)).encode())
+        if durable:
+            os.fsync(fd)
+    finally:
+        os.close(fd)
+    os.rename(temporary, os.path.join(bundle, NAME))
+    if durable:
+        folder = os.open(bundle, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def read(bundle: str) -> State:
+    """The recorded state; a container that never started has "created". Raises ValueError on a damaged file."""
+    try:
+        with open(os.path.join(bundle, NAME), "rb") as file:
+            document: Any = json.loads(file.read())
+    except FileNotFoundError:
+        return State()
+    if not isinstance(document, dict):
+        raise ValueError(f"{NAME} is no JSON object")
+    names = State.__dataclass_fields__
+    known = {key: value for key, value in document.items() if key in names}
+    known["notes"] = tuple(known.get("notes", ()))
+    return State(**known)

@@ -1,0 +1,168 @@
+"""The small, warm process that containers are forked from: one per run directory, started on demand, detached.
+
+It runs the standard library alone, single-threaded, from a sealed copy of the interpreter in memory: what enters a
+container through it has a /proc/self/exe that nobody can write to (CVE-2019-5736). It holds no state; killing it loses
+nothing, and the next start makes a new one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import gc
+import os
+import signal
+import socket
+import sys
+
+from engine.linux import cgroup, libc
+from engine.runtime import protocol, state
+from engine.runtime.clients import Client
+from engine.runtime.monitor import Monitor
+
+SOCKET = "supervisor.sock"
+LOCK = "supervisor.lock"
+
+
+def bootstrap(root: str) -> str:
+    """The program text for `python -I -S -c`: arguments are run directory, ready descriptor, "plain" or "sealed".
+
+    The root goes last on the path: it may be a site-packages full of backports of standard modules.
+    """
+    return f"import sys; sys.path.append({root!r}); from engine.runtime.supervisor import main; main(sys.argv[1:])"
+
+
+def main(argv: list[str]) -> None:
+    run_dir, ready, form = argv[0], int(argv[1]), argv[2]
+    if form == "plain":
+        note = _reexec_sealed(run_dir, ready)
+    else:
+        note = ""
+    _detach(ready)
+    lock = os.open(os.path.join(run_dir, LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os._exit(0)  # another one serves
+    listener = protocol.listen(run_dir, SOCKET, backlog=1024)
+    os.write(ready, b"ready " + note.encode())
+    os.close(ready)
+    serve(run_dir, listener, lock)
+
+
+def _reexec_sealed(run_dir: str, ready: int) -> str:
+    """Becomes the same program from a sealed memfd. Returns (why not) when that does not work here."""
+    try:
+        fd = os.memfd_create("workbench", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        with open("/proc/self/exe", "rb") as program:
+            size, done = os.fstat(program.fileno()).st_size, 0
+            while done < size:
+                count = os.sendfile(fd, program.fileno(), done, size - done)
+                if not count:
+                    break
+                done += count
+        seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+        os.set_inheritable(ready, True)
+        real = os.readlink("/proc/self/exe")
+        root = sys.path[-1]
+        # argv[0] is the real path: the interpreter finds its library beside it.
+        os.execve(fd, [real, "-I", "-S", "-c", bootstrap(root), run_dir, str(ready), "sealed"], dict(os.environ))
+    except OSError as error:
+        return f"interpreter not sealed in memory: {error.strerror}"
+
+
+def _detach(ready: int) -> None:
+    """A daemon: own session, no terminal, nothing of the starter's but the one descriptor."""
+    os.set_inheritable(ready, False)
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    os.chdir("/")
+    os.umask(0o022)
+    null = os.open("/dev/null", os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    if ready != 3:
+        os.dup2(ready, 3, inheritable=False)
+    libc.close_from(4)
+    if ready != 3:
+        os.dup2(3, ready, inheritable=False)
+        os.close(3)
+    for number in (signal.SIGPIPE, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    libc.set_name("wb-supervisor")
+    # Inherited by every fork: what enters a container cannot be traced from inside while it is still ours.
+    libc.prctl(libc.PR_SET_DUMPABLE, 0)
+    try:
+        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+            file.write("-500")
+    except OSError:
+        pass
+
+
+def serve(run_dir: str, listener: socket.socket, lock: int) -> None:
+    """One fork a connection; the child answers it."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # monitors are not waited for
+    boot = state.boot_id()
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        layout = cgroup.discover(file.read())
+    gc.collect()
+    gc.freeze()  # a collection in a child would touch, and so copy, every page
+    gc.disable()
+    while True:
+        try:
+            connection, _address = listener.accept()
+        except OSError:
+            continue
+        try:
+            child = os.fork()
+        except OSError as error:
+            _refuse(connection, f"cannot fork: {error.strerror}")
+            continue
+        if child:
+            connection.close()
+            continue
+        try:
+            listener.close()
+            os.close(lock)
+            _monitor(run_dir, boot, layout, connection)
+        except BaseException as error:  # the child must never come back into this loop
+            _refuse(connection, f"{type(error).__name__}: {error}")
+        finally:
+            os._exit(0)
+
+
+def _refuse(connection: socket.socket, message: str) -> None:
+    try:
+        connection.setblocking(True)
+        connection.sendall(protocol.line({"error": message, "code": 125, "errno": 0}))
+        connection.close()
+    except OSError:
+        pass
+
+
+def _monitor(run_dir: str, boot: str, layout: cgroup.Layout, connection: socket.socket) -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # whoever ends the session means the container: it gets its own
+    if protocol.peer_uid(connection) != os.geteuid():
+        return
+    connection.settimeout(30)
+    reader = protocol.LineReader(connection)
+    request = reader.read()
+    if request is None:
+        return
+    if request.get("op") == "ping":
+        connection.sendall(protocol.line({"ok": True, "pid": os.getppid()}))
+        return
+    if request.get("op") != "start":
+        _refuse(connection, f"no operation {request.get('op')!r}")
+        return
+    os.setsid()
+    libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
+    client = Client(connection)
+    client.reader = reader
+    fds, reader.fds = reader.fds, []
+    connection.setblocking(True)
+    Monitor(run_dir, boot, layout, client).run(request, fds)

@@ -1,0 +1,122 @@
+"""Who a process in a container is: `--user` read against the container's own /etc/passwd and /etc/group.
+
+The files come out of an image and are hostile: they are opened inside the container's root, must be regular and at most
+10 MiB (CVE-2026-47262), and a number is a number even when the file has it as a name (CVE-2026-46680).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+
+from engine.linux.openat2 import open_in_root
+
+MAX_BYTES = 10 << 20
+MAX_ID = (1 << 31) - 1  # CVE-2024-40635
+
+
+class UserError(ValueError):
+    """The user or group does not exist, or is not one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    uid: int
+    gid: int
+    groups: tuple[int, ...]  # with gid: CVE-2022-36109
+    home: str
+
+
+def read_database(root_fd: int, path: str) -> bytes:
+    """The file's bytes; empty when it is not there. Raises UserError when it is not an ordinary small file."""
+    try:
+        fd = open_in_root(root_fd, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return b""
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise UserError(f"{path} is not a regular file")
+        if status.st_size > MAX_BYTES:
+            raise UserError(f"{path} is larger than {MAX_BYTES >> 20} MiB")
+        chunks, left = [], MAX_BYTES
+        while left and (chunk := os.read(fd, min(left, 1 << 16))):
+            chunks.append(chunk)
+            left -= len(chunk)
+        return b"".join(chunks)
+    finally:
+        os.close(fd)
+
+
+def _number(text: str) -> int | None:
+    """`text` as an id; None if it is a name. ASCII digits only: no sign, no other alphabet's digits."""
+    if not (text.isascii() and text.isdigit()):
+        if text[:1] in "+-" and text[1:].isascii() and text[1:].isdigit():
+            raise UserError(f"{text} is not a user or group id: it must be between 0 and {MAX_ID}")
+        return None
+    value = int(text) if len(text) <= 20 else MAX_ID + 1
+    if value > MAX_ID:
+        raise UserError(f"uids and gids must be in range 0-{MAX_ID}")
+    return value
+
+
+def _entries(raw: bytes, fields: int) -> list[list[str]]:
+    rows = []
+    for line in raw.decode("utf-8", "replace").split("\n"):
+        parts = line.strip().split(":")
+        if len(parts) >= fields and not parts[0].startswith("#"):
+            rows.append(parts)
+    return rows
+
+
+def _id(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 10 and int(text) <= MAX_ID else None
+
+
+def resolve(user: str, passwd: bytes, group: bytes) -> Identity:
+    """The identity that `user` ("", "name", "uid", each with ":group" or ":gid") means."""
+    who, colon, which = user.partition(":")
+    rows = _entries(passwd, 4)
+    number = _number(who) if who else 0
+    found: list[str] | None = None
+    for row in rows:
+        if (row[0] == who) if number is None else (_id(row[2]) == number):
+            found = row
+            break
+    if number is None:
+        if found is None or _id(found[2]) is None:
+            raise UserError(f"unable to find user {who}: no matching entries in passwd file")
+        number = _id(found[2])
+    assert number is not None
+    gid = (_id(found[3]) if found else 0) or 0
+    home = found[5] if found and len(found) > 5 and found[5] else "/"
+    extra: list[int] = []
+    if colon and which:
+        gid = _group(which, group)
+    elif found:  # as Docker: the groups of the name, unless a group was asked for
+        for row in _entries(group, 4):
+            if found[0] in row[3].split(","):
+                member = _id(row[2])
+                if member is not None:
+                    extra.append(member)
+    return Identity(number, gid, tuple(dict.fromkeys([gid, *extra])), home)
+
+
+def _group(which: str, group: bytes) -> int:
+    number = _number(which)
+    if number is not None:
+        return number
+    for row in _entries(group, 3):
+        if row[0] == which:
+            gid = _id(row[2])
+            if gid is not None:
+                return gid
+    raise UserError(f"unable to find group {which}: no matching entries in group file")
+
+
+def identify(root_fd: int, user: str) -> Identity:
+    """`resolve` against the files of the container's root."""
+    return resolve(user, read_database(root_fd, "/etc/passwd"), read_database(root_fd, "/etc/group"))
