@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from json.encoder import encode_basestring_ascii  # type: ignore[attr-defined]
+from json.encoder import encode_basestring_ascii
 
 MAX_LINE = 16384
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)

@@ -12,7 +12,7 @@ NAME = "state.json"
 
 @dataclass(slots=True)
 class State:
-    """`exit_code` None with status "exited" means that nobody saw the end (`error` says why). Times in ns since the epoch."""
+    """`exit_code` None with status "exited": nobody saw the end (`error` says why). Times in ns since the epoch."""
 
     status: Literal["created", "running", "exited"] = "created"
     pid: int = 0

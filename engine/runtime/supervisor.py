@@ -33,10 +33,7 @@ def bootstrap(root: str) -> str:
 
 def main(argv: list[str]) -> None:
     run_dir, ready, form = argv[0], int(argv[1]), argv[2]
-    if form == "plain":
-        note = _reexec_sealed(run_dir, ready)
-    else:
-        note = ""
+    note = _reexec_sealed(run_dir, ready) if form == "plain" else ""
     _detach(ready)
     lock = os.open(os.path.join(run_dir, LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
