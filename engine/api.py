@@ -134,8 +134,11 @@ class Engine(Protocol):
 
     async def start(self, name: str) -> None: ...
 
+    async def start_attached(self, name: str) -> Stream:
+        """Starts it with its output attached from the first byte."""
+
     async def attach(self, name: str) -> Stream:
-        """Output from now on, and stdin where the container has it open. Attach before `start` to miss nothing."""
+        """Output from now on, and stdin where the container has it open."""
 
     async def stop(self, name: str, *, timeout: int | None = None) -> None: ...
 

@@ -169,6 +169,11 @@ class LocalEngine:
         container_id, _ = await self._do(self._containers.resolve, name)
         return ThreadStream(await self._do(self._runtime.attach, container_id))
 
+    async def start_attached(self, name: str) -> Stream:
+        connection = await self._do(self._containers.start, name, attach=True)
+        assert connection is not None  # attach=True always gives one
+        return ThreadStream(connection)
+
     async def stop(self, name: str, *, timeout: int | None = None) -> None:
         await self._do(self._containers.stop, name, timeout)
         await self._do(self._containers.reconcile)
@@ -188,13 +193,7 @@ class LocalEngine:
         return code
 
     async def exec(self, name: str, spec: ExecSpec) -> Stream:
-        container_id, record = await self._do(self._containers.resolve, name)
-        return ThreadStream(await self._do(self._builds_exec, container_id, record, spec))
-
-    def _builds_exec(self, container_id: str, record: Mapping[str, object], spec: ExecSpec):  # type: ignore[no-untyped-def]
-        from engine.service.execs import open_exec
-
-        return open_exec(self._runtime, self._containers.bundle(container_id), container_id, record, spec)
+        return ThreadStream(await self._do(self._containers.exec, name, spec))
 
     # --- logs and events ------------------------------------------------------------------------------
 

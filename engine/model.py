@@ -151,6 +151,7 @@ class ExecSpec:
     user: str | None = None
     working_dir: str | None = None
     tty: bool = False
+    stdin: bool = False  # False gives it /dev/null
     privileged: bool = False
 
 

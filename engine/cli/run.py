@@ -8,9 +8,9 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from engine.base.units import parse_size
 from engine.cli.common import read, run
@@ -22,6 +22,8 @@ from engine.model import ContainerSpec, ExecSpec, Mount
 if TYPE_CHECKING:
     from engine.api import Stream
     from engine.local import LocalEngine
+
+T = TypeVar("T")
 
 RUN_FLAGS = [
     Flag("detach", "Run container in background and print container ID", "d"), Flag("interactive", "Keep STDIN open even if not attached", "i"),
@@ -118,21 +120,20 @@ async def _run(engine: LocalEngine, parsed: Parsed) -> int:
             await show_pull(engine.pull(spec.image), quiet=parsed.on("quiet"))
         container_id = await engine.create(spec)
     if parsed.on("detach"):
-        await _start(engine, container_id, spec)
+        await _start(engine, container_id, spec, engine.start)
         print(container_id)
         return 0
-    stream = await engine.attach_on_start(container_id)
+    stream = await _start(engine, container_id, spec, engine.start_attached)
     try:
-        await _start(engine, container_id, spec)
         await converse(stream, tty=spec.tty, stdin=spec.open_stdin, forward=lambda name: engine.kill(container_id, name))
         return await engine.wait(container_id)
     finally:
         await stream.close()
 
 
-async def _start(engine: LocalEngine, container_id: str, spec: ContainerSpec) -> None:
+async def _start(engine: LocalEngine, container_id: str, spec: ContainerSpec, start: Callable[[str], Awaitable[T]]) -> T:
     try:
-        await engine.start(container_id)
+        return await start(container_id)
     except BaseException:
         if spec.auto_remove:
             with contextlib.suppress(NotFound):
@@ -150,7 +151,7 @@ def cmd_exec(root: Path, args: list[str]) -> int:
     if parsed is None:
         return 0
     spec = ExecSpec(tuple(parsed.args[1:]), tuple(environment(parsed)), parsed.text("user") or None, parsed.text("workdir") or None,
-                    parsed.on("tty"), parsed.on("privileged"))
+                    parsed.on("tty"), parsed.on("interactive"), parsed.on("privileged"))
 
     async def work(engine: LocalEngine) -> int:
         stream = await engine.exec(parsed.args[0], spec)

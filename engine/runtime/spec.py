@@ -67,7 +67,7 @@ class SpecParams:
     read_only: bool = False
     no_new_privileges: bool = False
     privileged: bool = False
-    seccomp: bool = False
+    seccomp: bool = True
     cap_add: Sequence[str] = ()
     cap_drop: Sequence[str] = ()
     memory: int = 0  # bytes

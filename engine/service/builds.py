@@ -63,19 +63,22 @@ class StepRunner:
         wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             try:
-                started = self._runtime.start(container_id, folder, stdio=(stdin, out_write, err_write))
+                self._runtime.start(container_id, folder, stdio=(stdin, out_write, err_write))
             finally:
                 for fd in (stdin, out_write, err_write):
                     os.close(fd)
 
             def stop() -> None:
-                self._runtime.kill_tethered(started)
+                self._runtime.release(container_id)
                 os.write(wake_write, b"x")
 
             cancel.on_cancel(stop)
             _pump({out_read: "stdout", err_read: "stderr"}, wake_read, output)
-            return self._runtime.wait_tethered(started)
+            if cancel.cancelled:
+                return 137
+            return self._runtime.wait(container_id, folder)
         finally:
+            self._runtime.release(container_id)
             for fd in (out_read, err_read):
                 os.close(fd)
 

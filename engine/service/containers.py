@@ -16,12 +16,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from engine.base.atomic import write_atomic
 from engine.base.clock import rfc3339
 from engine.base.ids import check_name, new_id, random_name
 from engine.errors import Conflict, Corrupt, InvalidInput, NotFound, from_os_error
-from engine.model import ContainerDetail, ContainerSpec, ContainerSummary, Mount
+from engine.model import ContainerDetail, ContainerSpec, ContainerSummary, ExecSpec, Mount
 from engine.oci.config import ImageConfig
-from engine.runtime.client import Runtime
+from engine.runtime.client import ExecParams, Runtime
+from engine.runtime.connections import AttachConnection, ExecConnection
 from engine.runtime.spec import BindMount, SpecParams, make_spec
 from engine.service.logs import rule_record
 from engine.store.images import Image
@@ -199,21 +201,30 @@ class ContainerService:
                 name = f"{random_name()}{attempt}"
         raise Conflict("no free container name found", hint="give one with --name")
 
-    def start(self, name: str) -> None:
+    def start(self, name: str, *, attach: bool = False) -> AttachConnection | None:
+        """Starts it; with `attach` returns a connection that misses no byte. Running already is fine."""
         container_id, record = self.resolve(name)
         if self._runtime.state(self.bundle(container_id)).status == "running":
-            return
+            return self._runtime.attach(container_id) if attach else None
         folder = self.bundle(container_id)
         try:
             config = make_spec(self._params(container_id, record))
-            from engine.base.atomic import write_atomic
-
             os.makedirs(os.path.dirname(record["log_path"]), mode=0o710, exist_ok=True)
             write_atomic(folder / "config.json", json.dumps(config).encode(), durable=False)
-            self._runtime.start(container_id, folder)
+            started = self._runtime.start(container_id, folder, attach=attach)
         except OSError as error:
             raise from_os_error(error, f"starting container {record['name']}") from error
         self._event("start", container_id, record)
+        return started.attach
+
+    def exec(self, name: str, spec: ExecSpec) -> ExecConnection:
+        container_id, record = self.resolve(name)
+        if self._runtime.state(self.bundle(container_id)).status != "running":
+            raise Conflict(f"container {record['name']} is not running", hint=f"start it: workbench start {record['name']}")
+        if not spec.command:
+            raise InvalidInput("no command to execute")
+        params = ExecParams(spec.command, spec.env, spec.user, spec.working_dir, spec.tty, spec.stdin, spec.privileged)
+        return self._runtime.exec(container_id, params)
 
     def _params(self, container_id: str, record: dict[str, Any]) -> SpecParams:
         spec = spec_from_json(record["spec"])
@@ -262,7 +273,7 @@ class ContainerService:
     def _signal(self, container_id: str, number: int) -> None:
         try:
             self._runtime.signal(container_id, number)
-        except NotFound:
+        except Conflict:
             pass  # it ended in between: what was asked for is so
 
     def wait(self, name: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
-from typing import Generic, Literal, TypeVar
+from typing import Generic, Literal, Protocol, TypeVar, cast
 
 from engine.base.cancel import CancelToken
 
@@ -50,10 +50,10 @@ class _End(Generic[T]):
         self.error = error
 
 
-class Connection:
-    """What the runtime's attach and exec connections have in common (a structural description)."""
+class Connection(Protocol):
+    """What the runtime's attach and exec connections have in common."""
 
-    def read(self) -> tuple[Literal["stdout", "stderr"], bytes] | None: ...
+    def read(self) -> tuple[str, bytes] | None: ...
     def write(self, data: bytes) -> None: ...
     def close_stdin(self) -> None: ...
     def resize(self, rows: int, columns: int) -> None: ...
@@ -77,8 +77,9 @@ class ThreadStream:
                 chunk = self._connection.read()
             except (OSError, ValueError):
                 chunk = None
+            item = cast("tuple[Literal['stdout', 'stderr'], bytes] | None", chunk)
             try:
-                asyncio.run_coroutine_threadsafe(self._queue.put(chunk), self._loop).result()
+                asyncio.run_coroutine_threadsafe(self._queue.put(item), self._loop).result()
             except (RuntimeError, asyncio.CancelledError):
                 return
             if chunk is None:

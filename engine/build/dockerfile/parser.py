@@ -281,7 +281,7 @@ class _Parser:
         return Workdir(path=self._rest.strip(), **self._common())
 
     def _user(self) -> User:
-        return User(user=self._one(self._rest.split()), **self._common())
+        return User(user=self._rest.strip(), **self._common())
 
     def _stopsignal(self) -> Stopsignal:
         return Stopsignal(signal=self._one(self._rest.split()), **self._common())

@@ -1,0 +1,56 @@
+"""`version`, `info`, `check`."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine.cli.common import read, run
+from engine.cli.flags import Flag
+from engine.cli.main import VERSION
+from engine.cli.tables import render
+
+if TYPE_CHECKING:
+    from engine.local import LocalEngine
+
+
+def cmd_version(root: Path, args: list[str]) -> int:
+    parsed = read(args, "version [OPTIONS]", "Show the version", [Flag("format", "Format output: json, or a template", "f", kind="str")], maximum=0)
+    if parsed is None:
+        return 0
+    row: dict[str, object] = {"Version": VERSION, "Python": platform.python_version(), "Os": "linux", "Arch": platform.machine(),
+                              "Kernel": platform.release()}
+    print(render(parsed.text("format"), [row]) if parsed.given("format") else "\n".join(f"{key + ':':<10}{value}" for key, value in row.items()))
+    return 0
+
+
+def cmd_info(root: Path, args: list[str]) -> int:
+    parsed = read(args, "info", "Display what this engine and this host can do", [], maximum=0)
+    if parsed is None:
+        return 0
+
+    async def work(engine: LocalEngine) -> int:
+        info = await engine.info()
+        print(f"Version:    {info.version}\nRoot:       {info.root}\nKernel:     {info.kernel}\nCgroup:     {info.cgroup}")
+        print(f"Images:     {info.images}\nContainers: {info.containers} ({info.running} running)")
+        for note in info.notes:
+            print(f"Note:       {note}")
+        return 0
+
+    return run(root, work)
+
+
+def cmd_check(root: Path, args: list[str]) -> int:
+    parsed = read(args, "check", "Verify the store and name what is damaged", [], maximum=0)
+    if parsed is None:
+        return 0
+
+    async def work(engine: LocalEngine) -> int:
+        findings = await engine.check()
+        for finding in findings:
+            print(f"{finding.kind}: {finding.path}: {finding.problem}")
+        print("the store is whole" if not findings else f"{len(findings)} problem{'s' if len(findings) > 1 else ''}; pull or build what they name again")
+        return 1 if findings else 0
+
+    return run(root, work)
