@@ -32,7 +32,7 @@ ALLOWED_DEVICES = (
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """0 is no limit. `memory` in bytes; `swap` is memory plus swap, as Docker counts; `quota` in microseconds per `period`."""
+    """0 is no limit. `memory` in bytes; `swap` is memory plus swap, as Docker counts; `quota` in µs per `period`."""
 
     memory: int = 0
     swap: int = 0
@@ -82,7 +82,7 @@ class Cgroup:
         self._oom_before = 0
 
     def create(self, limits: Limits) -> None:
-        """Makes the directories and writes the limits. A limit that cannot be set raises; a missing controller is noted."""
+        """Makes the directories and writes the limits. A limit that is refused raises; a missing controller, noted."""
         for name in list(self.directories):
             directory = self.directories[name]
             if self.layout.version == "v2":
@@ -138,7 +138,7 @@ class Cgroup:
                 self._set("devices", "devices.allow", rule, "devices", need=False)
         if limits.memory:
             total = str(limits.swap or limits.memory * 2)
-            # memory.memsw must never be below memory.limit: raise it first when the group exists already.
+            # In this order: memory.memsw must never be below memory.limit.
             self._set("memory", "memory.limit_in_bytes", str(limits.memory), "memory")
             self._set("memory", "memory.memsw.limit_in_bytes", total, "swap", need=False)
         if limits.quota:

@@ -14,7 +14,7 @@ _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
 
 MACHINE = os.uname().machine
-# Numbers below 424 differ by architecture; from 424 (pidfd_send_signal, Linux 5.1) on all architectures share one table.
+# Numbers below 424 differ by architecture; from there on (Linux 5.1) all architectures share one table.
 _X86 = MACHINE == "x86_64"
 NR_PIVOT_ROOT = 155 if _X86 else 41
 NR_KEYCTL = 250 if _X86 else 219
@@ -26,7 +26,7 @@ NR_CLOSE_RANGE = 436
 NR_MOUNT_SETATTR = 442
 
 
-def syscall(number: int, *arguments: int | bytes | None | ctypes.Array[ctypes.c_char], what: str = "") -> int:
+def syscall(number: int, *arguments: int | bytes | ctypes.Array[ctypes.c_char] | None, what: str = "") -> int:
     """Calls `number`; integers are passed as C longs, bytes as pointers. Raises OSError naming `what`."""
     words = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
     result: int = _syscall(ctypes.c_long(number), *words)

@@ -75,7 +75,7 @@ def attach_tree(tree_fd: int, target_fd: int) -> None:
 
 
 def bind(source_fd: int, target_fd: int, flags: int = 0, *, recursive: bool = False) -> None:
-    """Binds the object of one descriptor over the object of another, with `flags` (MS_RDONLY, MS_NOSUID, ...) in force."""
+    """Binds the object of one descriptor over the object of another, with `flags` (MS_RDONLY, ...) in force."""
     tree = clone_tree(source_fd, recursive=recursive)
     try:
         if not flags:

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 from engine.linux.mount import mount
 
-# Off, whatever the host's module parameters say: each makes an upper directory that a diff or another kernel
-# cannot read (redirects and metadata-only copies), or that cannot be used with another set of lower directories (index).
+# Off, whatever the host's module parameters say: each makes an upper directory that a diff or another kernel cannot
+# read (redirects and metadata-only copies), or that cannot be used with another set of lower directories (index).
 _OFF = ("index=off", "metacopy=off", "redirect_dir=off")
 
 
@@ -26,7 +26,8 @@ def mount_overlay(lowers: Sequence[str], upper: str, work: str, target: str, *, 
         return f"/proc/self/fd/{fds[-1]}"
 
     try:
-        layers = f"lowerdir={':'.join([handle(path) for path in lowers])},upperdir={handle(upper)},workdir={handle(work)}"
+        lower = ":".join([handle(path) for path in lowers])
+        layers = f"lowerdir={lower},upperdir={handle(upper)},workdir={handle(work)}"
         for options in (_OFF, _OFF[:1], ()):
             extra = (*options, "volatile") if volatile else options
             try:
@@ -41,7 +42,7 @@ def mount_overlay(lowers: Sequence[str], upper: str, work: str, target: str, *, 
 
 
 def forget_volatile(work: str) -> None:
-    """Removes the mark that a volatile mount leaves, which would make the next mount of the same work directory fail."""
+    """Removes the mark that a volatile mount leaves: with it the next mount of the same work directory fails."""
     for name in ("work/incompat/volatile", "work/incompat"):
         try:
             os.rmdir(os.path.join(work, name))

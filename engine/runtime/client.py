@@ -124,8 +124,8 @@ class Runtime:
     def start(
         self, container_id: str, bundle: Path, *, stdio: tuple[int, int, int] | None = None, attach: bool = False
     ) -> Started:
-        """Starts what `bundle/config.json` says. With `stdio` (a build step) the container gets these descriptors and is
-        killed when this process goes away, or on `release`. Raises StartFailed (125, 126, 127) or Conflict."""
+        """Starts what `bundle/config.json` says. With `stdio` (a build step) the container gets these descriptors and
+        is killed when this process goes away, or on `release`. Raises StartFailed (125, 126, 127) or Conflict."""
         request = {
             "op": "start",
             "id": container_id,
@@ -201,7 +201,7 @@ class Runtime:
         self._ask(container_id, {"op": "resize", "rows": rows, "columns": columns})
 
     def state(self, bundle: Path) -> State:
-        """What is so now. A container whose monitor is gone is brought to an end and recorded as "exited", code None."""
+        """What is so now. A container whose monitor is gone is ended, and recorded as "exited" with code None."""
         state = self._read(bundle)
         if state.status != "running":
             return state

@@ -1,4 +1,4 @@
-"""What a caller holds of a running process: an attached container or an exec. Blocking; one reader thread, any writers."""
+"""What a caller holds of a running process: an attached container, an exec. Blocking; one reader, any writers."""
 
 from __future__ import annotations
 
@@ -77,7 +77,9 @@ class AttachConnection:
 class ExecConnection:
     """A process started by exec: its streams are pipes (or a terminal) held here, its exit comes from the monitor."""
 
-    def __init__(self, reader: protocol.LineReader, pid: int, *, stdin: int, outputs: dict[int, str], master: int) -> None:
+    def __init__(
+        self, reader: protocol.LineReader, pid: int, *, stdin: int, outputs: dict[int, str], master: int
+    ) -> None:
         self._reader = reader
         self._stdin = stdin
         self._outputs = outputs

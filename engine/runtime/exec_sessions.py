@@ -77,14 +77,12 @@ def start_exec(
     spec: dict[str, Any],
     request: dict[str, Any],
     fds: list[int],
-    pid: int,
-    pidfd: int,
-    cgroup: Cgroup,
+    target: tuple[int, int, Cgroup],
     client: Client,
     *,
     alive: bool,
 ) -> ExecSession | None:
-    """Forks the process. None: the client was told why not."""
+    """Forks the process into `target` (pid 1, its pidfd, its cgroup). None: the client was told why not."""
     tty = bool(request.get("tty"))
     try:
         if not alive:
@@ -101,7 +99,7 @@ def start_exec(
         if child == 0:
             ours.close()
             stdio = None if tty else (fds[0], fds[1], fds[2])
-            execs.run(spec, request, pid, pidfd, cgroup, theirs, stdio)
+            execs.run(spec, request, *target, theirs, stdio)
         theirs.close()
         return ExecSession(child, ours, client)
     except (OSError, ValueError) as error:

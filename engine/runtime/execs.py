@@ -19,7 +19,12 @@ from engine.runtime.spec_process import exec_process
 from engine.runtime.users import identify
 
 _JOIN = namespace.NEWNS | namespace.NEWUTS | namespace.NEWIPC | namespace.NEWNET | namespace.NEWCGROUP
-_FILES = (("cgroup", namespace.NEWCGROUP), ("ipc", namespace.NEWIPC), ("uts", namespace.NEWUTS), ("net", namespace.NEWNET))
+_FILES = (
+    ("cgroup", namespace.NEWCGROUP),
+    ("ipc", namespace.NEWIPC),
+    ("uts", namespace.NEWUTS),
+    ("net", namespace.NEWNET),
+)
 
 
 def run(

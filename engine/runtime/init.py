@@ -1,8 +1,8 @@
 """The first process of a container: from a fork of the monitor to execve(2) of the user's command.
 
-Two halves. Before pivot_root the host's files are in sight and anything may be opened. After it the root is the image's:
-from then on nothing is imported, no codec is looked up, no name service asked (CVE-2019-14271); all strings are bytes
-that were made before. Whatever fails is one JSON message on the channel, which execve closes.
+Two halves. Before pivot_root the host's files are in sight and anything may be opened. After it the root is the
+image's: from then on nothing is imported, no codec is looked up, no name service asked (CVE-2019-14271); all strings
+are bytes that were made before. Whatever fails is one JSON message on the channel, which execve closes.
 """
 
 from __future__ import annotations
@@ -71,9 +71,7 @@ def prepare(process: dict[str, Any], extra: dict[str, Any], identity: Identity, 
         folders = env.get(b"PATH", b"").split(b":")
         candidates = [folder + b"/" + argv[0] for folder in folders if folder.startswith(b"/")]
     bits = capability.mask([name.removeprefix("CAP_") for name in process["capabilities"]["bounding"]])
-    limits = [
-        (getattr(resource, entry["type"]), int(entry["soft"]), int(entry["hard"])) for entry in process.get("rlimits", ())
-    ]
+    limits = [(getattr(resource, e["type"]), int(e["soft"]), int(e["hard"])) for e in process.get("rlimits", ())]
     return Command(
         argv=argv,
         env=env,
@@ -214,7 +212,9 @@ def report(channel: int, stage: str, error: BaseException) -> None:
         pass
 
 
-def run(spec: dict[str, Any], bundle: str, cgroup: Cgroup, channel: socket.socket, stdio: tuple[int, int, int]) -> NoReturn:
+def run(
+    spec: dict[str, Any], bundle: str, cgroup: Cgroup, channel: socket.socket, stdio: tuple[int, int, int]
+) -> NoReturn:
     """Never returns: becomes the command, or reports and exits. `stdio` is not used with a terminal."""
     stage, report_to = "process", channel.fileno()
     try:
@@ -290,7 +290,7 @@ def _unshare(spec: dict[str, Any]) -> None:
 
 
 def _sysctls(spec: dict[str, Any]) -> None:
-    """Only those of the new network namespace; written through the host's /proc, where /proc/sys/net is the caller's."""
+    """Only those of the new network namespace: in the host's /proc too, /proc/sys/net is that of the caller."""
     for name, value in spec["linux"]["sysctl"].items():
         try:
             with open("/proc/sys/" + name.replace(".", "/"), "w", encoding="ascii") as file:

@@ -57,7 +57,7 @@ class Splitter:
 
 
 class LogFile:
-    """The file, opened for appending. What cannot be written (a full disk) is kept, and `blocked` is true until it could."""
+    """The file, opened for appending. What cannot be written (a full disk) is kept; `blocked` until it could be."""
 
     def __init__(self, path: str) -> None:
         self._fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)

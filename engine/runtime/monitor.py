@@ -330,7 +330,7 @@ class Monitor:
         return True
 
     def _farewell(self) -> None:
-        """Tells everyone who waits. The socket's name goes after the record is written, so there is always an answer."""
+        self.selector.register(client.sock, selectors.EVENT_READ, lambda _fd, what: self._on_client(client, what))
         with contextlib.suppress(OSError):
             os.unlink(os.path.join(self.run_dir, "c", f"{self.id[:12]}.sock"))
         self._on_connect(-1, 0)
@@ -413,7 +413,8 @@ class Monitor:
         elif op == "exec":
             fds, client.reader.fds = client.reader.fds, []
             assert self.cgroup is not None
-            session = start_exec(self.spec, request, fds, self.pid, self.pidfd, self.cgroup, client, alive=not self.dead)
+            target = (self.pid, self.pidfd, self.cgroup)
+            session = start_exec(self.spec, request, fds, target, client, alive=not self.dead)
             if session is not None:
                 self.execs[session.pid] = session
                 session.register(self.selector, lambda: self.execs.pop(session.pid, None))

@@ -109,7 +109,7 @@ def socket_path(folder: str, name: str) -> Iterator[str]:
 
 
 def listen(folder: str, name: str, backlog: int = 128) -> socket.socket:
-    """Listens on `folder/name` (0600). What lay there is replaced, atomically: the new socket listens before it has the name."""
+    """Listens on `folder/name` (0600). What lay there is replaced at once: it listens before it has the name."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     temporary = f".{name}.{os.getpid()}"
     before = os.umask(0o177)

@@ -17,6 +17,7 @@ from engine.linux.openat2 import mkdirs_in_root, open_in_root
 from engine.linux.overlay import mount_overlay
 
 _HANDLE = os.O_PATH | os.O_CLOEXEC
+_INERT = m.MS_NOSUID | m.MS_NODEV | m.MS_NOEXEC
 _KERNEL_DIRS = ("/proc", "/sys", "/dev")
 _DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
 _LINKS = {
@@ -284,7 +285,7 @@ class Rootfs:
         for path in spec["linux"]["readonlyPaths"]:
             fd = self._existing(path)
             if fd >= 0:
-                m.bind(fd, fd, m.MS_RDONLY | m.MS_NOSUID | m.MS_NODEV | m.MS_NOEXEC, recursive=True)
+                m.bind(fd, fd, m.MS_RDONLY | _INERT, recursive=True)
                 os.close(fd)
         null, empty = null_device(), -1
         for path in [*spec["linux"]["maskedPaths"], *_thermal(spec["linux"]["maskedPaths"])]:
@@ -296,7 +297,7 @@ class Rootfs:
             elif empty >= 0:
                 m.bind(empty, fd)
             else:
-                m.mount_at("tmpfs", fd, "tmpfs", m.MS_RDONLY | m.MS_NOSUID | m.MS_NODEV | m.MS_NOEXEC, "size=0,nr_inodes=1")
+                m.mount_at("tmpfs", fd, "tmpfs", m.MS_RDONLY | _INERT, "nr_inodes=1")
                 empty = self._existing(path)
             os.close(fd)
         os.close(null)

@@ -152,7 +152,7 @@ def _mounts(params: SpecParams) -> list[dict[str, Any]]:
 
 
 def make_spec(params: SpecParams, *, seccomp_program: bytes | None = None) -> dict[str, Any]:
-    """The document. `seccomp_program` is the compiled filter; None compiles (once per capability set) the default one."""
+    """The document. `seccomp_program` is a compiled filter; None: the default one (compiled once per set)."""
     if not params.args:
         raise InvalidInput("no command specified", hint="give a command, or set CMD or ENTRYPOINT in the image")
     for argument in params.args:
