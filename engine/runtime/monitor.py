@@ -330,7 +330,7 @@ class Monitor:
         return True
 
     def _farewell(self) -> None:
-        self.selector.register(client.sock, selectors.EVENT_READ, lambda _fd, what: self._on_client(client, what))
+        """Tells everyone who waits. The socket's name goes after the record is written: there is always an answer."""
         with contextlib.suppress(OSError):
             os.unlink(os.path.join(self.run_dir, "c", f"{self.id[:12]}.sock"))
         self._on_connect(-1, 0)
