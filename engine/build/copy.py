@@ -141,7 +141,7 @@ class UpperWriter:
         try:
             writing = os.open(real, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             try:
-                while os.sendfile(writing, reading, None, 1 << 24):  # type: ignore[arg-type]
+                while os.sendfile(writing, reading, None, 1 << 24):
                     pass
                 os.fchown(writing, self._owner.uid, self._owner.gid)
                 os.fchmod(writing, mode)

@@ -23,6 +23,10 @@ def label(stage: Stage) -> str:
     return stage.name or f"stage-{stage.index}"
 
 
+def _from(instruction: Copy | Add) -> str:
+    return instruction.from_ if isinstance(instruction, Copy) else ""
+
+
 def stage_index(dockerfile: Dockerfile, name: str, before: int) -> int | None:
     """The stage that `name` (or its number) means to an instruction of stage `before`; None when it is an image."""
     for stage in reversed(dockerfile.stages[:before]):
@@ -55,8 +59,8 @@ def plan_stages(dockerfile: Dockerfile, target: str, bases: Mapping[int, str], f
         base_stage = stage_index(dockerfile, bases[index], index)
         needs = [base_stage] if base_stage is not None else []
         for instruction in stage.instructions:
-            if isinstance(instruction, Copy | Add) and getattr(instruction, "from_", ""):
-                other = stage_index(dockerfile, getattr(instruction, "from_"), index)  # noqa: B009
+            if isinstance(instruction, Copy | Add) and _from(instruction):
+                other = stage_index(dockerfile, _from(instruction), index)
                 if other is not None:
                     needs.append(other)
         for need in needs:

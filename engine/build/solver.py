@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from engine.archive.diff import write_upper
 from engine.archive.writer import LayerWriter
@@ -215,7 +215,7 @@ class Build:
         self._store.ensure_layers(manifest.layers, config.diff_ids, cancel=self._cancel)
         state = State(config, list(manifest.layers), image.size, metadata.env_map(config.env))
         state.workdir = config.working_dir or "/"
-        state.steps = self._store.images.steps(image)
+        state.steps = list(self._store.images.steps(image))
         state.steps += [{} for _ in range(len(config.history) - len(state.steps))]
         if config.on_build:
             raise Unsupported(f"the base image {name} has ONBUILD triggers", hint="they come with the builder issue; copy them into the Dockerfile")
@@ -380,7 +380,7 @@ class Build:
         state.ran = True
         self._advance(state, step, layer, diff_id, size, created, created_by, False, seconds, reason)
 
-    def _lookup(self, key: str) -> dict[str, object] | None:
+    def _lookup(self, key: str) -> dict[str, Any] | None:
         found = self._store.records.document("cache", "key", key)
         if found is None or not self._store.blobs.has(Digest(found["layer"]["digest"])):
             return None
@@ -409,7 +409,7 @@ class Build:
             self._cancel.check()
             blob = self._store.blobs.ingest()
             try:
-                writer = LayerWriter(blob)  # type: ignore[arg-type]
+                writer = LayerWriter(blob)
                 write_upper(upper, writer, cancel=self._cancel)
                 written = writer.finish()
             except BaseException:

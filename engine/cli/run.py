@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -164,13 +164,13 @@ def cmd_exec(root: Path, args: list[str]) -> int:
     return run(root, work)
 
 
-async def converse(stream: Stream, *, tty: bool, stdin: bool, forward: object) -> None:
+async def converse(stream: Stream, *, tty: bool, stdin: bool, forward: Callable[[str], Coroutine[object, object, None]] | None) -> None:
     """Bytes between this terminal and the container until its output ends."""
     loop = asyncio.get_running_loop()
     tasks: set[asyncio.Task[None]] = set()
 
-    def later(coroutine: object) -> None:
-        task = loop.create_task(coroutine)  # type: ignore[arg-type]
+    def later(coroutine: Coroutine[object, object, None]) -> None:
+        task = loop.create_task(coroutine)
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
@@ -190,7 +190,7 @@ async def converse(stream: Stream, *, tty: bool, stdin: bool, forward: object) -
             resized()
             loop.add_signal_handler(signal.SIGWINCH, resized)
             undo.callback(loop.remove_signal_handler, signal.SIGWINCH)
-        if callable(forward):
+        if forward is not None:
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 loop.add_signal_handler(number, lambda number=number: later(forward(number.name)))  # type: ignore[misc]
                 undo.callback(loop.remove_signal_handler, number)

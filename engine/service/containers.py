@@ -117,7 +117,7 @@ class ContainerService:
         state = self._runtime.state(self.bundle(container_id))
         status = state.status if state.status in ("created", "running", "exited", "dead") else "exited"
         return ContainerSummary(
-            container_id, record["name"], spec["image"], record["image_id"], " ".join(record["args"]), status,  # type: ignore[arg-type]
+            container_id, record["name"], spec["image"], record["image_id"], " ".join(record["args"]), status,
             record["created"], state.started, state.finished, state.exit_code if status in ("exited", "dead") else None,
             state.pid if status == "running" else 0, tuple(spec["ports"]), spec["labels"], state.error, state.oom_killed,
         )
@@ -354,7 +354,7 @@ class ContainerService:
 
 
 def spec_from_json(document: dict[str, Any]) -> ContainerSpec:
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in document.items()}
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in document.items()}
     values["mounts"] = tuple(Mount(**mount) for mount in document["mounts"])
     return ContainerSpec(**values)
 

@@ -84,7 +84,7 @@ class ImageService:
         with self._store.using():
             blob = self._store.blobs.ingest()
             try:
-                written = write_base_layer(blob)  # type: ignore[arg-type]
+                written = write_base_layer(blob)
             except OSError as error:
                 blob.abort()
                 raise from_os_error(error, f"making {BASE}") from error

@@ -139,10 +139,10 @@ class ImageStore:
             db.execute("DELETE FROM steps WHERE config = ?", (image.config_digest,))
         self.publish_index()
 
-    def repo_digests(self, image: Image) -> list[str]:
+    def repo_digests(self, image: Image) -> Sequence[str]:
         return [row["name"] for row in self._records.read("SELECT name FROM repo_digests WHERE digest = ?", image.digest)]
 
-    def steps(self, image: Image) -> list[dict[str, object]]:
+    def steps(self, image: Image) -> Sequence[dict[str, object]]:
         """What the last build here said of each history entry; empty for a pulled image."""
         found = self._records.document("steps", "config", image.config_digest)
         return list(found) if found else []

@@ -170,5 +170,5 @@ class Store:
     def _rehash(self, digest: Digest) -> Digest:
         import hashlib
 
-        with self.blobs.open(digest) as blob:
+        with open(self.blobs.path(digest), "rb", buffering=0) as blob:
             return Digest(f"sha256:{hashlib.file_digest(blob, 'sha256').hexdigest()}")
