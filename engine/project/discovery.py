@@ -1,0 +1,36 @@
+"""Finds the project in a folder: a compose file, else a Dockerfile."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from engine.build.dockerfile.ast import Expose
+from engine.build.metadata import read_dockerfile
+from engine.errors import NotFound
+from engine.project.compose import load_compose
+from engine.project.model import BuildSpec, Project, Service
+
+COMPOSE_FILES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
+
+
+def project_name(folder: Path) -> str:
+    """Compose's rule: lower case, `a-z 0-9 _ -`, beginning with a letter or digit."""
+    return re.sub(r"^[_-]+", "", re.sub(r"[^a-z0-9_-]", "", folder.name.lower())) or "project"
+
+
+def discover(folder: Path) -> Project:
+    """Raises `NotFound`, and what the files raise."""
+    folder = folder.resolve()
+    name = project_name(folder)
+    for candidate in COMPOSE_FILES:
+        if (folder / candidate).is_file():
+            return load_compose(folder / candidate, name)
+    dockerfile = folder / "Dockerfile"
+    if not dockerfile.is_file():
+        raise NotFound(f"{folder} holds neither a compose.yaml nor a Dockerfile", hint="go to your project's folder, or try `workbench demo`")
+    parsed = read_dockerfile(dockerfile)
+    words = [port for i in parsed.stages[-1].instructions if isinstance(i, Expose) for port in i.ports]
+    ports = tuple(p if "/" in p else f"{p}/tcp" for p in words if p.split("/")[0].isdigit())
+    service = Service("app", f"{name}-app", BuildSpec(folder, dockerfile), ports=ports)
+    return Project(name, folder, dockerfile, (service,))
