@@ -20,7 +20,7 @@ from typing import Literal
 Version = Literal["v1", "hybrid", "v2", "none"]
 
 # What a v1 container joins. `cpuset` would need its cpus and mems copied from the parent first, and nothing sets them.
-_V1 = ("devices", "memory", "cpu", "cpuacct", "pids", "freezer", "blkio")
+_V1 = ("devices", "memory", "cpu", "cpuacct", "pids")
 _V2 = ("cpu", "memory", "pids")
 
 # moby's defaults and runc's AllowedDevices: mknod of anything, use of the harmless ones.
@@ -134,8 +134,12 @@ class Cgroup:
     def _limit_v1(self, limits: Limits) -> None:
         if not limits.all_devices and "devices" in self.directories:
             self._set("devices", "devices.deny", "a", "devices")
-            for rule in ALLOWED_DEVICES:
-                self._set("devices", "devices.allow", rule, "devices", need=False)
+            fd = os.open(self.directories["devices"] / "devices.allow", os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                for rule in ALLOWED_DEVICES:
+                    os.write(fd, rule.encode())  # one rule a write
+            finally:
+                os.close(fd)
         if limits.memory:
             total = str(limits.swap or limits.memory * 2)
             # In this order: memory.memsw must never be below memory.limit.
@@ -157,10 +161,10 @@ class Cgroup:
         if limits.pids:
             self._set("", "pids.max", str(limits.pids), "pids")
 
-    def join(self) -> None:
-        """Moves the calling process in ("0" is the writer itself)."""
+    def join(self, pid: int = 0) -> None:
+        """Moves `pid` (0: the caller) in. Takes milliseconds on an idle machine: the kernel waits for a grace period."""
         for directory in self.directories.values():
-            _write(directory / "cgroup.procs", "0")
+            _write(directory / "cgroup.procs", str(pid))
 
     def oom_killed(self) -> bool:
         """Whether the kernel killed something here for memory since `create`."""

@@ -140,11 +140,22 @@ class Monitor:
         theirs.close()
         self.pidfd = os.pidfd_open(self.pid)
         with ours:
+            self._join_cgroup(ours)
             error = self._hear(ours)
         if error is not None:
             os.waitpid(self.pid, 0)
             self.pid = -1
             raise StartError(str(error["message"]), int(error["code"]), int(error["errno"]))
+
+    def _join_cgroup(self, channel: socket.socket) -> None:
+        assert self.cgroup is not None
+        try:
+            self.cgroup.join(self.pid)
+            channel.send(init.JOINED)
+        except ProcessLookupError:  # it died: what it had to say is on the channel
+            pass
+        except BrokenPipeError:
+            pass
 
     def _hear(self, channel: socket.socket) -> dict[str, Any] | None:
         """Init's messages until execve closes the channel; its error if there was one."""

@@ -87,7 +87,10 @@ def _detach(ready: int) -> None:
     if ready != 3:
         os.dup2(3, ready, inheritable=False)
         os.close(3)
-    for number in (signal.SIGPIPE, signal.SIGHUP, signal.SIGINT):
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     libc.set_name("wb-supervisor")
     # Inherited by every fork: what enters a container cannot be traced from inside while it is still ours.
