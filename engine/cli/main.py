@@ -103,7 +103,8 @@ def _dispatch(args: list[str]) -> int:
         import importlib
 
         module = importlib.import_module(f"engine.cli.{VERBS[verb][0]}")
-        return int(getattr(module, f"cmd_{verb}")(root, parsed.args[1:]))
+        status: int = getattr(module, f"cmd_{verb}")(root, parsed.args[1:])
+        return status
     if not os.path.isdir(verb):
         from difflib import get_close_matches
 

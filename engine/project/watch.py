@@ -76,9 +76,9 @@ class Scanner:
                             found[path] = _stamp(status)
             except OSError:
                 continue  # gone or unreadable now: the build says so if it matters
-        for path in (self._watched.dockerfile, self._watched.root / ".dockerignore", *self._watched.extra):
+        for extra in (self._watched.dockerfile, self._watched.root / ".dockerignore", *self._watched.extra):
             try:
-                found[os.path.relpath(path, self._watched.root)] = _stamp(os.stat(path))
+                found[os.path.relpath(extra, self._watched.root)] = _stamp(os.stat(extra))
             except OSError:
                 continue
         return found

@@ -16,10 +16,10 @@ Work = Callable[[Callable[[T], None], CancelToken], object]
 async def stream(work: Work[T]) -> AsyncIterator[T]:
     """Runs `work(emit, cancel)` on a thread and yields what it emits. Closing the iterator cancels the work and waits for it."""
     loop = asyncio.get_running_loop()
-    queue: asyncio.Queue[T | _End] = asyncio.Queue()
+    queue: asyncio.Queue[T | _End[T]] = asyncio.Queue()
     cancel = CancelToken()
 
-    def put(item: T | _End) -> None:
+    def put(item: T | _End[T]) -> None:
         loop.call_soon_threadsafe(queue.put_nowait, item)
 
     def run() -> None:
