@@ -25,8 +25,8 @@ class History:
     author: str = ""
 
     def to_json(self) -> dict[str, object]:
-        document: dict[str, object] = {"created": self.created, "created_by": self.created_by}
-        document |= {key: value for key, value in (("author", self.author), ("comment", self.comment)) if value}
+        texts = {"created": self.created, "created_by": self.created_by, "author": self.author, "comment": self.comment}
+        document: dict[str, object] = {key: value for key, value in texts.items() if value}
         return document | ({"empty_layer": True} if self.empty_layer else {})
 
 
@@ -136,15 +136,18 @@ class ImageConfig:
     @property
     def history(self) -> tuple[History, ...]:
         return tuple(
-            History(str(h.get("created") or ""), str(h.get("created_by") or ""), str(h.get("comment") or ""), bool(h.get("empty_layer")),
-                    str(h.get("author") or ""))
-            for h in self.document.get("history") or ()
+            History(
+                str(entry.get("created") or ""), str(entry.get("created_by") or ""), str(entry.get("comment") or ""),
+                bool(entry.get("empty_layer")), str(entry.get("author") or ""),
+            )
+            for entry in self.document.get("history") or ()
         )
 
     def with_config(self, **changes: Any) -> ImageConfig:
         """Docker's key names (`Env=…`, `Cmd=…`); None removes a key."""
         settings = {**(self.document.get("config") or {}), **changes}
-        return ImageConfig({**self.document, "config": {key: value for key, value in settings.items() if value is not None}})
+        kept = {key: value for key, value in settings.items() if value is not None}
+        return ImageConfig({**self.document, "config": kept})
 
     def with_author(self, name: str) -> ImageConfig:
         return ImageConfig({**self.document, "author": name})
@@ -154,13 +157,15 @@ class ImageConfig:
         rootfs = self.document.get("rootfs") or {"type": "layers", "diff_ids": []}
         if diff_id is not None:
             rootfs = {**rootfs, "diff_ids": [*rootfs.get("diff_ids", ()), str(diff_id)]}
-        return ImageConfig(
-            {**self.document, "created": created, "rootfs": rootfs, "history": [*(self.document.get("history") or ()), history.to_json()]}
-        )
+        steps = [*(self.document.get("history") or ()), history.to_json()]
+        return ImageConfig({**self.document, "created": created, "rootfs": rootfs, "history": steps})
 
     def to_bytes(self) -> bytes:
         """Equal documents give equal bytes: keys sorted, no spaces."""
-        return json.dumps(self.document, separators=(",", ":"), sort_keys=True, ensure_ascii=False).encode()
+        try:
+            return json.dumps(self.document, separators=(",", ":"), sort_keys=True, ensure_ascii=False).encode()
+        except UnicodeEncodeError:  # a lone surrogate, which JSON can only write as an escape
+            return json.dumps(self.document, separators=(",", ":"), sort_keys=True).encode()
 
 
 def _is_strings(value: object) -> bool:
@@ -168,7 +173,11 @@ def _is_strings(value: object) -> bool:
 
 
 def _check(document: dict[str, Any]) -> None:
-    settings = document.get("config") or {}
+    for name in ("os", "architecture", "variant", "created", "author"):
+        if not isinstance(document.get(name, ""), str | None):
+            raise Corrupt(f"the image config's {name} is not a string")
+    settings = document.get("config")
+    settings = {} if settings is None else settings
     if not isinstance(settings, dict):
         raise Corrupt("the image config's `config` is not an object")
     for name in ("Env", "Cmd", "Entrypoint", "Shell", "OnBuild"):
@@ -177,6 +186,13 @@ def _check(document: dict[str, Any]) -> None:
     for name in ("ExposedPorts", "Volumes", "Labels", "Healthcheck"):
         if settings.get(name) is not None and not isinstance(settings[name], dict):
             raise Corrupt(f"the image config's {name} is not an object")
+    for name in ("User", "WorkingDir", "StopSignal"):
+        if not isinstance(settings.get(name), str | None):
+            raise Corrupt(f"the image config's {name} is not a string")
+    if bad := [entry for entry in settings.get("Env") or () if "=" not in entry]:
+        raise Corrupt(f"the image config's Env has {bad[0][:100]!r}, which is not NAME=VALUE")
+    if not all(isinstance(value, str) for value in (settings.get("Labels") or {}).values()):
+        raise Corrupt("the image config's Labels are not strings")
     rootfs = document.get("rootfs")
     if not isinstance(rootfs, dict) or not isinstance(rootfs.get("diff_ids"), list):
         raise Corrupt("the image config has no rootfs.diff_ids")
@@ -184,6 +200,7 @@ def _check(document: dict[str, Any]) -> None:
         raise Corrupt(f"the image has {len(rootfs['diff_ids'])} layers, more than {MAX_LAYERS}")
     for text in rootfs["diff_ids"]:
         Digest.parse(text)
-    history = document.get("history") or []
+    history = document.get("history")
+    history = [] if history is None else history
     if not isinstance(history, list) or not all(isinstance(entry, dict) for entry in history):
         raise Corrupt("the image config's history is not a list of objects")

@@ -18,12 +18,13 @@ class Digest(str):
 
     @classmethod
     def parse(cls, text: object) -> Digest:
-        """Raises `InvalidInput` for anything but sha256 or sha512 in lower-case hex of the right length (RG-07)."""
+        """Raises `InvalidInput` for anything but sha256 or sha512 in lower-case hex of the right length."""
         if isinstance(text, str):
             algorithm, _, digits = text.partition(":")
             if _LENGTH.get(algorithm) == len(digits) and _HEX.fullmatch(digits):
                 return cls(text)
-        raise InvalidInput(f"{str(text)[:100]!r} is not a digest", hint="a digest is sha256: and 64 lower-case hex digits")
+        hint = "a digest is sha256: and 64 lower-case hex digits"
+        raise InvalidInput(f"{str(text)[:100]!r} is not a digest", hint=hint)
 
     @classmethod
     def of(cls, data: bytes) -> Digest:

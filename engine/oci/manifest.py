@@ -1,4 +1,8 @@
-"""Manifests and indexes of OCI and Docker (image-spec, manifest.md and image-index.md). The raw bytes are kept: digests are over bytes."""
+"""Manifests and indexes of OCI and Docker (image-spec, manifest.md and image-index.md).
+
+The raw bytes are kept: digests are over bytes. A manifest may have no layers (a stage FROM scratch with metadata
+alone has none): the specification says SHOULD, its JSON schema says must.
+"""
 
 from __future__ import annotations
 
@@ -68,6 +72,8 @@ def parse_manifest(raw: bytes, content_type: str | None = None) -> Manifest | In
     if document.get("schemaVersion") != 2:
         raise Corrupt(f"schemaVersion {document.get('schemaVersion')!r} is not 2")
     media_type = _media_type(document, (content_type or "").split(";")[0].strip())
+    if document.get("subject") is not None:
+        Descriptor.from_json(document["subject"])
     if media_type in MANIFESTS:
         if "manifests" in document:
             raise Corrupt("the document is a manifest and an index at once")
@@ -99,10 +105,15 @@ def _descriptors(obj: object, name: str) -> tuple[Descriptor, ...]:
     return tuple(Descriptor.from_json(entry) for entry in obj)
 
 
-def build_manifest(config: Descriptor, layers: Sequence[Descriptor], annotations: Mapping[str, str] | None = None) -> Manifest:
+def build_manifest(
+    config: Descriptor, layers: Sequence[Descriptor], annotations: Mapping[str, str] | None = None
+) -> Manifest:
     """An OCI manifest; equal input gives equal bytes."""
     document: dict[str, object] = {
-        "schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config.to_json(), "layers": [layer.to_json() for layer in layers],
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": config.to_json(),
+        "layers": [layer.to_json() for layer in layers],
     }
     if annotations:
         document["annotations"] = dict(sorted(annotations.items()))

@@ -45,16 +45,28 @@ class Reference:
         remote = rest.split(":")[0].split("@")[0]
         if remote.lower() != remote:
             raise InvalidInput(f"image name {text!r}: the repository name must be in lower case")
-        match = _REFERENCE.fullmatch(f"{domain}/{rest}")
-        if not match or match["domain"] != domain:
-            raise InvalidInput(f"{text!r} is not an image name", hint="write [REGISTRY/]NAME[:TAG] or NAME@sha256:…")
+        found = cls.parse_plain(f"{domain}/{rest}", shown=text)
+        if found.domain != domain:
+            raise _not_a_name(text)
+        return found
+
+    @classmethod
+    def parse_plain(cls, text: str, *, shown: str = "") -> Reference:
+        """The grammar alone: `python` gets no domain, no `library/`. Errors name `shown`. Raises `InvalidInput`."""
+        shown = shown or text
+        match = _REFERENCE.fullmatch(text)
+        if not match:
+            if _REFERENCE.fullmatch(text.lower()):
+                raise InvalidInput(f"image name {shown!r}: the repository name must be in lower case")
+            raise _not_a_name(shown)
         if len(match["path"]) > _MAX_NAME:
-            raise InvalidInput(f"image name {text[:40]!r}… is longer than {_MAX_NAME} characters")
-        return cls(domain, match["path"], match["tag"] or "", Digest.parse(match["digest"]) if match["digest"] else None)
+            raise InvalidInput(f"image name {shown[:40]!r}… is longer than {_MAX_NAME} characters")
+        digest = Digest.parse(match["digest"]) if match["digest"] else None
+        return cls(match["domain"] or "", match["path"], match["tag"] or "", digest)
 
     @property
     def name(self) -> str:
-        return f"{self.domain}/{self.path}"
+        return f"{self.domain}/{self.path}" if self.domain else self.path
 
     @property
     def familiar_name(self) -> str:
@@ -76,3 +88,59 @@ class Reference:
 
     def __str__(self) -> str:
         return self.name + self._rest()
+
+
+def parse_any(text: str) -> Reference | Digest:
+    """What may name an image: a reference, a digest, or the 64 hex digits of a sha256. Raises `InvalidInput`."""
+    if re.fullmatch(r"[a-f0-9]{64}", text):
+        return Digest(f"sha256:{text}")
+    try:
+        return Digest.parse(text)
+    except InvalidInput:
+        return Reference.parse(text)
+
+
+def familiar_match(pattern: str, ref: Reference) -> bool:
+    """`docker images PATTERN`: the pattern fits the familiar name, with or without its tag. Raises `InvalidInput`."""
+    regex = re.compile(_glob(pattern), re.DOTALL)
+    return bool(regex.fullmatch(ref.familiar) or regex.fullmatch(ref.familiar_name))
+
+
+def _not_a_name(text: str) -> InvalidInput:
+    return InvalidInput(f"{text!r} is not an image name", hint="write [REGISTRY/]NAME[:TAG] or NAME@sha256:…")
+
+
+_END = r"(?:[^\]\\-]|\\.)"  # one end of a range
+_GLOB = re.compile(
+    rf"(?P<star>\*+)|(?P<any>\?)|\[(?P<negated>\^?)(?P<ranges>(?:{_END}(?:-{_END})?)+)\]"
+    r"|\\(?P<escaped>.)|(?P<plain>[^*?\[\\])",
+    re.DOTALL,
+)
+
+
+def _glob(pattern: str) -> str:
+    """Go's path.Match as a regular expression: nothing crosses a slash, and `**` is `*`."""
+    out, at = "", 0
+    while at < len(pattern):
+        match = _GLOB.match(pattern, at)
+        if not match:
+            raise InvalidInput(f"{pattern!r} is not a pattern at {pattern[at:]!r}", hint="use *, ? and [a-z]")
+        at = match.end()
+        if match["star"]:
+            out += "[^/]*"
+        elif match["any"]:
+            out += "[^/]"
+        elif match["ranges"]:
+            out += f"[{match['negated']}{_ranges(match['ranges'])}]"
+        else:
+            out += re.escape(match["escaped"] or match["plain"])
+    return out
+
+
+def _ranges(text: str) -> str:
+    """The inside of a bracket, each end of a range escaped; an empty range (`z-a`) matches nothing and is dropped."""
+    out = ""
+    for low, high in re.findall(r"(\\.|.)(?:-(\\.|[^-]))?", text, re.DOTALL):
+        first, last = low[-1], (high or low)[-1]
+        out += f"{re.escape(first)}-{re.escape(last)}" if first <= last else ""
+    return out or "^\\s\\S"
