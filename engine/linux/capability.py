@@ -6,6 +6,7 @@ inheritable set lets a file's inheritable bits give capabilities back to an unpr
 
 from __future__ import annotations
 
+import ctypes
 import os
 import struct
 from collections.abc import Collection
@@ -49,6 +50,14 @@ def last_cap() -> int:
 def available(last: int | None = None) -> tuple[str, ...]:
     """Every capability that this kernel knows: what `--privileged` means."""
     return NAMES[: (last_cap() if last is None else last) + 1]
+
+
+def permitted() -> int:
+    """What this process itself may have: nobody can be given more (the host of a nested engine may hold some back)."""
+    header, data = struct.pack("=Ii", _VERSION_3, 0), ctypes.create_string_buffer(24)
+    libc.syscall(libc.NR_CAPGET, header, data, what="capget")
+    low, high = struct.unpack_from("=I", data.raw, 4)[0], struct.unpack_from("=I", data.raw, 16)[0]
+    return int(low | high << 32)
 
 
 def drop_bounding(keep: int, last: int) -> None:

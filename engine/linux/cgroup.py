@@ -162,7 +162,7 @@ class Cgroup:
             self._set("", "pids.max", str(limits.pids), "pids")
 
     def join(self, pid: int = 0) -> None:
-        """Moves `pid` (0: the caller) in. Takes milliseconds on an idle machine: the kernel waits for a grace period."""
+        """Moves `pid` (0: the caller) in. Takes milliseconds: the kernel waits for an RCU grace period."""
         for directory in self.directories.values():
             _write(directory / "cgroup.procs", str(pid))
 
