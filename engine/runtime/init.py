@@ -232,12 +232,11 @@ def run(
         _unshare(spec)
         stage = "root file system"
         root = mount_root(spec, bundle)
-        if cgroup.layout.version == "v2":  # its mount shows the root of the cgroup namespace
-            stage = "cgroup"
-            _await_cgroup(spec, channel)
         stage = "mounts"
         rootfs = Rootfs(root, spec["workbench"]["upper"], track=spec["workbench"]["clean_stubs"])
-        rootfs.mount_all(spec, cgroup)
+        rootfs.mount_all(spec)
+        if cgroup.layout.version != "v2":
+            rootfs.mount_cgroup(spec, cgroup)
         stage = "sysctl"
         _sysctls(spec)
         stage = "user"
@@ -254,9 +253,10 @@ def run(
         channel.send(line({"stubs": rootfs.stubs, "copied": rootfs.copied}))
         stage = "masked paths"
         rootfs.protect(spec)
-        if cgroup.layout.version != "v2":
-            stage = "cgroup"
-            _await_cgroup(spec, channel)
+        stage = "cgroup"
+        _await_cgroup(spec, channel)
+        if cgroup.layout.version == "v2":
+            rootfs.mount_cgroup(spec, cgroup)
         stage = "pivot_root"
         mount.pivot_root(root)
         stage = "standard streams"

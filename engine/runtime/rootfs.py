@@ -130,18 +130,14 @@ class Rootfs:
 
     # --- mounts --------------------------------------------------------------------------------------
 
-    def mount_all(self, spec: dict[str, Any], cgroup: Cgroup) -> None:
-        """Docker's mounts, then the user's."""
+    def mount_all(self, spec: dict[str, Any]) -> None:
+        """Docker's mounts but for the cgroups, then the user's."""
         theirs = {os.path.normpath(e["destination"]) for e in spec["mounts"] if e["type"] == "bind"}
         for entry in spec["mounts"]:
             where = entry["destination"]
             if entry["type"] == "bind":
                 self._bind(entry)
-            elif where in theirs:
-                continue
-            elif entry["type"] == "cgroup":
-                self._cgroup(entry, cgroup)
-            else:
+            elif where not in theirs and entry["type"] != "cgroup":
                 self._kernel(entry)
                 if where == "/dev":
                     self._devices()
@@ -244,8 +240,15 @@ class Rootfs:
         finally:
             os.close(origin)
 
-    def _cgroup(self, entry: dict[str, Any], cgroup: Cgroup) -> None:
-        """v2: the group's own tree. v1: a tmpfs with the container's own directory of each controller."""
+    def mount_cgroup(self, spec: dict[str, Any], cgroup: Cgroup) -> None:
+        """v2: the group's own tree; v1: a tmpfs with the container's own directory of each controller.
+
+        On v2 only after the cgroup namespace is made: the mount shows that namespace's root.
+        """
+        entry = next((e for e in spec["mounts"] if e["type"] == "cgroup"), None)
+        theirs = {os.path.normpath(e["destination"]) for e in spec["mounts"] if e["type"] == "bind"}
+        if entry is None or entry["destination"] in theirs:
+            return
         flags, _data = split_options(entry["options"])
         try:
             fd = open_in_root(self.root, entry["destination"], _HANDLE | os.O_DIRECTORY)
