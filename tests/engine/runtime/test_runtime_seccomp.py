@@ -57,8 +57,8 @@ def test_ordinary_calls_are_allowed_on_every_architecture() -> None:
 @pytest.mark.parametrize(
     "name",
     ["mount", "unshare", "setns", "bpf", "keyctl", "add_key", "io_uring_setup", "userfaultfd", "pivot_root",
-     "kexec_load", "init_module", "reboot", "open_by_handle_at", "perf_event_open", "swapon", "settimeofday", "open_tree",
-     "fsopen"],
+     "kexec_load", "init_module", "reboot", "open_by_handle_at", "perf_event_open", "swapon", "settimeofday",
+     "open_tree", "fsopen"],
 )  # fmt: skip
 def test_what_reaches_the_host_is_refused(name: str) -> None:
     assert run(default(), X86_64, number(name)) == EPERM
