@@ -70,7 +70,7 @@ class WorkbenchApp(App[int]):
         with Horizontal():
             with Vertical(id="left"):
                 yield self._table("images", "1 images", ("image", "size", ""))
-                yield self._table("layers", "2 layers", ("instruction", "size", "", "time"))
+                yield self._table("layers", "2 layers", ("size", "", "time", "instruction"))
                 yield self._table("containers", "3 containers", ("container", "state", "ports"))
             with Vertical(id="right"):
                 yield self._log_pane("logs", "4 logs", "No output yet.")

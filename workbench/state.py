@@ -58,7 +58,7 @@ def container_row(container: ContainerSummary, now: float | None = None) -> tupl
 def layer_row(layer: LayerInfo) -> tuple[str, str, str, str]:
     kind = "" if layer.cached is None else "cached" if layer.cached else "built"
     cost = brief_seconds(layer.seconds) if layer.seconds is not None and not layer.empty else ""
-    return neutral(layer.instruction), "" if layer.empty else human_size(layer.size), kind if not layer.empty or layer.cached else "", cost
+    return "" if layer.empty else human_size(layer.size), kind if not layer.empty else "", cost, neutral(layer.instruction)
 
 
 def status_line(state: ServiceState | None, project: str, step: str = "") -> str:

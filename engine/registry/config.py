@@ -16,6 +16,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeGuard
 from urllib.parse import urlsplit
 
 from engine.errors import InvalidInput, from_os_error
@@ -176,7 +177,7 @@ def _read_registries(path: Path) -> tuple[dict[str, tuple[str, ...]], set[str]]:
     return table, {_check_host(host, where) for host in insecure}
 
 
-def _is_strings(value: object) -> bool:
+def _is_strings(value: object) -> TypeGuard[list[str]]:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 

@@ -1,0 +1,97 @@
+"""The command line as a user meets it: flags, tables, errors with hints, exit codes, never a traceback."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine.cli.flags import Flag, parse
+from engine.cli.tables import render, table
+from engine.errors import InvalidInput
+
+FLAGS = [Flag("rm", ""), Flag("interactive", "", "i"), Flag("tty", "", "t"), Flag("publish", "", "p", kind="list"), Flag("env", "", "e", kind="list"),
+         Flag("name", "", kind="str"), Flag("cpus", "", kind="float")]
+
+
+def workbench(root: Path, *args: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "engine.cli.main", *args], capture_output=True, text=True, check=False, cwd=cwd,
+        env={**os.environ, "WORKBENCH_ROOT": str(root), "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+
+
+def test_flags_follow_pflag() -> None:
+    words = "-it --rm=false -p8080:80 -eA=B -e C --name=x --cpus 1.5 img sh -c ls --rm".split()
+    parsed = parse(words, FLAGS, "run", stop_at_argument=True)
+    assert parsed.args == ["img", "sh", "-c", "ls", "--rm"]
+    assert (parsed.on("interactive"), parsed.on("tty"), parsed.on("rm")) == (True, True, False)
+    assert (parsed.items("publish"), parsed.items("env"), parsed.text("name")) == (["8080:80"], ["A=B", "C"], "x")
+    for bad in (["--nope"], ["-x"], ["--name"], ["--cpus=a"], ["--rm=perhaps"]):
+        with pytest.raises(InvalidInput):
+            parse(bad, FLAGS, "run")
+
+
+def test_tables_and_templates() -> None:
+    assert table(["A", "LONG"], [["1", "x"]]) == "A   LONG\n1   x"
+    row = {"Name": "n", "State": {"Running": True}}
+    assert render("{{.Name}} {{.State.Running}}", [row]) == "n true"
+    assert render("json", [row]) == '{"Name": "n", "State": {"Running": true}}'
+    with pytest.raises(InvalidInput, match="Nope"):
+        render("{{.Nope}}", [row])
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "words"),
+    [
+        (["inspcet"], 1, "did you mean `workbench inspect`?"),
+        (["run"], 125, "at least 1 argument"),
+        (["run", "--network", "bridge", "x"], 125, "not supported yet"),
+        (["run", "-p", "8080:80", "x"], 125, "host's network"),
+        (["ps", "--nope"], 1, "unknown flag: --nope"),
+        (["build", "/no/such/folder"], 1, "is not a folder"),
+        (["images", "UPPER"], 1, "lower case"),
+        (["--host", "tcp://x", "ps"], 1, "not supported yet"),
+        (["logs", "nobody"], 1, "no such container"),
+        (["."], 1, "needs a terminal"),
+    ],
+)
+def test_mistakes_get_one_message(tmp_path: Path, args: list[str], code: int, words: str) -> None:
+    done = workbench(tmp_path / "root", *args, cwd=tmp_path)
+    assert done.returncode == code
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_lists_every_command(tmp_path: Path) -> None:
+    done = workbench(tmp_path, "--help")
+    assert done.returncode == 0
+    for verb in "build run ps images logs exec pull tag rmi rm stop kill inspect history up demo version check".split():
+        assert f"  {verb} " in done.stdout
+        assert "Usage:" in workbench(tmp_path, verb, "--help").stdout
+
+
+@pytest.mark.root
+def test_a_day_of_docker_verbs(data_root: Path, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM workbench/base\nCOPY f /f\nCMD cat /f\n")
+    (tmp_path / "f").write_text("from the file\n")
+    assert workbench(data_root, "build", "-t", "day", str(tmp_path)).returncode == 0
+    ran = workbench(data_root, "run", "--rm", "-e", "A=1", "day", "sh", "-c", "cat /f; echo $A >&2; exit 3")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (3, "from the file\n", "1\n")
+    started = workbench(data_root, "run", "-d", "--name", "daily", "day", "sleep", "100")
+    assert started.returncode == 0, started.stderr
+    assert "daily" in workbench(data_root, "ps").stdout
+    assert "host network" in workbench(data_root, "ps").stdout
+    assert workbench(data_root, "exec", "daily", "cat", "/f").stdout == "from the file\n"
+    assert workbench(data_root, "inspect", "-f", "{{.State.Status}}", "daily").stdout == "running\n"
+    assert workbench(data_root, "tag", "day", "night:1").returncode == 0
+    assert "night" in workbench(data_root, "images").stdout
+    refused = workbench(data_root, "rm", "daily")
+    assert (refused.returncode, "rm --force" in refused.stderr) == (1, True)
+    assert workbench(data_root, "rm", "-f", "daily").stdout == "daily\n"
+    assert "Untagged: night:1" in workbench(data_root, "rmi", "night:1").stdout
+    assert "COPY f /f" in workbench(data_root, "history", "day").stdout
+    assert workbench(data_root, "check").stdout == "the store is whole\n"

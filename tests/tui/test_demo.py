@@ -1,0 +1,75 @@
+"""Story A in a real terminal: `workbench demo`, a file saved, the rule in the log, `q`, and the container goes on."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.root, pytest.mark.peer("tmux")]
+SECONDS = 90
+REPOSITORY = Path(__file__).parents[2]
+
+
+class Terminal:
+    def __init__(self, columns: int, rows: int, command: str, env: dict[str, str], folder: Path) -> None:
+        self._socket = str(folder / "tmux")
+        words = ["-f", "/dev/null", "new-session", "-d", "-x", str(columns), "-y", str(rows), "-c", str(folder), command]
+        subprocess.run(["tmux", "-S", self._socket, *words], env={**os.environ, **env}, check=True)
+
+    def _tmux(self, *words: str) -> str:
+        return subprocess.run(["tmux", "-S", self._socket, *words], capture_output=True, text=True, check=False).stdout
+
+    def screen(self) -> str:
+        return self._tmux("capture-pane", "-p")
+
+    def keys(self, *names: str) -> None:
+        self._tmux("send-keys", *names)
+
+    def until(self, ready: Callable[[str], bool]) -> str:
+        """The screen, once `ready` says so."""
+        end = time.monotonic() + SECONDS
+        while time.monotonic() < end:
+            screen = self.screen()
+            if ready(screen):
+                return screen
+            subprocess.run(["tmux", "-S", self._socket, "wait-for", "-S", "tick"], check=False)
+        raise AssertionError(f"not within {SECONDS} s; the screen was:\n{self.screen()}")
+
+    def close(self) -> None:
+        self._tmux("kill-server")
+
+
+@pytest.fixture(params=[(80, 24), (160, 45)], ids=["80x24", "160x45"])
+def terminal(request: pytest.FixtureRequest, data_root: Path, tmp_path: Path) -> Iterator[Terminal]:
+    env = {"WORKBENCH_ROOT": str(data_root), "PYTHONPATH": str(REPOSITORY)}
+    made = Terminal(*request.param, f"{sys.executable} -m engine.cli.main demo shop; exec sh", env, tmp_path)
+    yield made
+    made.close()
+    command(data_root, "rm", "-f", "shop-web-1")
+
+
+def command(root: Path, *args: str) -> str:
+    env = {**os.environ, "WORKBENCH_ROOT": str(root), "PYTHONPATH": str(REPOSITORY)}
+    return subprocess.run([sys.executable, "-m", "engine.cli.main", *args], capture_output=True, text=True, check=False, env=env).stdout
+
+
+def test_save_a_file_see_the_new_container(terminal: Terminal, data_root: Path, tmp_path: Path) -> None:
+    screen = terminal.until(lambda text: "Hello from the workbench" in text and "running" in text)
+    assert "shop-web" in screen
+    source = tmp_path / "shop/app.py"
+    source.write_text(source.read_text().replace("Hello from", "Saved in"))
+    screen = terminal.until(lambda text: "rebuilt" in text and "Saved in the workbench" in text)
+    assert "Hello from the workbench" in screen, "the log goes on in the same stream"
+    terminal.keys("q")
+    terminal.until(lambda text: "the containers go on" in text)
+    assert "shop-web-1" in command(data_root, "ps")
+    log = command(data_root, "logs", "shop-web-1").splitlines()
+    assert log[0].startswith("Hello from the workbench")
+    assert "app.py → step" in log[1]
+    assert log[2].startswith("Saved in the workbench")
