@@ -47,7 +47,11 @@ T = TypeVar("T")
 
 def runtime_dir(root: Path) -> Path:
     """Sockets live under /run (short paths, gone after a reboot); one folder for each data root."""
-    base = Path("/run/workbench") if os.geteuid() == 0 else Path(os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/workbench-{os.geteuid()}") / "workbench"
+    base = (
+        Path("/run/workbench")
+        if os.geteuid() == 0
+        else Path(os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/workbench-{os.geteuid()}") / "workbench"
+    )
     return base if str(root) == "/var/lib/workbench" else base / hashlib.sha256(str(root).encode()).hexdigest()[:12]
 
 
@@ -77,8 +81,14 @@ class LocalEngine:
         cgroup, notes = await self._do(describe_host)
         containers = await self.containers(all=True)
         return SystemInfo(
-            "0.1.0", str(self.root), platform.release(), cgroup, len(await self.images(all=True)), len(containers),
-            sum(container.running for container in containers), tuple(notes),
+            "0.1.0",
+            str(self.root),
+            platform.release(),
+            cgroup,
+            len(await self.images(all=True)),
+            len(containers),
+            sum(container.running for container in containers),
+            tuple(notes),
         )
 
     async def check(self) -> Sequence[CheckFinding]:
@@ -102,8 +112,13 @@ class LocalEngine:
 
     def _image_summary(self, image: Image, users: Mapping[str, Sequence[str]]) -> ImageSummary:
         return ImageSummary(
-            image.config_digest, image.digest, image.familiar_tags, image.created, image.size,
-            tuple(users.get(image.digest, ())), not image.tags,
+            image.config_digest,
+            image.digest,
+            image.familiar_tags,
+            image.created,
+            image.size,
+            tuple(users.get(image.digest, ())),
+            not image.tags,
         )
 
     async def image(self, name: str) -> ImageDetail:
@@ -113,7 +128,10 @@ class LocalEngine:
         image = self._store.images.get(name)
         config, manifest = self._store.images.config(image), self._store.images.manifest(image)
         return ImageDetail(
-            self._image_summary(image, self._users()), tuple(self._layers(image)), config.document, manifest.document,
+            self._image_summary(image, self._users()),
+            tuple(self._layers(image)),
+            config.document,
+            manifest.document,
             tuple(self._store.images.repo_digests(image)),
         )
 
@@ -130,7 +148,17 @@ class LocalEngine:
             record = self._store.layers.get(chain) if chain else None
             with contextlib.suppress(ValueError):
                 created = parse_rfc3339(history.created) if history.created else 0
-            layers.append(_layer(index, history.created_by, str(diff_id), record.size if record else 0, created, history.empty_layer, step))
+            layers.append(
+                _layer(
+                    index,
+                    history.created_by,
+                    str(diff_id),
+                    record.size if record else 0,
+                    created,
+                    history.empty_layer,
+                    step,
+                )
+            )
         return layers
 
     async def tag(self, source: str, target: str) -> None:
@@ -197,7 +225,9 @@ class LocalEngine:
 
     # --- logs and events ------------------------------------------------------------------------------
 
-    async def logs(self, name: str, *, follow: bool = False, tail: int | None = None, since: int = 0) -> AsyncIterator[LogLine]:
+    async def logs(
+        self, name: str, *, follow: bool = False, tail: int | None = None, since: int = 0
+    ) -> AsyncIterator[LogLine]:
         container_id, record = await self._do(self._containers.resolve, name)
         path, bundle = Path(str(record["log_path"])), self._containers.bundle(container_id)
         try:
@@ -235,9 +265,13 @@ class LocalEngine:
                         watched.add(path.name)
                         hints.add(str(path))
                 await self._do(self._containers.reconcile)
-                for row in await self._do(self._store.records.read, "SELECT * FROM events WHERE seq > ? ORDER BY seq", seq):
+                for row in await self._do(
+                    self._store.records.read, "SELECT * FROM events WHERE seq > ? ORDER BY seq", seq
+                ):
                     seq = int(row["seq"])
-                    yield EngineEvent(seq, row["time"], row["type"], row["action"], row["id"], json.loads(row["attributes"]))
+                    yield EngineEvent(
+                        seq, row["time"], row["type"], row["action"], row["id"], json.loads(row["attributes"])
+                    )
                 await hints.wait(30.0)
 
 
@@ -282,13 +316,22 @@ class _Hints:
 def _layer(
     index: int, created_by: str, diff_id: str, size: int, created: int, empty: bool, step: Mapping[str, object]
 ) -> LayerInfo:
-    shown = str(step.get("instruction") or created_by.removeprefix("/bin/sh -c #(nop) ").removesuffix(" # buildkit")).strip()
+    shown = str(
+        step.get("instruction") or created_by.removeprefix("/bin/sh -c #(nop) ").removesuffix(" # buildkit")
+    ).strip()
     seconds = step.get("seconds")
     cached = step.get("cached")
     line = step.get("line")
     return LayerInfo(
-        index, shown, created_by, diff_id, size, created, empty, bool(cached) if cached is not None else None,
-        float(seconds) if isinstance(seconds, int | float) else None, str(step.get("reason") or ""), int(line) if isinstance(line, int) else 0,
+        index,
+        shown,
+        created_by,
+        diff_id,
+        size,
+        created,
+        empty,
+        bool(cached) if cached is not None else None,
+        float(seconds) if isinstance(seconds, int | float) else None,
+        str(step.get("reason") or ""),
+        int(line) if isinstance(line, int) else 0,
     )
-
-

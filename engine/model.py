@@ -275,6 +275,4 @@ class BuildFinished:
     reason: str = ""
 
 
-BuildEvent = (
-    PullProgress | BuildStarted | StepStarted | StepOutput | StepFinished | BuildNotice | BuildFinished
-)
+BuildEvent = PullProgress | BuildStarted | StepStarted | StepOutput | StepFinished | BuildNotice | BuildFinished

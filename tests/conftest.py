@@ -35,8 +35,8 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def _end_supervisor(run_dir: Path) -> None:
     import signal
-    import struct
     import socket
+    import struct
 
     path = run_dir / "supervisor.sock"
     if path.exists():

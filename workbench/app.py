@@ -23,8 +23,18 @@ from workbench.state import build_line, container_row, image_row, layer_row, neu
 from workbench.widgets.log_view import Line, LogView
 
 THEME = Theme(
-    name="workbench", primary="#7aa2d6", secondary="#8fb8a8", accent="#e0a458", foreground="#cfd8e3", background="#10141a", surface="#161c24",
-    panel="#1b222c", success="#8fbf7f", warning="#d9b26a", error="#d9746a", dark=True,
+    name="workbench",
+    primary="#7aa2d6",
+    secondary="#8fb8a8",
+    accent="#e0a458",
+    foreground="#cfd8e3",
+    background="#10141a",
+    surface="#161c24",
+    panel="#1b222c",
+    success="#8fbf7f",
+    warning="#d9b26a",
+    error="#d9746a",
+    dark=True,
 )
 SHORT = 34  # rows below which the left panes give their room to the one that has the focus
 
@@ -34,8 +44,17 @@ class WorkbenchApp(App[int]):
     TITLE = "workbench"
     BINDINGS: ClassVar[list[Binding]] = [  # type: ignore[assignment]
         Binding("1", "pane('images')", "Images", show=False, id="pane.images", tooltip="Go to the images"),
-        Binding("2", "pane('layers')", "Layers", show=False, id="pane.layers", tooltip="Go to the layers of the selected image"),
-        Binding("3", "pane('containers')", "Containers", show=False, id="pane.containers", tooltip="Go to the containers"),
+        Binding(
+            "2",
+            "pane('layers')",
+            "Layers",
+            show=False,
+            id="pane.layers",
+            tooltip="Go to the layers of the selected image",
+        ),
+        Binding(
+            "3", "pane('containers')", "Containers", show=False, id="pane.containers", tooltip="Go to the containers"
+        ),
         Binding("4", "pane('logs')", "Logs", show=False, id="pane.logs", tooltip="Go to the logs"),
         Binding("5", "pane('build')", "Build", show=False, id="pane.build", tooltip="Go to the build"),
         Binding("q", "quit", "Quit", id="app.quit", tooltip="Quit; containers go on"),
@@ -145,7 +164,10 @@ class WorkbenchApp(App[int]):
                     build.append([Line(line)])
             case api.ServiceBuildFailed(service, text, hint, file, line_number):
                 where = f" ({os.path.basename(file)}:{line_number})" if file and line_number else ""
-                build.append(Line(part, "stderr") for part in (f"✗ {service}{where}", *text.splitlines(), *([f"hint: {hint}"] if hint else [])))
+                build.append(
+                    Line(part, "stderr")
+                    for part in (f"✗ {service}{where}", *text.splitlines(), *([f"hint: {hint}"] if hint else []))
+                )
                 self._trouble(f"✗ {service}: {text.splitlines()[0]} — what ran before goes on")
             case api.LoopNotice(text, _):
                 build.append([Line(f"· {text}")])
@@ -215,7 +237,9 @@ class WorkbenchApp(App[int]):
         bar.display = bool(text)
 
     def _draw_status(self) -> None:
-        self.query_one("#status", Static).update(status_line(self._service, self._project or "workbench", neutral(self._step)))
+        self.query_one("#status", Static).update(
+            status_line(self._service, self._project or "workbench", neutral(self._step))
+        )
 
     # --- selection --------------------------------------------------------------------------------------
 
@@ -274,6 +298,7 @@ class WorkbenchApp(App[int]):
 
     def action_start(self) -> None:
         if name := self._selected("containers"):
+
             async def start() -> None:
                 await self._bridge.engine.start(name)
                 self._follow(name, again=True)
@@ -283,10 +308,16 @@ class WorkbenchApp(App[int]):
     def action_remove(self) -> None:
         engine = self._bridge.engine
         if self.focused is self._table_of("images") and (digest := self._selected("images")):
-            tag = next((image.tags[0] if image.tags else image.id for image in self._images if image.digest == digest), digest)
+            tag = next(
+                (image.tags[0] if image.tags else image.id for image in self._images if image.digest == digest), digest
+            )
             self._ask(f"Remove the image {tag}?", f"workbench rmi {tag}", lambda: engine.remove_image(tag))
         elif name := self._selected("containers"):
-            self._ask(f"Stop and remove the container {name}?", f"workbench rm -f {name}", lambda: engine.remove(name, force=True))
+            self._ask(
+                f"Stop and remove the container {name}?",
+                f"workbench rm -f {name}",
+                lambda: engine.remove(name, force=True),
+            )
 
     def _ask(self, question: str, command: str, act: object) -> None:
         def answered(yes: bool | None) -> None:

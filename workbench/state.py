@@ -18,7 +18,15 @@ from engine.api import (
 from engine.base.units import brief_seconds, human_duration, human_size
 
 GLYPHS = {"running": "●", "exited": "○", "created": "◌", "dead": "✗"}
-PHASES = {"waiting": "◌", "pulling": "↓", "building": "◐", "starting": "◑", "running": "●", "exited": "○", "failed": "✗"}
+PHASES = {
+    "waiting": "◌",
+    "pulling": "↓",
+    "building": "◐",
+    "starting": "◑",
+    "running": "●",
+    "exited": "○",
+    "failed": "✗",
+}
 # Control characters but tab, and the bidirectional overrides that reorder what is read (CVE-2021-42574).
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _SGR = re.compile(r"\x1b\[[0-9;:]*m")
@@ -58,7 +66,12 @@ def container_row(container: ContainerSummary, now: float | None = None) -> tupl
 def layer_row(layer: LayerInfo) -> tuple[str, str, str, str]:
     kind = "" if layer.cached is None else "cached" if layer.cached else "built"
     cost = brief_seconds(layer.seconds) if layer.seconds is not None and not layer.empty else ""
-    return "" if layer.empty else human_size(layer.size), kind if not layer.empty else "", cost, neutral(layer.instruction)
+    return (
+        "" if layer.empty else human_size(layer.size),
+        kind if not layer.empty else "",
+        cost,
+        neutral(layer.instruction),
+    )
 
 
 def status_line(state: ServiceState | None, project: str, step: str = "") -> str:

@@ -10,7 +10,6 @@ from typing import Any, BinaryIO, Literal, cast
 from engine.errors import Corrupt, Unsupported
 
 
-
 def _load(*names: str) -> Any:
     """The first module of `names` that is installed, None if there is none."""
     for name in names:

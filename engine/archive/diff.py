@@ -16,14 +16,21 @@ _INTERNAL = ("trusted.overlay.", "user.overlay.")
 
 
 def write_upper(
-    upper: Path, writer: LayerWriter, *, skip: Collection[str] = (), cancel: CancelToken | None = None, mtime_clamp: int | None = None
+    upper: Path,
+    writer: LayerWriter,
+    *,
+    skip: Collection[str] = (),
+    cancel: CancelToken | None = None,
+    mtime_clamp: int | None = None,
 ) -> None:
     """Adds what `upper` holds, parents first, sorted by name. `upper` must not change meanwhile; sockets are left out."""
     _Walk(str(upper), writer, frozenset(skip), cancel or CancelToken(), mtime_clamp).folder("")
 
 
 class _Walk:
-    def __init__(self, root: str, writer: LayerWriter, skip: frozenset[str], cancel: CancelToken, clamp: int | None) -> None:
+    def __init__(
+        self, root: str, writer: LayerWriter, skip: frozenset[str], cancel: CancelToken, clamp: int | None
+    ) -> None:
         self._root, self._writer, self._skip, self._cancel, self._clamp = root, writer, skip, cancel, clamp
         self._links: dict[tuple[int, int], str] = {}
 

@@ -50,8 +50,13 @@ class Applied:
 
 
 def apply_layer(
-    stream: BinaryIO, dest: Path, *, overlay: bool = True, limits: Limits = Limits(),  # noqa: B008 frozen
-    progress: Callable[[int], None] | None = None, cancel: CancelToken | None = None,
+    stream: BinaryIO,
+    dest: Path,
+    *,
+    overlay: bool = True,
+    limits: Limits = Limits(),
+    progress: Callable[[int], None] | None = None,
+    cancel: CancelToken | None = None,
 ) -> Applied:
     """Unpacks the plain tar `stream` into `dest`. Raises `HostileArchive`, `Corrupt`, `StorageFull`, `Cancelled`."""
     root = os.open(dest, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -104,7 +109,9 @@ class _Unpacker:
         """A directory was replaced or removed: no descriptor of it, or of what was below, may be used again."""
         for known in [name for name in self._folders if name == path or name.startswith(f"{path}/")]:
             os.close(self._folders.pop(known))
-        self._times = {name: when for name, when in self._times.items() if name != path and not name.startswith(f"{path}/")}
+        self._times = {
+            name: when for name, when in self._times.items() if name != path and not name.startswith(f"{path}/")
+        }
 
     def close(self) -> None:
         for fd in self._folders.values():
@@ -227,7 +234,10 @@ class _Unpacker:
 
     def _file(self, member: Member, folder: int, name: str, path: str, tar: TarStream) -> None:
         if member.size > self._budget - self.size and member.sparse is None:
-            raise StorageFull(f"{path} needs {member.size} bytes and {max(0, self._budget - self.size)} are free", hint="free some space")
+            raise StorageFull(
+                f"{path} needs {member.size} bytes and {max(0, self._budget - self.size)} are free",
+                hint="free some space",
+            )
         fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder)
         try:
             if member.sparse is None:
@@ -273,13 +283,19 @@ class _Unpacker:
         try:
             source = os.dup(self._root) if not parent else open_in_root(self._root, parent, os.O_PATH | os.O_DIRECTORY)
         except FileNotFoundError:
-            raise HostileArchive(f"the hard link {path!r} points at {member.link!r}, which is not in this layer") from None
+            raise HostileArchive(
+                f"the hard link {path!r} points at {member.link!r}, which is not in this layer"
+            ) from None
         try:
             os.link(base, name, src_dir_fd=source, dst_dir_fd=folder, follow_symlinks=False)
         except FileNotFoundError:
-            raise HostileArchive(f"the hard link {path!r} points at {member.link!r}, which is not in this layer") from None
+            raise HostileArchive(
+                f"the hard link {path!r} points at {member.link!r}, which is not in this layer"
+            ) from None
         except PermissionError as error:
-            raise HostileArchive(f"the hard link {path!r} points at {member.link!r}, which cannot be linked: {error.strerror}") from None
+            raise HostileArchive(
+                f"the hard link {path!r} points at {member.link!r}, which cannot be linked: {error.strerror}"
+            ) from None
         finally:
             os.close(source)
 
@@ -336,7 +352,9 @@ class _Unpacker:
             try:
                 os.setxattr(path, key, value, follow_symlinks=False)
             except OSError as error:
-                if error.errno not in (errno.ENOTSUP, errno.EPERM) or (self._root_user and error.errno == errno.EPERM and not key.startswith("user.")):
+                if error.errno not in (errno.ENOTSUP, errno.EPERM) or (
+                    self._root_user and error.errno == errno.EPERM and not key.startswith("user.")
+                ):
                     raise
 
     def finish(self) -> None:

@@ -16,7 +16,18 @@ from engine.errors import Corrupt, HostileArchive
 
 MAX_HEADER = 1 << 20  # bytes of one extended header
 MAX_SPARSE = 100_000  # fragments of one file
-_KINDS = {b"0": "file", b"\0": "file", b"7": "file", b"1": "hardlink", b"2": "symlink", b"3": "char", b"4": "block", b"5": "dir", b"6": "fifo", b"S": "file"}
+_KINDS = {
+    b"0": "file",
+    b"\0": "file",
+    b"7": "file",
+    b"1": "hardlink",
+    b"2": "symlink",
+    b"3": "char",
+    b"4": "block",
+    b"5": "dir",
+    b"6": "fifo",
+    b"S": "file",
+}
 
 
 @dataclass(slots=True)
@@ -147,10 +158,16 @@ class TarStream:
         if what == "file" and kind != b"S" and text.endswith("/"):
             what = "dir"
         member = Member(
-            text, what, _number(header[100:108]) & 0o7777, _decimal(pax["uid"]) if "uid" in pax else _number(header[108:116]),
+            text,
+            what,
+            _number(header[100:108]) & 0o7777,
+            _decimal(pax["uid"]) if "uid" in pax else _number(header[108:116]),
             _decimal(pax["gid"]) if "gid" in pax else _number(header[116:124]),
-            int(float(pax["mtime"])) if "mtime" in pax else _number(header[136:148]), size, size,
-            link.decode("utf-8", "surrogateescape"), (_number(header[329:337]), _number(header[337:345])) if what in ("char", "block") else (0, 0),
+            int(float(pax["mtime"])) if "mtime" in pax else _number(header[136:148]),
+            size,
+            size,
+            link.decode("utf-8", "surrogateescape"),
+            (_number(header[329:337]), _number(header[337:345])) if what in ("char", "block") else (0, 0),
             {key[13:]: value for key, value in pax.items() if key.startswith("SCHILY.xattr.")},
         )
         self._sparse(member, header, kind, pax)

@@ -73,7 +73,11 @@ class LayerWriter:
             self._write(_header(b"PaxHeaders.0/" + raw_name[:80], b"x", 0o644, 0, 0, len(records), 0, b"", (0, 0)))
             self._write(records)
             self._pad()
-        self._write(_header(raw_name, _TYPES[entry.kind], entry.mode, entry.uid, entry.gid, size, entry.mtime, raw_link, entry.dev))
+        self._write(
+            _header(
+                raw_name, _TYPES[entry.kind], entry.mode, entry.uid, entry.gid, size, entry.mtime, raw_link, entry.dev
+            )
+        )
         if size:
             self._body(entry, size, body)
         self._pad()
@@ -83,7 +87,9 @@ class LayerWriter:
         while left:
             data = body.read(min(left, CHUNK)) if body else b""
             if not data:
-                raise Corrupt(f"{entry.path} became shorter while it was read", hint="build again when it is no longer written to")
+                raise Corrupt(
+                    f"{entry.path} became shorter while it was read", hint="build again when it is no longer written to"
+                )
             self._write(data)
             left -= len(data)
         self._content += size
@@ -130,10 +136,22 @@ def _header(
 ) -> bytes:
     if b"\0" in name or b"\0" in link:
         raise InvalidInput(f"a NUL byte in the path {name!r}")
-    fields = b"".join((
-        name[:100].ljust(100, b"\0"), _octal(mode & 0o7777, 8), _octal(uid, 8), _octal(gid, 8), _octal(size, 12), _octal(mtime, 12),
-        b" " * 8, kind, link[:100].ljust(100, b"\0"), b"ustar\x0000", b"\0" * 64,
-        _octal(dev[0], 8) if kind in b"34" else b"\0" * 8, _octal(dev[1], 8) if kind in b"34" else b"\0" * 8,
-    )).ljust(BLOCK, b"\0")
+    fields = b"".join(
+        (
+            name[:100].ljust(100, b"\0"),
+            _octal(mode & 0o7777, 8),
+            _octal(uid, 8),
+            _octal(gid, 8),
+            _octal(size, 12),
+            _octal(mtime, 12),
+            b" " * 8,
+            kind,
+            link[:100].ljust(100, b"\0"),
+            b"ustar\x0000",
+            b"\0" * 64,
+            _octal(dev[0], 8) if kind in b"34" else b"\0" * 8,
+            _octal(dev[1], 8) if kind in b"34" else b"\0" * 8,
+        )
+    ).ljust(BLOCK, b"\0")
     checksum = f"{sum(fields):06o}".encode() + b"\0 "
     return fields[:148] + checksum + fields[156:]

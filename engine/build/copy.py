@@ -48,7 +48,9 @@ def plan_copy(source: Source, sources: Sequence[str], dest: str, view: LayerView
                 inner = posixpath.relpath(found.path, node.path or ".") if found.path != node.path else ""
                 if not node.path:
                     inner = found.path
-                items.append(CopyItem(found, posixpath.join(target, inner) if inner else target, top=found.path == node.path))
+                items.append(
+                    CopyItem(found, posixpath.join(target, inner) if inner else target, top=found.path == node.path)
+                )
         else:
             place = posixpath.join(target, posixpath.basename(node.path)) if into else target
             items.append(CopyItem(node, place, top=False))
@@ -65,7 +67,9 @@ def digest_items(source: Source, items: Sequence[CopyItem]) -> dict[str, str]:
         elif item.node.is_dir:
             inputs[(item.node.path or ".") + "/"] = f"{item.target} dir {mode:04o}"
         else:
-            inputs[item.node.path] = f"{item.target} {stat.S_IFMT(item.node.status.st_mode):o} {mode:04o} {item.node.link}"
+            inputs[item.node.path] = (
+                f"{item.target} {stat.S_IFMT(item.node.status.st_mode):o} {mode:04o} {item.node.link}"
+            )
     return inputs
 
 
@@ -173,14 +177,18 @@ def resolve_owner(text: str, view: LayerView) -> tuple[int, int]:
     elif user in users:
         uid, gid = int(users[user][2]), int(users[user][3])
     else:
-        raise InvalidInput(f"--chown={text}: the image has no user {user!r}", hint="create it in a RUN step before, or give a number")
+        raise InvalidInput(
+            f"--chown={text}: the image has no user {user!r}", hint="create it in a RUN step before, or give a number"
+        )
     if group:
         if group.isascii() and group.isdigit():
             gid = int(group)
         elif group in groups:
             gid = int(groups[group][2])
         else:
-            raise InvalidInput(f"--chown={text}: the image has no group {group!r}", hint="create it before, or give a number")
+            raise InvalidInput(
+                f"--chown={text}: the image has no group {group!r}", hint="create it before, or give a number"
+            )
     if max(uid, gid) > 2**31 - 1:
         raise InvalidInput(f"--chown={text}: ids go up to 2147483647")
     return uid, gid
@@ -199,7 +207,9 @@ def parse_mode(text: str) -> int | None:
     try:
         mode = int(text, 8)
     except ValueError:
-        raise InvalidInput(f"--chmod={text}: only octal modes so far", hint="write it as a number: --chmod=755") from None
+        raise InvalidInput(
+            f"--chmod={text}: only octal modes so far", hint="write it as a number: --chmod=755"
+        ) from None
     if not 0 <= mode <= 0o7777:
         raise InvalidInput(f"--chmod={text}: modes go from 0 to 7777")
     return mode

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from engine.model import StepInfo
 from engine.build.dockerfile.ast import Add, Copy, Dockerfile, Stage
 from engine.errors import DockerfileError, InvalidInput
+from engine.model import StepInfo
 
 
 @dataclass(frozen=True, slots=True)

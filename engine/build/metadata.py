@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -29,7 +29,7 @@ from engine.build.dockerfile.ast import (
     Volume,
 )
 from engine.build.dockerfile.parser import parse
-from engine.build.dockerfile.words import expand, expand_words
+from engine.build.dockerfile.words import expand
 from engine.errors import InvalidInput, NotFound, Unsupported, from_os_error
 from engine.oci.config import ImageConfig
 from engine.oci.platform import Platform
@@ -82,7 +82,10 @@ def run_args(state: State, run: Run) -> tuple[str, ...]:
         only = run.heredocs[0]
         if len(run.heredocs) == 1 and text.strip().lstrip("<").lstrip("-").strip("'\"") == only.name:
             if only.content.startswith("#!"):
-                raise Unsupported("a heredoc with its own #! interpreter is not supported yet", hint="name the interpreter: RUN python3 <<EOF")
+                raise Unsupported(
+                    "a heredoc with its own #! interpreter is not supported yet",
+                    hint="name the interpreter: RUN python3 <<EOF",
+                )
             return (*shell, only.content)
         bodies = "".join(f"{doc.content}{doc.name}\n" for doc in run.heredocs)
         text = f"{text}\n{bodies}"
@@ -109,7 +112,9 @@ def apply(state: State, instruction: Instruction, escape: str) -> ImageConfig:
             state.env |= {word(key): word(value) for key, value in instruction.pairs}
             return config.with_config(Env=[f"{key}={value}" for key, value in state.env.items()])
         case Label():
-            return config.with_config(Labels={**config.labels, **{word(key): word(value) for key, value in instruction.pairs}})
+            return config.with_config(
+                Labels={**config.labels, **{word(key): word(value) for key, value in instruction.pairs}}
+            )
         case User():
             return config.with_config(User=word(instruction.user))
         case Expose():
@@ -169,7 +174,9 @@ def refuse_unsupported_copy(copy: Copy | Add) -> None:
     if isinstance(copy, Add):
         for source in copy.sources:
             if "://" in source or source.startswith("git@"):
-                raise Unsupported(f"ADD of {source!r} is not supported yet", hint="fetch it in a RUN step, or put it into the context")
+                raise Unsupported(
+                    f"ADD of {source!r} is not supported yet", hint="fetch it in a RUN step, or put it into the context"
+                )
 
 
 def refuse_archives(source: Source, items: Sequence[CopyItem]) -> None:
@@ -184,7 +191,10 @@ def refuse_archives(source: Source, items: Sequence[CopyItem]) -> None:
             finally:
                 os.close(fd)
             if head.startswith(_ARCHIVES) or head[257:262] == b"ustar":
-                raise Unsupported(f"ADD of the archive {item.node.path} is not supported yet", hint="use COPY and unpack it in a RUN step")
+                raise Unsupported(
+                    f"ADD of the archive {item.node.path} is not supported yet",
+                    hint="use COPY and unpack it in a RUN step",
+                )
 
 
 class LineSplitter:
@@ -209,5 +219,3 @@ class LineSplitter:
             if rest:
                 self._emit(cast("Literal['stdout', 'stderr']", stream), rest)
                 self._rest[stream] = ""
-
-

@@ -30,14 +30,6 @@ from engine.build.explain import explain
 from engine.build.graph import StagePlan, label, list_steps, plan_stages, stage_index
 from engine.build.source import ContextSource, Source, StatCache, ViewSource
 from engine.errors import BuildFailed, DockerfileError, EngineError, InvalidInput, Unsupported, from_os_error
-from engine.oci.chain import chain_ids
-from engine.oci.config import History, ImageConfig
-from engine.oci.descriptor import Descriptor
-from engine.oci.digest import Digest
-from engine.oci.manifest import build_manifest
-from engine.oci.media import OCI_CONFIG, OCI_LAYER
-from engine.oci.platform import Platform
-from engine.oci.reference import Reference
 from engine.model import (
     BuildEvent,
     BuildFinished,
@@ -49,6 +41,14 @@ from engine.model import (
     StepOutput,
     StepStarted,
 )
+from engine.oci.chain import chain_ids
+from engine.oci.config import History, ImageConfig
+from engine.oci.descriptor import Descriptor
+from engine.oci.digest import Digest
+from engine.oci.manifest import build_manifest
+from engine.oci.media import OCI_CONFIG, OCI_LAYER
+from engine.oci.platform import Platform
+from engine.oci.reference import Reference
 from engine.store.images import Image
 from engine.store.store import Store
 from engine.store.view import LayerView
@@ -97,7 +97,9 @@ class State:
     own_cmd: bool = False  # CMD came from this Dockerfile, not from the base
 
     def fork(self) -> State:
-        return State(self.config, list(self.layers), self.size, dict(self.env), {}, self.ran, list(self.steps), self.workdir)
+        return State(
+            self.config, list(self.layers), self.size, dict(self.env), {}, self.ran, list(self.steps), self.workdir
+        )
 
     @property
     def chain(self) -> str:
@@ -112,7 +114,9 @@ class State:
 class Build:
     """One build. `run` does it on the calling thread and reports through `emit`."""
 
-    def __init__(self, store: Store, runner: Runner, images: ImageSource, request: BuildRequest, emit: Emit, cancel: CancelToken):
+    def __init__(
+        self, store: Store, runner: Runner, images: ImageSource, request: BuildRequest, emit: Emit, cancel: CancelToken
+    ):
         self._store, self._runner, self._images = store, runner, images
         self._request, self._emit, self._cancel = request, emit, cancel
         self._file = request.dockerfile or request.context / "Dockerfile"
@@ -169,7 +173,9 @@ class Build:
             base = expand(stage.base, scope, self._dockerfile.escape)
             if not base:
                 raise DockerfileError(
-                    f"FROM {stage.base}: the base name is empty", file=str(self._file), line=stage.line,
+                    f"FROM {stage.base}: the base name is empty",
+                    file=str(self._file),
+                    line=stage.line,
                     hint="give the ARG a default before FROM, or pass --build-arg",
                 )
             bases[stage.index] = base
@@ -189,8 +195,11 @@ class Build:
                 raise
             except (InvalidInput, Unsupported) as error:
                 raise DockerfileError(
-                    f"{instruction.source}: {error.message}", file=str(self._file), line=instruction.line,
-                    source=self._dockerfile.lines[instruction.line - 1], hint=error.hint,
+                    f"{instruction.source}: {error.message}",
+                    file=str(self._file),
+                    line=instruction.line,
+                    source=self._dockerfile.lines[instruction.line - 1],
+                    hint=error.hint,
                 ) from error
         return state
 
@@ -218,7 +227,10 @@ class Build:
         state.steps = list(self._store.images.steps(image))
         state.steps += [{} for _ in range(len(config.history) - len(state.steps))]
         if config.on_build:
-            raise Unsupported(f"the base image {name} has ONBUILD triggers", hint="they come with the builder issue; copy them into the Dockerfile")
+            raise Unsupported(
+                f"the base image {name} has ONBUILD triggers",
+                hint="they come with the builder issue; copy them into the Dockerfile",
+            )
         return state
 
     def _step(self, state: State, instruction: Instruction, step: StepInfo, plan: StagePlan, cache: StatCache) -> None:
@@ -233,7 +245,16 @@ class Build:
         else:
             started = time.monotonic()
             state.config = metadata.apply(state, instruction, self._dockerfile.escape)
-            self._note(state, step, f"{instruction.source}", None, 0, cached=True, seconds=time.monotonic() - started, reason="")
+            self._note(
+                state,
+                step,
+                f"{instruction.source}",
+                None,
+                0,
+                cached=True,
+                seconds=time.monotonic() - started,
+                reason="",
+            )
 
     def _arg(self, state: State, instruction: Arg) -> None:
         for name, default in instruction.pairs:
@@ -249,10 +270,17 @@ class Build:
 
     def _plan_run(self, state: State, run: Run) -> tuple[dict[str, str], str, Callable[[Path, Path], None]]:
         if run.mounts:
-            raise Unsupported("RUN --mount is not supported yet", hint="leave the mount out; it comes with the builder issue")
+            raise Unsupported(
+                "RUN --mount is not supported yet", hint="leave the mount out; it comes with the builder issue"
+            )
         args = metadata.run_args(state, run)
         env = {**state.args, **state.env}
-        inputs = {"instruction": json.dumps(args), "user": state.config.user, "workdir": state.workdir, "network": run.network}
+        inputs = {
+            "instruction": json.dumps(args),
+            "user": state.config.user,
+            "workdir": state.workdir,
+            "network": run.network,
+        }
         inputs |= {f"env:{k}": v for k, v in state.env.items()} | {f"arg:{k}": v for k, v in state.args.items()}
         created_by = metadata.run_history(state, args)
 
@@ -261,19 +289,31 @@ class Build:
 
         return inputs, created_by, work
 
-    def _run(self, state: State, run: Run, args: tuple[str, ...], env: Mapping[str, str], upper: Path, work: Path) -> None:
+    def _run(
+        self, state: State, run: Run, args: tuple[str, ...], env: Mapping[str, str], upper: Path, work: Path
+    ) -> None:
         step = self._current
         decoder = metadata.LineSplitter(lambda stream, text: self._emit(StepOutput(step.key, stream, text)))
         lowers = tuple(self._trees(state))
         request = RunStep(
-            lowers, upper, work, args, tuple(f"{k}={v}" for k, v in env.items()), state.workdir, state.config.user, run.network
+            lowers,
+            upper,
+            work,
+            args,
+            tuple(f"{k}={v}" for k, v in env.items()),
+            state.workdir,
+            state.config.user,
+            run.network,
         )
         code = self._runner.run(request, decoder.feed, self._cancel)
         decoder.flush()
         self._cancel.check()
         if code != 0:
             raise BuildFailed(
-                f"{run.source}: exit code {code}", exit_code=code, file=str(self._file), line=run.line,
+                f"{run.source}: exit code {code}",
+                exit_code=code,
+                file=str(self._file),
+                line=run.line,
                 hint="the output above is the command's own",
             )
 
@@ -320,7 +360,11 @@ class Build:
 
         if isinstance(source, ContextSource) and source.entries > WARN_ENTRIES and not self._warned:
             self._warned = True
-            self._emit(BuildNotice(f"the build context has {source.entries:,} files: a .dockerignore would make each build faster"))
+            self._emit(
+                BuildNotice(
+                    f"the build context has {source.entries:,} files: a .dockerignore would make each build faster"
+                )
+            )
 
     def _workdir(self, state: State, instruction: Workdir, step: StepInfo) -> None:
         path = expand(instruction.path, state.scope(), self._dockerfile.escape)
@@ -349,8 +393,13 @@ class Build:
         return [self._store.layers.tree(chain) for chain in reversed(chain_ids(state.config.diff_ids))]
 
     def _layer(
-        self, state: State, instruction: Instruction, step: StepInfo,
-        inputs: dict[str, str], created_by: str, work: Callable[[Path, Path], None],
+        self,
+        state: State,
+        instruction: Instruction,
+        step: StepInfo,
+        inputs: dict[str, str],
+        created_by: str,
+        work: Callable[[Path, Path], None],
     ) -> None:
         """Finds the step in the cache, or does `work` in a fresh upper directory and keeps what it made."""
         self._current = step
@@ -362,8 +411,18 @@ class Build:
         if cached is not None:
             self._remember(scope, inputs, state.chain)
             layer, created = Descriptor.from_json(cached["layer"]), str(cached["created"])
-            self._advance(state, step, layer, str(cached["diff_id"]), int(cached["size"]), created, created_by, True,
-                          float(cached["seconds"]), "")
+            self._advance(
+                state,
+                step,
+                layer,
+                str(cached["diff_id"]),
+                int(cached["size"]),
+                created,
+                created_by,
+                True,
+                float(cached["seconds"]),
+                "",
+            )
             return
         reason = self._reason(scope, inputs, state)
         if self._first is None:
@@ -372,8 +431,14 @@ class Build:
         layer, diff_id, size = self._make(state, work)
         seconds = time.monotonic() - started
         created = rfc3339()
-        document = {"layer": layer.to_json(), "diff_id": diff_id, "chain": chain_ids([*state.config.diff_ids, diff_id])[-1],
-                    "size": size, "created": created, "seconds": seconds}
+        document = {
+            "layer": layer.to_json(),
+            "diff_id": diff_id,
+            "chain": chain_ids([*state.config.diff_ids, diff_id])[-1],
+            "size": size,
+            "created": created,
+            "seconds": seconds,
+        }
         with self._store.records.write() as db:
             db.execute("INSERT OR REPLACE INTO cache VALUES (?, ?, ?)", (key, json.dumps(document), time.time_ns()))
         self._remember(scope, inputs, state.chain)
@@ -426,23 +491,60 @@ class Build:
     # --- book-keeping -----------------------------------------------------------------------------------
 
     def _advance(
-        self, state: State, step: StepInfo, layer: Descriptor, diff_id: str, size: int, created: str, created_by: str,
-        cached: bool, seconds: float, reason: str,
+        self,
+        state: State,
+        step: StepInfo,
+        layer: Descriptor,
+        diff_id: str,
+        size: int,
+        created: str,
+        created_by: str,
+        cached: bool,
+        seconds: float,
+        reason: str,
     ) -> None:
         state.layers.append(layer)
         state.size += size
-        self._note(state, step, created_by, Digest(diff_id), size, cached=cached, seconds=seconds, reason=reason, created=created)
+        self._note(
+            state,
+            step,
+            created_by,
+            Digest(diff_id),
+            size,
+            cached=cached,
+            seconds=seconds,
+            reason=reason,
+            created=created,
+        )
 
     def _note(
-        self, state: State, step: StepInfo, created_by: str, diff_id: Digest | None, size: int, *,
-        cached: bool, seconds: float, reason: str, created: str = "",
+        self,
+        state: State,
+        step: StepInfo,
+        created_by: str,
+        diff_id: Digest | None,
+        size: int,
+        *,
+        cached: bool,
+        seconds: float,
+        reason: str,
+        created: str = "",
     ) -> None:
         """One history entry, one line for the layers pane, one event."""
         created = created or state.config.created or "1970-01-01T00:00:00Z"
-        history = History(created=created, created_by=created_by, comment="buildkit.dockerfile.v0", empty_layer=diff_id is None)
+        history = History(
+            created=created, created_by=created_by, comment="buildkit.dockerfile.v0", empty_layer=diff_id is None
+        )
         state.config = state.config.with_step(history, diff_id, created)
         state.steps.append(
-            {"instruction": step.instruction, "line": step.line, "cached": cached, "seconds": seconds, "reason": reason, "size": size}
+            {
+                "instruction": step.instruction,
+                "line": step.line,
+                "cached": cached,
+                "seconds": seconds,
+                "reason": reason,
+                "size": size,
+            }
         )
         self._emit(StepFinished(step, cached, 0.0 if cached else seconds, size, reason))
 

@@ -74,7 +74,9 @@ def glob(source: Source, pattern: str) -> list[str]:
                 following.append(posixpath.join(folder, part))
                 continue
             names = source.children(folder)
-            following.extend(posixpath.join(folder, n) for n in names if fnmatch.fnmatchcase(n, part.replace("[^", "[!")))
+            following.extend(
+                posixpath.join(folder, n) for n in names if fnmatch.fnmatchcase(n, part.replace("[^", "[!"))
+            )
         found = following
     return [path for path in found if source.lookup(path) is not None]
 
@@ -123,7 +125,9 @@ class ContextSource:
         try:
             self._fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
-            raise InvalidInput(f"build context {root}: {error.strerror}", hint="give the folder that holds the Dockerfile") from error
+            raise InvalidInput(
+                f"build context {root}: {error.strerror}", hint="give the folder that holds the Dockerfile"
+            ) from error
         self.ignore_file = self._find_ignore(dockerfile)
         patterns = read_patterns(self.ignore_file.read_text(errors="replace")) if self.ignore_file else []
         self._matcher = Matcher(patterns) if patterns else None
@@ -157,7 +161,9 @@ class ContextSource:
             os.close(fd)
         inside = os.path.relpath(real, os.path.realpath(self.root))
         inside = "" if inside == "." else inside
-        if self._excluded(path) and not (stat.S_ISDIR(status.st_mode) and self._matcher and self._matcher.may_include_under(path)):
+        if self._excluded(path) and not (
+            stat.S_ISDIR(status.st_mode) and self._matcher and self._matcher.may_include_under(path)
+        ):
             return None
         return Node(inside, real, status)
 
@@ -235,7 +241,7 @@ class ContextSource:
 class ViewSource:
     """The root of a finished stage or of an image."""
 
-    _digests: dict[str, str] = {}  # noqa: RUF012 layers never change: a path in one has one digest for good
+    _digests: dict[str, str] = {}
 
     def __init__(self, view: LayerView) -> None:
         self._view = view
@@ -246,7 +252,9 @@ class ViewSource:
 
     def children(self, path: str) -> list[str]:
         entry = self._view.lookup(path)
-        return [posixpath.basename(child.path) for child in self._view.children(entry)] if entry and entry.is_dir else []
+        return (
+            [posixpath.basename(child.path) for child in self._view.children(entry)] if entry and entry.is_dir else []
+        )
 
     def walk(self, node: Node) -> Iterator[Node]:
         entry = self._view.lookup(node.path)

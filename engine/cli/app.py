@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 async def run_app(engine: Engine, loop: InnerLoop | None, title: str) -> int:
     """Raises `Unsupported` without a terminal."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise Unsupported("the app needs a terminal", hint="over ssh use `ssh -t`; without one, `workbench up` does the same in lines")
+        raise Unsupported(
+            "the app needs a terminal", hint="over ssh use `ssh -t`; without one, `workbench up` does the same in lines"
+        )
     from workbench.app import WorkbenchApp
 
     app = WorkbenchApp(engine, loop, title=title)

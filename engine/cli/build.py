@@ -29,10 +29,14 @@ if TYPE_CHECKING:
 
 def cmd_build(root: Path, args: list[str]) -> int:
     flags = [
-        Flag("tag", "Name and optionally a tag (NAME:TAG)", "t", kind="list"), Flag("file", "Name of the Dockerfile (default PATH/Dockerfile)", "f", kind="str"),
-        Flag("build-arg", "Set build-time variables", kind="list"), Flag("label", "Set metadata for the image", kind="list"),
-        Flag("target", "Set the target build stage to build", kind="str"), Flag("no-cache", "Do not use cache when building the image"),
-        Flag("pull", "Always attempt to pull a newer version of the base image"), Flag("quiet", "Print the image ID on success, nothing else", "q"),
+        Flag("tag", "Name and optionally a tag (NAME:TAG)", "t", kind="list"),
+        Flag("file", "Name of the Dockerfile (default PATH/Dockerfile)", "f", kind="str"),
+        Flag("build-arg", "Set build-time variables", kind="list"),
+        Flag("label", "Set metadata for the image", kind="list"),
+        Flag("target", "Set the target build stage to build", kind="str"),
+        Flag("no-cache", "Do not use cache when building the image"),
+        Flag("pull", "Always attempt to pull a newer version of the base image"),
+        Flag("quiet", "Print the image ID on success, nothing else", "q"),
         Flag("iidfile", "Write the image ID to the file", kind="str"),
     ]
     parsed = read(args, "build [OPTIONS] PATH", "Build an image from a Dockerfile", flags, minimum=1, maximum=1)
@@ -40,16 +44,26 @@ def cmd_build(root: Path, args: list[str]) -> int:
         return 0
     context = Path(parsed.args[0])
     if "://" in parsed.args[0] or parsed.args[0] == "-":
-        raise InvalidInput(f"{parsed.args[0]}: only a folder can be a build context so far", hint="fetch it and give the folder")
+        raise InvalidInput(
+            f"{parsed.args[0]}: only a folder can be a build context so far", hint="fetch it and give the folder"
+        )
     if not context.is_dir():
-        raise InvalidInput(f"{context} is not a folder", hint="give the folder that holds the Dockerfile: workbench build .")
+        raise InvalidInput(
+            f"{context} is not a folder", hint="give the folder that holds the Dockerfile: workbench build ."
+        )
     build_args = {}
     for text in parsed.items("build-arg"):
         name, equals, value = text.partition("=")
         build_args[name] = value if equals else os.environ.get(name, "")
     request = BuildRequest(
-        context.absolute(), Path(parsed.text("file")).absolute() if parsed.given("file") else None, tuple(parsed.items("tag")), parsed.text("target"),
-        build_args, dict(text.partition("=")[::2] for text in parsed.items("label")), parsed.on("no-cache"), parsed.on("pull"),
+        context.absolute(),
+        Path(parsed.text("file")).absolute() if parsed.given("file") else None,
+        tuple(parsed.items("tag")),
+        parsed.text("target"),
+        build_args,
+        dict(text.partition("=")[::2] for text in parsed.items("label")),
+        parsed.on("no-cache"),
+        parsed.on("pull"),
     )
 
     async def work(engine: LocalEngine) -> int:
@@ -97,13 +111,17 @@ class BuildPrinter:
             case StepFinished(step, True):
                 self._say(f"[{step.stage} {step.number}/{step.total}] {clean(step.instruction)}   cached")
             case StepFinished(step, False, seconds, size):
-                self._say(f"[{step.stage} {step.number}/{step.total}] done in {brief_seconds(seconds)}, {human_size(size)}")
+                self._say(
+                    f"[{step.stage} {step.number}/{step.total}] done in {brief_seconds(seconds)}, {human_size(size)}"
+                )
             case BuildNotice(text):
                 self._say(f"note: {text}")
             case BuildFinished(image_id, _, tags, seconds):
                 if self._quiet:
                     print(image_id)
                 else:
-                    self._say(f"built {', '.join(tags) or image_id.removeprefix('sha256:')[:12]} in {brief_seconds(seconds)}")
+                    self._say(
+                        f"built {', '.join(tags) or image_id.removeprefix('sha256:')[:12]} in {brief_seconds(seconds)}"
+                    )
             case _:
                 pass

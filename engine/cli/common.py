@@ -25,8 +25,16 @@ def clean(text: str) -> str:
     return _CONTROL.sub("?", text)
 
 
-def read(args: Sequence[str], usage: str, summary: str, flags: Sequence[Flag], *, minimum: int = 0,
-         maximum: int | None = None, stop_at_argument: bool = False) -> Parsed | None:
+def read(
+    args: Sequence[str],
+    usage: str,
+    summary: str,
+    flags: Sequence[Flag],
+    *,
+    minimum: int = 0,
+    maximum: int | None = None,
+    stop_at_argument: bool = False,
+) -> Parsed | None:
     """Parses a verb's words; prints help and returns None for --help."""
     verb = usage.split()[0]
     known = [*flags, HELP]
@@ -35,9 +43,13 @@ def read(args: Sequence[str], usage: str, summary: str, flags: Sequence[Flag], *
         print(help_text(usage, summary, known))
         return None
     if len(parsed.args) < minimum:
-        raise InvalidInput(f"{verb} needs at least {minimum} argument{'s' if minimum != 1 else ''}", hint=f"Usage: workbench {usage}")
+        raise InvalidInput(
+            f"{verb} needs at least {minimum} argument{'s' if minimum != 1 else ''}", hint=f"Usage: workbench {usage}"
+        )
     if maximum is not None and len(parsed.args) > maximum:
-        raise InvalidInput(f"{verb} takes at most {maximum} argument{'s' if maximum != 1 else ''}", hint=f"Usage: workbench {usage}")
+        raise InvalidInput(
+            f"{verb} takes at most {maximum} argument{'s' if maximum != 1 else ''}", hint=f"Usage: workbench {usage}"
+        )
     return parsed
 
 

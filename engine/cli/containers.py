@@ -33,18 +33,26 @@ def _row(container: ContainerSummary, full: bool) -> dict[str, object]:
     command = clean(container.command)
     ports = ", ".join(container.ports)
     return {
-        "ID": container.id if full else container.id[:12], "Image": container.image,
-        "Command": f'"{command if full or len(command) <= 20 else command[:19] + "…"}"', "CreatedAt": rfc3339(container.created),
-        "RunningFor": ago(container.created), "Status": status(container), "State": container.status,
-        "Ports": f"{ports} (host network)" if ports else "host network", "Names": container.name,
-        "Labels": ",".join(f"{k}={v}" for k, v in container.labels.items()), "Networks": container.network,
+        "ID": container.id if full else container.id[:12],
+        "Image": container.image,
+        "Command": f'"{command if full or len(command) <= 20 else command[:19] + "…"}"',
+        "CreatedAt": rfc3339(container.created),
+        "RunningFor": ago(container.created),
+        "Status": status(container),
+        "State": container.status,
+        "Ports": f"{ports} (host network)" if ports else "host network",
+        "Names": container.name,
+        "Labels": ",".join(f"{k}={v}" for k, v in container.labels.items()),
+        "Networks": container.network,
     }
 
 
 def cmd_ps(root: Path, args: list[str]) -> int:
     flags = [
-        Flag("all", "Show all containers (default shows just running)", "a"), Flag("quiet", "Only display container IDs", "q"),
-        Flag("no-trunc", "Don't truncate output"), Flag("latest", "Show the latest created container", "l"),
+        Flag("all", "Show all containers (default shows just running)", "a"),
+        Flag("quiet", "Only display container IDs", "q"),
+        Flag("no-trunc", "Don't truncate output"),
+        Flag("latest", "Show the latest created container", "l"),
         Flag("last", "Show n last created containers", "n", kind="int"),
         Flag("filter", "Filter by name=, status=, label=, ancestor=, id=", "f", kind="list"),
         Flag("format", "Format output: json, or a template of {{.Field}}", kind="str"),
@@ -55,7 +63,11 @@ def cmd_ps(root: Path, args: list[str]) -> int:
 
     async def work(engine: LocalEngine) -> int:
         last = 1 if parsed.on("latest") else parsed.number("last")
-        found = [c for c in await engine.containers(all=parsed.on("all") or last > 0 or bool(parsed.items("filter"))) if _matches(c, parsed.items("filter"))]
+        found = [
+            c
+            for c in await engine.containers(all=parsed.on("all") or last > 0 or bool(parsed.items("filter")))
+            if _matches(c, parsed.items("filter"))
+        ]
         if not (parsed.on("all") or last or any(f.startswith("status=") for f in parsed.items("filter"))):
             found = [container for container in found if container.running]
         rows = [_row(container, parsed.on("no-trunc")) for container in (found[:last] if last else found)]
@@ -95,8 +107,10 @@ def _matches(container: ContainerSummary, filters: list[str]) -> bool:
 
 def cmd_logs(root: Path, args: list[str]) -> int:
     flags = [
-        Flag("follow", "Follow log output", "f"), Flag("tail", "Number of lines to show from the end", "n", kind="str"),
-        Flag("timestamps", "Show timestamps", "t"), Flag("since", "Show logs since a time (RFC 3339) or a duration (10m)", kind="str"),
+        Flag("follow", "Follow log output", "f"),
+        Flag("tail", "Number of lines to show from the end", "n", kind="str"),
+        Flag("timestamps", "Show timestamps", "t"),
+        Flag("since", "Show logs since a time (RFC 3339) or a duration (10m)", kind="str"),
     ]
     parsed = read(args, "logs [OPTIONS] CONTAINER", "Fetch the logs of a container", flags, minimum=1, maximum=1)
     if parsed is None:
@@ -107,7 +121,9 @@ def cmd_logs(root: Path, args: list[str]) -> int:
 
     async def work(engine: LocalEngine) -> int:
         tail = None if tail_text == "all" else int(tail_text)
-        async for line in engine.logs(parsed.args[0], follow=parsed.on("follow"), tail=tail, since=_since(parsed.text("since"))):
+        async for line in engine.logs(
+            parsed.args[0], follow=parsed.on("follow"), tail=tail, since=_since(parsed.text("since"))
+        ):
             stamp = f"{rfc3339(line.time)} " if parsed.on("timestamps") else ""
             out = sys.stderr if line.stream == "stderr" else sys.stdout
             print(f"{stamp}{line.text}", file=out, flush=parsed.on("follow"))
@@ -130,7 +146,9 @@ def _since(text: str) -> int:
             return int(float(text) * 1e9)
         return parse_rfc3339(text)
     except ValueError:
-        raise InvalidInput(f"--since {text!r} is neither a time nor a duration", hint="10m, 2h or 2026-11-23T10:00:00Z") from None
+        raise InvalidInput(
+            f"--since {text!r} is neither a time nor a duration", hint="10m, 2h or 2026-11-23T10:00:00Z"
+        ) from None
 
 
 def cmd_start(root: Path, args: list[str]) -> int:
@@ -140,7 +158,9 @@ def cmd_start(root: Path, args: list[str]) -> int:
 
 def cmd_stop(root: Path, args: list[str]) -> int:
     flags = [Flag("time", "Seconds to wait before killing the container", "t", kind="int")]
-    parsed = read(args, "stop [OPTIONS] CONTAINER [CONTAINER...]", "Stop one or more running containers", flags, minimum=1)
+    parsed = read(
+        args, "stop [OPTIONS] CONTAINER [CONTAINER...]", "Stop one or more running containers", flags, minimum=1
+    )
     if parsed is None:
         return 0
     timeout = parsed.number("time") if parsed.given("time") else None
@@ -149,14 +169,22 @@ def cmd_stop(root: Path, args: list[str]) -> int:
 
 def cmd_kill(root: Path, args: list[str]) -> int:
     flags = [Flag("signal", "Signal to send to the container", "s", kind="str")]
-    parsed = read(args, "kill [OPTIONS] CONTAINER [CONTAINER...]", "Kill one or more running containers", flags, minimum=1)
+    parsed = read(
+        args, "kill [OPTIONS] CONTAINER [CONTAINER...]", "Kill one or more running containers", flags, minimum=1
+    )
     if parsed is None:
         return 0
     return run(root, lambda engine: each(parsed.args, lambda name: engine.kill(name, parsed.text("signal", "KILL"))))
 
 
 def cmd_wait(root: Path, args: list[str]) -> int:
-    parsed = read(args, "wait CONTAINER [CONTAINER...]", "Block until one or more containers stop, then print their exit codes", [], minimum=1)
+    parsed = read(
+        args,
+        "wait CONTAINER [CONTAINER...]",
+        "Block until one or more containers stop, then print their exit codes",
+        [],
+        minimum=1,
+    )
     if parsed is None:
         return 0
 

@@ -124,7 +124,10 @@ def help_text(usage: str, summary: str, flags: Sequence[Flag]) -> str:
     lines = [f"Usage:  workbench {usage}", "", summary]
     if flags:
         lines += ["", "Options:"]
-        shown = [(f"{'-' + f.short + ', ' if f.short else '    '}--{f.name} {f.metavar or _metavar(f)}".rstrip(), f.help) for f in flags]
+        shown = [
+            (f"{'-' + f.short + ', ' if f.short else '    '}--{f.name} {f.metavar or _metavar(f)}".rstrip(), f.help)
+            for f in flags
+        ]
         width = max(len(left) for left, _ in shown)
         lines += [f"  {left:<{width}}   {right}" for left, right in shown]
     return "\n".join(lines)

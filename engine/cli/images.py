@@ -13,8 +13,8 @@ from engine.base.units import human_duration, human_size
 from engine.cli.common import clean, read, run
 from engine.cli.flags import Flag
 from engine.cli.tables import render, table
-from engine.model import ImageSummary, PullProgress
 from engine.errors import EngineError
+from engine.model import ImageSummary, PullProgress
 
 if TYPE_CHECKING:
     from engine.local import LocalEngine
@@ -30,8 +30,10 @@ def short(digest: str, full: bool = False) -> str:
 
 def cmd_images(root: Path, args: list[str]) -> int:
     flags = [
-        Flag("all", "Show all images (default hides dangling ones)", "a"), Flag("quiet", "Only show image IDs", "q"),
-        Flag("no-trunc", "Don't truncate output"), Flag("digests", "Show digests"),
+        Flag("all", "Show all images (default hides dangling ones)", "a"),
+        Flag("quiet", "Only show image IDs", "q"),
+        Flag("no-trunc", "Don't truncate output"),
+        Flag("digests", "Show digests"),
         Flag("format", "Format output: json, or a template of {{.Field}}", kind="str"),
     ]
     parsed = read(args, "images [OPTIONS] [REPOSITORY[:TAG]]", "List images", flags, maximum=1)
@@ -46,10 +48,18 @@ def cmd_images(root: Path, args: list[str]) -> int:
         for image in await engine.images(all=True):
             for tag in image.tags or ("",):
                 reference = Reference.parse(tag) if tag else None
-                if wanted and (reference is None or reference.name != wanted.name or (wanted.tag and reference.tag != wanted.tag)):
+                if wanted and (
+                    reference is None or reference.name != wanted.name or (wanted.tag and reference.tag != wanted.tag)
+                ):
                     continue
-                rows.append(_row(image, reference.familiar_name if reference else "<none>", reference.tag if reference else "<none>",
-                                 parsed.on("no-trunc")))
+                rows.append(
+                    _row(
+                        image,
+                        reference.familiar_name if reference else "<none>",
+                        reference.tag if reference else "<none>",
+                        parsed.on("no-trunc"),
+                    )
+                )
         if parsed.on("quiet"):
             print("\n".join(dict.fromkeys(str(row["ID"]) for row in rows)), end="\n" if rows else "")
         elif parsed.given("format"):
@@ -65,14 +75,20 @@ def cmd_images(root: Path, args: list[str]) -> int:
 
 def _row(image: ImageSummary, repository: str, tag: str, full: bool) -> dict[str, object]:
     return {
-        "Repository": repository, "Tag": tag, "ID": short(image.id, full), "Digest": image.digest,
-        "CreatedSince": ago(image.created), "CreatedAt": rfc3339(image.created), "Size": human_size(image.size),
+        "Repository": repository,
+        "Tag": tag,
+        "ID": short(image.id, full),
+        "Digest": image.digest,
+        "CreatedSince": ago(image.created),
+        "CreatedAt": rfc3339(image.created),
+        "Size": human_size(image.size),
     }
 
 
 def cmd_history(root: Path, args: list[str]) -> int:
     flags = [
-        Flag("no-trunc", "Don't truncate output"), Flag("quiet", "Only show layer digests", "q"),
+        Flag("no-trunc", "Don't truncate output"),
+        Flag("quiet", "Only show layer digests", "q"),
         Flag("format", "Format output: json, or a template of {{.Field}}", kind="str"),
     ]
     parsed = read(args, "history [OPTIONS] IMAGE", "Show the history of an image", flags, minimum=1, maximum=1)
@@ -85,18 +101,26 @@ def cmd_history(root: Path, args: list[str]) -> int:
         rows: list[dict[str, object]] = []
         for layer in reversed(detail.layers):
             command = clean(layer.created_by)
-            rows.append({
-                "ID": short(detail.summary.id, full) if layer is detail.layers[-1] else "<missing>",
-                "CreatedSince": ago(layer.created),
-                "CreatedBy": command if full or len(command) <= 45 else command[:44] + "…",
-                "Size": human_size(layer.size), "Comment": "buildkit.dockerfile.v0" if layer.line else "",
-            })
+            rows.append(
+                {
+                    "ID": short(detail.summary.id, full) if layer is detail.layers[-1] else "<missing>",
+                    "CreatedSince": ago(layer.created),
+                    "CreatedBy": command if full or len(command) <= 45 else command[:44] + "…",
+                    "Size": human_size(layer.size),
+                    "Comment": "buildkit.dockerfile.v0" if layer.line else "",
+                }
+            )
         if parsed.on("quiet"):
             print("\n".join(str(row["ID"]) for row in rows))
         elif parsed.given("format"):
             print(render(parsed.text("format"), rows))
         else:
-            print(table(["IMAGE", "CREATED", "CREATED BY", "SIZE", "COMMENT"], [[str(value) for value in row.values()] for row in rows]))
+            print(
+                table(
+                    ["IMAGE", "CREATED", "CREATED BY", "SIZE", "COMMENT"],
+                    [[str(value) for value in row.values()] for row in rows],
+                )
+            )
         return 0
 
     return run(root, work)
@@ -104,13 +128,19 @@ def cmd_history(root: Path, args: list[str]) -> int:
 
 def cmd_pull(root: Path, args: list[str]) -> int:
     flags = [Flag("quiet", "Suppress verbose output", "q")]
-    parsed = read(args, "pull [OPTIONS] NAME[:TAG|@DIGEST]", "Download an image from a registry", flags, minimum=1, maximum=1)
+    parsed = read(
+        args, "pull [OPTIONS] NAME[:TAG|@DIGEST]", "Download an image from a registry", flags, minimum=1, maximum=1
+    )
     if parsed is None:
         return 0
 
     async def work(engine: LocalEngine) -> int:
         await show_pull(engine.pull(parsed.args[0]), quiet=parsed.on("quiet"))
-        print((await engine.image(parsed.args[0])).summary.tags[0] if parsed.on("quiet") else f"Status: {parsed.args[0]} is here")
+        print(
+            (await engine.image(parsed.args[0])).summary.tags[0]
+            if parsed.on("quiet")
+            else f"Status: {parsed.args[0]} is here"
+        )
         return 0
 
     return run(root, work)
@@ -133,10 +163,21 @@ class PullDrawer:
         self._seen: dict[tuple[str, str], int] = {}
         if sys.stderr.isatty() and not quiet:
             from rich.console import Console
-            from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+            from rich.progress import (
+                BarColumn,
+                DownloadColumn,
+                Progress,
+                TextColumn,
+                TimeRemainingColumn,
+                TransferSpeedColumn,
+            )
 
             self._live = Progress(
-                TextColumn("{task.description}"), BarColumn(20), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(20),
+                DownloadColumn(),
+                TransferSpeedColumn(),
+                TimeRemainingColumn(),
                 console=Console(stderr=True),
             )
             self._tasks: dict[str, int] = {}
@@ -170,7 +211,14 @@ class PullDrawer:
 
 
 def cmd_tag(root: Path, args: list[str]) -> int:
-    parsed = read(args, "tag SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]", "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE", [], minimum=2, maximum=2)
+    parsed = read(
+        args,
+        "tag SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]",
+        "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE",
+        [],
+        minimum=2,
+        maximum=2,
+    )
     if parsed is None:
         return 0
 
@@ -182,7 +230,13 @@ def cmd_tag(root: Path, args: list[str]) -> int:
 
 
 def cmd_rmi(root: Path, args: list[str]) -> int:
-    parsed = read(args, "rmi [OPTIONS] IMAGE [IMAGE...]", "Remove one or more images", [Flag("force", "Force removal of the image", "f")], minimum=1)
+    parsed = read(
+        args,
+        "rmi [OPTIONS] IMAGE [IMAGE...]",
+        "Remove one or more images",
+        [Flag("force", "Force removal of the image", "f")],
+        minimum=1,
+    )
     if parsed is None:
         return 0
 

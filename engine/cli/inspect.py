@@ -18,8 +18,17 @@ if TYPE_CHECKING:
 
 
 def cmd_inspect(root: Path, args: list[str]) -> int:
-    flags = [Flag("format", "Format output with a template", "f", kind="str"), Flag("type", "Only this type: container or image", kind="str")]
-    parsed = read(args, "inspect [OPTIONS] NAME|ID [NAME|ID...]", "Return low-level information on containers and images", flags, minimum=1)
+    flags = [
+        Flag("format", "Format output with a template", "f", kind="str"),
+        Flag("type", "Only this type: container or image", kind="str"),
+    ]
+    parsed = read(
+        args,
+        "inspect [OPTIONS] NAME|ID [NAME|ID...]",
+        "Return low-level information on containers and images",
+        flags,
+        minimum=1,
+    )
     if parsed is None:
         return 0
     wanted = parsed.text("type")
@@ -53,7 +62,13 @@ async def _one(engine: LocalEngine, name: str, wanted: str) -> dict[str, object]
     detail = await engine.image(name)
     image, document = detail.summary, detail.config
     return {
-        "Id": image.id, "RepoTags": list(image.tags), "RepoDigests": list(detail.repo_digests), "Created": rfc3339(image.created),
-        "Architecture": document.get("architecture", ""), "Os": document.get("os", ""), "Size": image.size, "Config": document.get("config", {}),
+        "Id": image.id,
+        "RepoTags": list(image.tags),
+        "RepoDigests": list(detail.repo_digests),
+        "Created": rfc3339(image.created),
+        "Architecture": document.get("architecture", ""),
+        "Os": document.get("os", ""),
+        "Size": image.size,
+        "Config": document.get("config", {}),
         "RootFS": {"Type": "layers", "Layers": [layer.diff_id for layer in detail.layers if layer.diff_id]},
     }

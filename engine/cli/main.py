@@ -59,7 +59,11 @@ def overview() -> str:
     width = max(map(len, VERBS))
     verbs = "\n".join(f"  {name:<{width}}   {text}" for name, (_, text) in VERBS.items())
     return (
-        help_text("[OPTIONS] [PATH | COMMAND]", "A container workbench: saving a file rebuilds the image and replaces the container.", GLOBAL)
+        help_text(
+            "[OPTIONS] [PATH | COMMAND]",
+            "A container workbench: saving a file rebuilds the image and replaces the container.",
+            GLOBAL,
+        )
         + f"\n\nCommands:\n{verbs}\n\n`workbench [PATH]` opens the app on the project in PATH (default: here).\n"
         "`workbench COMMAND --help` tells more."
     )
@@ -93,7 +97,10 @@ def _dispatch(args: list[str]) -> int:
         print(f"container-workbench {VERSION}")
         return 0
     if parsed.text("host") or os.environ.get("WORKBENCH_HOST"):
-        raise Unsupported("driving another engine (--host, WORKBENCH_HOST) is not supported yet", hint="leave it out: the engine runs in this process")
+        raise Unsupported(
+            "driving another engine (--host, WORKBENCH_HOST) is not supported yet",
+            hint="leave it out: the engine runs in this process",
+        )
     if parsed.on("help") or parsed.args == ["help"]:
         print(overview())
         return 0

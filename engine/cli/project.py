@@ -27,8 +27,13 @@ def state_dir(root: Path) -> Path:
 
 
 def cmd_up(root: Path, args: list[str]) -> int:
-    parsed = read(args, "up [OPTIONS] [PATH]", "Build, run, watch and rebuild the project in PATH (default: here)",
-                  [Flag("once", "Build and start, then exit: containers go on")], maximum=1)
+    parsed = read(
+        args,
+        "up [OPTIONS] [PATH]",
+        "Build, run, watch and rebuild the project in PATH (default: here)",
+        [Flag("once", "Build and start, then exit: containers go on")],
+        maximum=1,
+    )
     if parsed is None:
         return 0
     project = discover(Path(parsed.args[0] if parsed.args else "."))
@@ -87,7 +92,9 @@ class _Up:
                 self._say(service, f"running as {container}")
                 if follow:
                     before = self._followers.get(service)
-                    self._followers[service] = asyncio.get_running_loop().create_task(self._follow(service, container, before))
+                    self._followers[service] = asyncio.get_running_loop().create_task(
+                        self._follow(service, container, before)
+                    )
             case api.Replaced(service, _, generation, _, seconds):
                 self._say(service, f"generation {generation} after {brief_seconds(seconds)}")
             case api.LoopNotice(text, service):
@@ -109,8 +116,13 @@ class _Up:
 
 
 def cmd_demo(root: Path, args: list[str]) -> int:
-    parsed = read(args, "demo [OPTIONS] [PATH]", "Make a small sample project in PATH (default: ./workbench-demo), build it, run it, open the app on it",
-                  [Flag("no-app", "Only write, build and start it")], maximum=1)
+    parsed = read(
+        args,
+        "demo [OPTIONS] [PATH]",
+        "Make a small sample project in PATH (default: ./workbench-demo), build it, run it, open the app on it",
+        [Flag("no-app", "Only write, build and start it")],
+        maximum=1,
+    )
     if parsed is None:
         return 0
     from engine.project.demo import write_demo

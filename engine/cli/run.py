@@ -26,48 +26,85 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 RUN_FLAGS = [
-    Flag("detach", "Run container in background and print container ID", "d"), Flag("interactive", "Keep STDIN open even if not attached", "i"),
-    Flag("tty", "Allocate a pseudo-TTY", "t"), Flag("rm", "Automatically remove the container when it exits"),
-    Flag("name", "Assign a name to the container", kind="str"), Flag("env", "Set environment variables", "e", kind="list"),
-    Flag("env-file", "Read in a file of environment variables", kind="list"), Flag("user", "Username or UID (format: <name|uid>[:<group|gid>])", "u", kind="str"),
-    Flag("workdir", "Working directory inside the container", "w", kind="str"), Flag("hostname", "Container host name", kind="str"),
-    Flag("entrypoint", "Overwrite the default ENTRYPOINT of the image", kind="str"), Flag("label", "Set meta data on a container", "l", kind="list"),
+    Flag("detach", "Run container in background and print container ID", "d"),
+    Flag("interactive", "Keep STDIN open even if not attached", "i"),
+    Flag("tty", "Allocate a pseudo-TTY", "t"),
+    Flag("rm", "Automatically remove the container when it exits"),
+    Flag("name", "Assign a name to the container", kind="str"),
+    Flag("env", "Set environment variables", "e", kind="list"),
+    Flag("env-file", "Read in a file of environment variables", kind="list"),
+    Flag("user", "Username or UID (format: <name|uid>[:<group|gid>])", "u", kind="str"),
+    Flag("workdir", "Working directory inside the container", "w", kind="str"),
+    Flag("hostname", "Container host name", kind="str"),
+    Flag("entrypoint", "Overwrite the default ENTRYPOINT of the image", kind="str"),
+    Flag("label", "Set meta data on a container", "l", kind="list"),
     Flag("volume", "Bind mount a host path: /host:/container[:ro]", "v", kind="list"),
     Flag("publish", "Publish a port; host network: the same port on both sides", "p", kind="list"),
-    Flag("memory", "Memory limit", "m", kind="str"), Flag("cpus", "Number of CPUs", kind="float"), Flag("pids-limit", "Tune container pids limit", kind="int"),
-    Flag("cap-add", "Add Linux capabilities", kind="list"), Flag("cap-drop", "Drop Linux capabilities", kind="list"),
-    Flag("privileged", "Give extended privileges to this container"), Flag("read-only", "Mount the container's root filesystem as read only"),
-    Flag("security-opt", "Security options: no-new-privileges", kind="list"), Flag("stop-signal", "Signal to stop the container", kind="str"),
-    Flag("stop-timeout", "Timeout (in seconds) to stop a container", kind="int"), Flag("pull", "Pull image before running: always, missing, never", kind="str"),
-    Flag("network", "host is what there is so far", kind="str"), Flag("quiet", "Suppress the pull output", "q"),
+    Flag("memory", "Memory limit", "m", kind="str"),
+    Flag("cpus", "Number of CPUs", kind="float"),
+    Flag("pids-limit", "Tune container pids limit", kind="int"),
+    Flag("cap-add", "Add Linux capabilities", kind="list"),
+    Flag("cap-drop", "Drop Linux capabilities", kind="list"),
+    Flag("privileged", "Give extended privileges to this container"),
+    Flag("read-only", "Mount the container's root filesystem as read only"),
+    Flag("security-opt", "Security options: no-new-privileges", kind="list"),
+    Flag("stop-signal", "Signal to stop the container", kind="str"),
+    Flag("stop-timeout", "Timeout (in seconds) to stop a container", kind="int"),
+    Flag("pull", "Pull image before running: always, missing, never", kind="str"),
+    Flag("network", "host is what there is so far", kind="str"),
+    Flag("quiet", "Suppress the pull output", "q"),
 ]
 
 
 def cmd_run(root: Path, args: list[str]) -> int:
-    parsed = read(args, "run [OPTIONS] IMAGE [COMMAND] [ARG...]", "Create and run a new container from an image", RUN_FLAGS, minimum=1, stop_at_argument=True)
+    parsed = read(
+        args,
+        "run [OPTIONS] IMAGE [COMMAND] [ARG...]",
+        "Create and run a new container from an image",
+        RUN_FLAGS,
+        minimum=1,
+        stop_at_argument=True,
+    )
     return 0 if parsed is None else run(root, lambda engine: _run(engine, parsed))
 
 
 def container_spec(parsed: Parsed) -> ContainerSpec:
     """The flags as a spec. Raises `InvalidInput` for what this engine cannot do."""
     if parsed.text("network", "host") not in ("host", "default"):
-        raise InvalidInput(f"--network {parsed.text('network')} is not supported yet", hint="containers share the host's network for now")
+        raise InvalidInput(
+            f"--network {parsed.text('network')} is not supported yet",
+            hint="containers share the host's network for now",
+        )
     options = parsed.items("security-opt")
     for option in options:
         if option.replace("=", ":") not in ("no-new-privileges", "no-new-privileges:true"):
             raise InvalidInput(f"--security-opt {option} is not supported yet", hint="no-new-privileges is")
     entrypoint = parsed.text("entrypoint")
     return ContainerSpec(
-        image=parsed.args[0], name=parsed.text("name"), command=tuple(parsed.args[1:]) or None,
-        entrypoint=((entrypoint,) if entrypoint else ()) if parsed.given("entrypoint") else None, env=tuple(environment(parsed)),
-        user=parsed.text("user") or None, working_dir=parsed.text("workdir") or None, hostname=parsed.text("hostname"), tty=parsed.on("tty"),
-        open_stdin=parsed.on("interactive"), labels=dict(text.partition("=")[::2] for text in parsed.items("label")),
-        mounts=tuple(_volume(text) for text in parsed.items("volume")), ports=tuple(_port(text) for text in parsed.items("publish")),
-        read_only=parsed.on("read-only"), no_new_privileges=bool(options), privileged=parsed.on("privileged"),
-        cap_add=tuple(parsed.items("cap-add")), cap_drop=tuple(parsed.items("cap-drop")),
-        memory=parse_size(parsed.text("memory")) if parsed.given("memory") else 0, cpus=float(parsed.text("cpus", "0")),
-        pids_limit=max(0, parsed.number("pids-limit")), stop_signal=parsed.text("stop-signal"),
-        stop_timeout=parsed.number("stop-timeout") if parsed.given("stop-timeout") else None, auto_remove=parsed.on("rm"),
+        image=parsed.args[0],
+        name=parsed.text("name"),
+        command=tuple(parsed.args[1:]) or None,
+        entrypoint=((entrypoint,) if entrypoint else ()) if parsed.given("entrypoint") else None,
+        env=tuple(environment(parsed)),
+        user=parsed.text("user") or None,
+        working_dir=parsed.text("workdir") or None,
+        hostname=parsed.text("hostname"),
+        tty=parsed.on("tty"),
+        open_stdin=parsed.on("interactive"),
+        labels=dict(text.partition("=")[::2] for text in parsed.items("label")),
+        mounts=tuple(_volume(text) for text in parsed.items("volume")),
+        ports=tuple(_port(text) for text in parsed.items("publish")),
+        read_only=parsed.on("read-only"),
+        no_new_privileges=bool(options),
+        privileged=parsed.on("privileged"),
+        cap_add=tuple(parsed.items("cap-add")),
+        cap_drop=tuple(parsed.items("cap-drop")),
+        memory=parse_size(parsed.text("memory")) if parsed.given("memory") else 0,
+        cpus=float(parsed.text("cpus", "0")),
+        pids_limit=max(0, parsed.number("pids-limit")),
+        stop_signal=parsed.text("stop-signal"),
+        stop_timeout=parsed.number("stop-timeout") if parsed.given("stop-timeout") else None,
+        auto_remove=parsed.on("rm"),
     )
 
 
@@ -88,7 +125,9 @@ def _volume(text: str) -> Mount:
     source, _, rest = text.partition(":")
     target, _, options = rest.partition(":")
     if not source.startswith(("/", ".", "~")) or not target.startswith("/"):
-        raise InvalidInput(f"-v {text}: only bind mounts of host paths so far", hint="write /host/path:/container/path[:ro]")
+        raise InvalidInput(
+            f"-v {text}: only bind mounts of host paths so far", hint="write /host/path:/container/path[:ro]"
+        )
     if options not in ("", "ro", "rw"):
         raise InvalidInput(f"-v {text}: option {options!r} is not supported", hint="ro and rw are")
     return Mount(os.path.abspath(os.path.expanduser(source)), target, options == "ro")
@@ -99,7 +138,8 @@ def _port(text: str) -> str:
     parts = ports.split(":")
     if len(parts) > 2 or (len(parts) == 2 and parts[0] != parts[1]) or not parts[-1].isdigit():
         raise InvalidInput(
-            f"-p {text}: containers share the host's network for now, so a port is published as it is", hint=f"write -p {parts[-1]}:{parts[-1]}"
+            f"-p {text}: containers share the host's network for now, so a port is published as it is",
+            hint=f"write -p {parts[-1]}:{parts[-1]}",
         )
     return f"{parts[-1]}/{protocol or 'tcp'}"
 
@@ -125,13 +165,17 @@ async def _run(engine: LocalEngine, parsed: Parsed) -> int:
         return 0
     stream = await _start(engine, container_id, spec, engine.start_attached)
     try:
-        await converse(stream, tty=spec.tty, stdin=spec.open_stdin, forward=lambda name: engine.kill(container_id, name))
+        await converse(
+            stream, tty=spec.tty, stdin=spec.open_stdin, forward=lambda name: engine.kill(container_id, name)
+        )
         return await engine.wait(container_id)
     finally:
         await stream.close()
 
 
-async def _start(engine: LocalEngine, container_id: str, spec: ContainerSpec, start: Callable[[str], Awaitable[T]]) -> T:
+async def _start(
+    engine: LocalEngine, container_id: str, spec: ContainerSpec, start: Callable[[str], Awaitable[T]]
+) -> T:
     try:
         return await start(container_id)
     except BaseException:
@@ -143,15 +187,32 @@ async def _start(engine: LocalEngine, container_id: str, spec: ContainerSpec, st
 
 def cmd_exec(root: Path, args: list[str]) -> int:
     flags = [
-        Flag("interactive", "Keep STDIN open even if not attached", "i"), Flag("tty", "Allocate a pseudo-TTY", "t"),
-        Flag("env", "Set environment variables", "e", kind="list"), Flag("user", "Username or UID", "u", kind="str"),
-        Flag("workdir", "Working directory inside the container", "w", kind="str"), Flag("privileged", "Give extended privileges to the command"),
+        Flag("interactive", "Keep STDIN open even if not attached", "i"),
+        Flag("tty", "Allocate a pseudo-TTY", "t"),
+        Flag("env", "Set environment variables", "e", kind="list"),
+        Flag("user", "Username or UID", "u", kind="str"),
+        Flag("workdir", "Working directory inside the container", "w", kind="str"),
+        Flag("privileged", "Give extended privileges to the command"),
     ]
-    parsed = read(args, "exec [OPTIONS] CONTAINER COMMAND [ARG...]", "Execute a command in a running container", flags, minimum=2, stop_at_argument=True)
+    parsed = read(
+        args,
+        "exec [OPTIONS] CONTAINER COMMAND [ARG...]",
+        "Execute a command in a running container",
+        flags,
+        minimum=2,
+        stop_at_argument=True,
+    )
     if parsed is None:
         return 0
-    spec = ExecSpec(tuple(parsed.args[1:]), tuple(environment(parsed)), parsed.text("user") or None, parsed.text("workdir") or None,
-                    parsed.on("tty"), parsed.on("interactive"), parsed.on("privileged"))
+    spec = ExecSpec(
+        tuple(parsed.args[1:]),
+        tuple(environment(parsed)),
+        parsed.text("user") or None,
+        parsed.text("workdir") or None,
+        parsed.on("tty"),
+        parsed.on("interactive"),
+        parsed.on("privileged"),
+    )
 
     async def work(engine: LocalEngine) -> int:
         stream = await engine.exec(parsed.args[0], spec)
@@ -164,7 +225,9 @@ def cmd_exec(root: Path, args: list[str]) -> int:
     return run(root, work)
 
 
-async def converse(stream: Stream, *, tty: bool, stdin: bool, forward: Callable[[str], Coroutine[object, object, None]] | None) -> None:
+async def converse(
+    stream: Stream, *, tty: bool, stdin: bool, forward: Callable[[str], Coroutine[object, object, None]] | None
+) -> None:
     """Bytes between this terminal and the container until its output ends."""
     loop = asyncio.get_running_loop()
     tasks: set[asyncio.Task[None]] = set()
@@ -183,6 +246,7 @@ async def converse(stream: Stream, *, tty: bool, stdin: bool, forward: Callable[
         else:
             await stream.close_stdin()
         if tty and sys.stdout.isatty():
+
             def resized() -> None:
                 size = shutil.get_terminal_size()
                 later(stream.resize(size.lines, size.columns))

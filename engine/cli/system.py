@@ -16,12 +16,27 @@ if TYPE_CHECKING:
 
 
 def cmd_version(root: Path, args: list[str]) -> int:
-    parsed = read(args, "version [OPTIONS]", "Show the version", [Flag("format", "Format output: json, or a template", "f", kind="str")], maximum=0)
+    parsed = read(
+        args,
+        "version [OPTIONS]",
+        "Show the version",
+        [Flag("format", "Format output: json, or a template", "f", kind="str")],
+        maximum=0,
+    )
     if parsed is None:
         return 0
-    row: dict[str, object] = {"Version": VERSION, "Python": platform.python_version(), "Os": "linux", "Arch": platform.machine(),
-                              "Kernel": platform.release()}
-    print(render(parsed.text("format"), [row]) if parsed.given("format") else "\n".join(f"{key + ':':<10}{value}" for key, value in row.items()))
+    row: dict[str, object] = {
+        "Version": VERSION,
+        "Python": platform.python_version(),
+        "Os": "linux",
+        "Arch": platform.machine(),
+        "Kernel": platform.release(),
+    }
+    print(
+        render(parsed.text("format"), [row])
+        if parsed.given("format")
+        else "\n".join(f"{key + ':':<10}{value}" for key, value in row.items())
+    )
     return 0
 
 
@@ -32,7 +47,9 @@ def cmd_info(root: Path, args: list[str]) -> int:
 
     async def work(engine: LocalEngine) -> int:
         info = await engine.info()
-        print(f"Version:    {info.version}\nRoot:       {info.root}\nKernel:     {info.kernel}\nCgroup:     {info.cgroup}")
+        print(
+            f"Version:    {info.version}\nRoot:       {info.root}\nKernel:     {info.kernel}\nCgroup:     {info.cgroup}"
+        )
         print(f"Images:     {info.images}\nContainers: {info.containers} ({info.running} running)")
         for note in info.notes:
             print(f"Note:       {note}")
@@ -50,7 +67,11 @@ def cmd_check(root: Path, args: list[str]) -> int:
         findings = await engine.check()
         for finding in findings:
             print(f"{finding.kind}: {finding.path}: {finding.problem}")
-        print("the store is whole" if not findings else f"{len(findings)} problem{'s' if len(findings) > 1 else ''}; pull or build what they name again")
+        print(
+            "the store is whole"
+            if not findings
+            else f"{len(findings)} problem{'s' if len(findings) > 1 else ''}; pull or build what they name again"
+        )
         return 1 if findings else 0
 
     return run(root, work)

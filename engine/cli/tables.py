@@ -15,7 +15,9 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns three spaces apart, as Docker's tabwriter sets them."""
     widths = [max([len(header), *(len(row[i]) for row in rows)]) for i, header in enumerate(headers)]
     lines = [headers, *rows]
-    return "\n".join("   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
+    return "\n".join(
+        "   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
 
 
 def render(template: str, rows: Sequence[Mapping[str, object]]) -> str:
@@ -29,7 +31,10 @@ def render(template: str, rows: Sequence[Mapping[str, object]]) -> str:
     lines = [_ACTION.sub(lambda match, row=row: _action(match[1], row), template) for row in rows]  # type: ignore[misc]
     if not with_header:
         return "\n".join(lines)
-    headers = [_ACTION.sub(lambda match: re.sub(r"(?<=[a-z])(?=[A-Z])", " ", match[1].lstrip(".")).upper(), cell) for cell in template.split("\t")]
+    headers = [
+        _ACTION.sub(lambda match: re.sub(r"(?<=[a-z])(?=[A-Z])", " ", match[1].lstrip(".")).upper(), cell)
+        for cell in template.split("\t")
+    ]
     return table(headers, [line.split("\t") for line in lines])
 
 

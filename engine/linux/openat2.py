@@ -29,7 +29,11 @@ _syscall.restype = ctypes.c_long
 
 def open_in_root(root_fd: int, path: str, flags: int, mode: int = 0, *, no_symlinks: bool = False) -> int:
     """A descriptor of `path` below `root_fd`. Raises `OSError` (ELOOP when a link is met and `no_symlinks`)."""
-    how = _OpenHow(flags | os.O_CLOEXEC, mode, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | (RESOLVE_NO_SYMLINKS if no_symlinks else 0))
+    how = _OpenHow(
+        flags | os.O_CLOEXEC,
+        mode,
+        RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | (RESOLVE_NO_SYMLINKS if no_symlinks else 0),
+    )
     raw = os.fsencode(path or ".")
     if b"\0" in raw:
         raise OSError(errno.EINVAL, "NUL byte in a path", path)

@@ -137,8 +137,11 @@ class ImageConfig:
     def history(self) -> tuple[History, ...]:
         return tuple(
             History(
-                str(entry.get("created") or ""), str(entry.get("created_by") or ""), str(entry.get("comment") or ""),
-                bool(entry.get("empty_layer")), str(entry.get("author") or ""),
+                str(entry.get("created") or ""),
+                str(entry.get("created_by") or ""),
+                str(entry.get("comment") or ""),
+                bool(entry.get("empty_layer")),
+                str(entry.get("author") or ""),
             )
             for entry in self.document.get("history") or ()
         )

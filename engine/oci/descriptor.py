@@ -53,7 +53,8 @@ class Descriptor:
         document: dict[str, object] = {"mediaType": self.media_type, "digest": str(self.digest), "size": self.size}
         if self.platform:
             document["platform"] = {
-                "architecture": self.platform.architecture, "os": self.platform.os,
+                "architecture": self.platform.architecture,
+                "os": self.platform.os,
                 **({"variant": self.platform.variant} if self.platform.variant else {}),
             }
         if self.annotations:

@@ -15,8 +15,15 @@ if TYPE_CHECKING:
 
 # containerd platforms/database.go: normalizeArch, normalizeOS.
 _ARCHITECTURES = {
-    "x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "i386": "386", "i686": "386",
-    "armhf": "arm", "armel": "arm", "armv6l": "arm", "armv7l": "arm",
+    "x86_64": "amd64",
+    "x86-64": "amd64",
+    "aarch64": "arm64",
+    "i386": "386",
+    "i686": "386",
+    "armhf": "arm",
+    "armel": "arm",
+    "armv6l": "arm",
+    "armv7l": "arm",
 }
 _VARIANTS = {"armhf": "v7", "armel": "v6", "armv6l": "v6", "armv7l": "v7"}
 _DEFAULT_VARIANT = {"arm64": "v8", "arm": "v7"}

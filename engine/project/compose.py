@@ -16,12 +16,12 @@ from engine.errors import DockerfileError, EngineError, InvalidInput
 from engine.model import Mount
 from engine.project.model import BuildSpec, Project, Service
 
-_VARIABLE = re.compile(r"\$(?:(?P<escaped>\$)|\{(?P<name>[A-Za-z_]\w*)(?:(?P<op>:?[-+?])(?P<word>[^}]*))?\}|(?P<bare>[A-Za-z_]\w*))")
-SUPPORTED = set(
-    (
-        "build image command entrypoint environment env_file ports working_dir user volumes labels container_name depends_on stop_signal "
-        "stop_grace_period mem_limit cpus pids_limit read_only tty privileged cap_add cap_drop"
-    ).split()
+_VARIABLE = re.compile(
+    r"\$(?:(?P<escaped>\$)|\{(?P<name>[A-Za-z_]\w*)(?:(?P<op>:?[-+?])(?P<word>[^}]*))?\}|(?P<bare>[A-Za-z_]\w*))"
+)
+SUPPORTED = frozenset(
+    "build image command entrypoint environment env_file ports working_dir user volumes labels container_name depends_on stop_signal "
+    "stop_grace_period mem_limit cpus pids_limit read_only tty privileged cap_add cap_drop".split()
 )
 BUILD_SUPPORTED = {"context", "dockerfile", "args", "target"}
 
@@ -69,7 +69,7 @@ class _Compose:
 
     def project(self) -> Project:
         try:
-            document = yaml.load(self._file.read_text(), _Loader)  # noqa: S506 a SafeLoader
+            document = yaml.load(self._file.read_text(), _Loader)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark
             raise self._error(f"not YAML: {error.problem}", mark.line + 1 if mark else 1) from error
@@ -83,7 +83,14 @@ class _Compose:
         name = self._text(document.get("name") or self._default_name)
         services = document["services"]
         found = {key: self._service(name, key, value, services.lines[key]) for key, value in services.items()}
-        return Project(name, self._file.parent, self._file, self._ordered(found, services), tuple(self._notes), tuple(self._env_files))
+        return Project(
+            name,
+            self._file.parent,
+            self._file,
+            self._ordered(found, services),
+            tuple(self._notes),
+            tuple(self._env_files),
+        )
 
     def _note(self, what: str, line: int) -> None:
         self._notes.append(f"not supported yet, left out: {what} ({self._file.name}:{line})")
@@ -132,10 +139,25 @@ class _Compose:
 
         values: dict[str, Any] = {}
         readers: dict[str, Callable[[Any], Any]] = {
-            "container_name": self._text, "command": self._command, "entrypoint": self._command, "user": self._text,
-            "working_dir": self._text, "ports": self._ports, "labels": self._strings, "stop_signal": self._text, "mem_limit": self._size,
-            "cpus": float, "pids_limit": int, "read_only": bool, "tty": bool, "privileged": bool, "cap_add": tuple, "cap_drop": tuple,
-            "depends_on": tuple, "volumes": self._volumes, "stop_grace_period": self._seconds,
+            "container_name": self._text,
+            "command": self._command,
+            "entrypoint": self._command,
+            "user": self._text,
+            "working_dir": self._text,
+            "ports": self._ports,
+            "labels": self._strings,
+            "stop_signal": self._text,
+            "mem_limit": self._size,
+            "cpus": float,
+            "pids_limit": int,
+            "read_only": bool,
+            "tty": bool,
+            "privileged": bool,
+            "cap_add": tuple,
+            "cap_drop": tuple,
+            "depends_on": tuple,
+            "volumes": self._volumes,
+            "stop_grace_period": self._seconds,
         }
         names = {"mem_limit": "memory", "volumes": "mounts", "stop_grace_period": "stop_timeout"}
         for key, read in readers.items():
@@ -160,7 +182,9 @@ class _Compose:
         if not context.is_dir():
             raise self._error(f"the build context {context} is not a folder", body.lines["build"])
         return BuildSpec(
-            context, context / self._text(section.get("dockerfile", "Dockerfile")), self._environment(section.get("args") or {}),
+            context,
+            context / self._text(section.get("dockerfile", "Dockerfile")),
+            self._environment(section.get("args") or {}),
             self._text(section.get("target") or ""),
         )
 
@@ -194,8 +218,16 @@ class _Compose:
 
     def _environment(self, value: Any) -> dict[str, str]:
         """A variable without a value is the user's own, and is left out when that is not set."""
-        pairs = value.items() if isinstance(value, dict) else ((e.partition("=")[0], e.partition("=")[2] if "=" in e else None) for e in value)
-        return {key: self._text(item) if item is not None else self._env[key] for key, item in pairs if item is not None or key in self._env}
+        pairs = (
+            value.items()
+            if isinstance(value, dict)
+            else ((e.partition("=")[0], e.partition("=")[2] if "=" in e else None) for e in value)
+        )
+        return {
+            key: self._text(item) if item is not None else self._env[key]
+            for key, item in pairs
+            if item is not None or key in self._env
+        }
 
     def _env_file(self, value: Any) -> dict[str, str]:
         found: dict[str, str] = {}
@@ -207,7 +239,11 @@ class _Compose:
         return found
 
     def _command(self, value: Any) -> tuple[str, ...]:
-        return tuple(shlex.split(self._text(value))) if isinstance(value, str) else tuple(self._text(word) for word in value)
+        return (
+            tuple(shlex.split(self._text(value)))
+            if isinstance(value, str)
+            else tuple(self._text(word) for word in value)
+        )
 
     def _size(self, value: Any) -> int:
         return value if isinstance(value, int) else parse_size(self._text(value))
@@ -222,7 +258,11 @@ class _Compose:
         ports = []
         for entry in value:
             if isinstance(entry, dict):
-                host, port, protocol = str(entry.get("published", entry["target"])), str(entry["target"]), entry.get("protocol", "tcp")
+                host, port, protocol = (
+                    str(entry.get("published", entry["target"])),
+                    str(entry["target"]),
+                    entry.get("protocol", "tcp"),
+                )
                 address = str(entry.get("host_ip", ""))
             else:
                 text, _, protocol = self._text(entry).partition("/")
@@ -231,7 +271,8 @@ class _Compose:
                 address = ":".join(rest[:-1])
             if host != port or address or not port.isdigit():
                 raise InvalidInput(
-                    f"{entry!r}: containers share the host's network for now, so a port is published as it is", hint=f'write "{port}:{port}"'
+                    f"{entry!r}: containers share the host's network for now, so a port is published as it is",
+                    hint=f'write "{port}:{port}"',
                 )
             ports.append(f"{port}/{protocol or 'tcp'}")
         return tuple(ports)
@@ -240,7 +281,12 @@ class _Compose:
         mounts = []
         for entry in value:
             if isinstance(entry, dict):
-                kind, source, target, read_only = entry.get("type"), str(entry.get("source", "")), str(entry["target"]), bool(entry.get("read_only"))
+                kind, source, target, read_only = (
+                    entry.get("type"),
+                    str(entry.get("source", "")),
+                    str(entry["target"]),
+                    bool(entry.get("read_only")),
+                )
             else:
                 source, _, rest = self._text(entry).partition(":")
                 target, _, options = rest.partition(":")

@@ -28,7 +28,10 @@ def discover(folder: Path) -> Project:
             return load_compose(folder / candidate, name)
     dockerfile = folder / "Dockerfile"
     if not dockerfile.is_file():
-        raise NotFound(f"{folder} holds neither a compose.yaml nor a Dockerfile", hint="go to your project's folder, or try `workbench demo`")
+        raise NotFound(
+            f"{folder} holds neither a compose.yaml nor a Dockerfile",
+            hint="go to your project's folder, or try `workbench demo`",
+        )
     parsed = read_dockerfile(dockerfile)
     words = [port for i in parsed.stages[-1].instructions if isinstance(i, Expose) for port in i.ports]
     ports = tuple(p if "/" in p else f"{p}/tcp" for p in words if p.split("/")[0].isdigit())

@@ -50,7 +50,7 @@ class InnerLoop:
 
     def __init__(self, engine: Engine, project: Project, state_dir: Path) -> None:
         self._engine, self._project, self._state = engine, project, state_dir
-        self._queue: asyncio.Queue[LoopEvent | None | BaseException] = asyncio.Queue()
+        self._queue: asyncio.Queue[LoopEvent | BaseException | None] = asyncio.Queue()
         self._services = {service.name: _Running(service) for service in project.services}
         self._stop = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -104,9 +104,13 @@ class InnerLoop:
 
     async def _main(self, *, once: bool) -> None:
         project = self._project
-        self._say(ProjectFound(project.name, str(project.path), str(project.file), tuple(self._services), project.notes))
+        self._say(
+            ProjectFound(project.name, str(project.path), str(project.file), tuple(self._services), project.notes)
+        )
         if not self._lock():
-            self._say(LoopNotice(f"another workbench looks after {project.name}: this one shows it and does not rebuild"))
+            self._say(
+                LoopNotice(f"another workbench looks after {project.name}: this one shows it and does not rebuild")
+            )
             await self._look_on()
             return
         for running in self._services.values():
@@ -166,9 +170,15 @@ class InnerLoop:
         except Cancelled:
             return
         except EngineError as error:
-            self._say(ServiceBuildFailed(
-                service.name, str(error), error.hint or "", str(getattr(error, "file", "")), int(getattr(error, "line", 0)),
-            ))
+            self._say(
+                ServiceBuildFailed(
+                    service.name,
+                    str(error),
+                    error.hint or "",
+                    str(getattr(error, "file", "")),
+                    int(getattr(error, "line", 0)),
+                )
+            )
             self._say(ServiceState(service.name, "failed", text=error.message))
 
     async def _image(self, service: Service) -> tuple[str, BuildFinished | None]:
@@ -181,7 +191,9 @@ class InnerLoop:
                     self._say(ServiceBuild(service.name, progress))
                 return (await self._engine.image(service.image)).summary.id, None
         self._say(ServiceState(service.name, "building"))
-        request = BuildRequest(service.build.context, service.build.dockerfile, (service.image,), service.build.target, service.build.args)
+        request = BuildRequest(
+            service.build.context, service.build.dockerfile, (service.image,), service.build.target, service.build.args
+        )
         finished: BuildFinished | None = None
         events = self._engine.build(request)
         try:
@@ -204,12 +216,28 @@ class InnerLoop:
         return found[0] if found else None
 
     async def _ensure(
-        self, service: Service, image: str, finished: BuildFinished | None, paths: list[str], started: float, *, first: bool
+        self,
+        service: Service,
+        image: str,
+        finished: BuildFinished | None,
+        paths: list[str],
+        started: float,
+        *,
+        first: bool,
     ) -> None:
         old = await self._container(service)
-        if old and old.running and old.image_id == image and old.labels.get("workbench.config-hash") == config_hash(service):
+        if (
+            old
+            and old.running
+            and old.image_id == image
+            and old.labels.get("workbench.config-hash") == config_hash(service)
+        ):
             if not first:
-                self._say(LoopNotice(f"{_named(paths) or service.name}: content unchanged, the container runs on", service.name))
+                self._say(
+                    LoopNotice(
+                        f"{_named(paths) or service.name}: content unchanged, the container runs on", service.name
+                    )
+                )
             self._say(ServiceState(service.name, "running", old.name, image, _generation(old)))
             return
         self._say(ServiceState(service.name, "starting", image=image))
@@ -221,7 +249,9 @@ class InnerLoop:
             self._say(Replaced(service.name, name, generation, rule, time.monotonic() - started))
         self._say(ServiceState(service.name, "running", name, image, generation))
 
-    async def _replace(self, service: Service, image: str, old: ContainerSummary | None, generation: int, rule: str) -> None:
+    async def _replace(
+        self, service: Service, image: str, old: ContainerSummary | None, generation: int, rule: str
+    ) -> None:
         """The host's network has one of each port: the old container stops before the new one starts."""
         name = container_name(self._project, service)
         log_path = self.log_path(service)
@@ -229,7 +259,9 @@ class InnerLoop:
         with contextlib.suppress(NotFound):
             if old:
                 await self._engine.remove(temporary, force=True)  # left by a crash
-        spec = container_spec(self._project, service, image=service.image, name=temporary, generation=generation, log_path=log_path)
+        spec = container_spec(
+            self._project, service, image=service.image, name=temporary, generation=generation, log_path=log_path
+        )
         created = await self._engine.create(spec)
         if old and old.running:
             await self._engine.stop(old.id)
@@ -240,7 +272,9 @@ class InnerLoop:
         except EngineError:
             await self._engine.remove(created, force=True)
             if old and old.running:
-                await self._engine.write_rule(log_path, "── the new container did not start: the one before runs again ──")
+                await self._engine.write_rule(
+                    log_path, "── the new container did not start: the one before runs again ──"
+                )
                 await self._engine.start(old.id)
             raise
         if old:
@@ -257,7 +291,9 @@ def _named(paths: list[str]) -> str:
     return paths[0] + (f" and {len(paths) - 1} more" if len(paths) > 1 else "") if paths else ""
 
 
-def _rule(old: ContainerSummary | None, image: str, finished: BuildFinished | None, paths: list[str], seconds: float) -> str:
+def _rule(
+    old: ContainerSummary | None, image: str, finished: BuildFinished | None, paths: list[str], seconds: float
+) -> str:
     """`── rebuilt 14:02:11 a1b2→c3d4 · app.py → step 4/5 COPY . . · 41 ms ──`"""
     before = old.image_id.removeprefix("sha256:")[:4] if old else "none"
     after = image.removeprefix("sha256:")[:4]
@@ -265,4 +301,6 @@ def _rule(old: ContainerSummary | None, image: str, finished: BuildFinished | No
     cause = _named([path for path in paths if not path.endswith("/")] or paths)
     what = " → ".join(filter(None, (cause, f"step {step.number}/{step.total} {step.instruction}" if step else "")))
     verb = "rebuilt" if before != after else "restarted"
-    return f"── {verb} {time.strftime('%H:%M:%S')} {before}→{after} · {what or 'run again'} · {brief_seconds(seconds)} ──"
+    return (
+        f"── {verb} {time.strftime('%H:%M:%S')} {before}→{after} · {what or 'run again'} · {brief_seconds(seconds)} ──"
+    )

@@ -64,18 +64,40 @@ def container_name(project: Project, service: Service) -> str:
     return service.container_name or f"{project.name}-{service.name}-1"
 
 
-def container_spec(project: Project, service: Service, *, image: str, name: str, generation: int, log_path: str) -> ContainerSpec:
+def container_spec(
+    project: Project, service: Service, *, image: str, name: str, generation: int, log_path: str
+) -> ContainerSpec:
     """What to run for one generation. `image` is pinned by id, so that a later tag does not change what an old container was."""
     spec = ContainerSpec(
-        image=image, name=name, command=service.command, entrypoint=service.entrypoint, env=service.env, user=service.user,
-        working_dir=service.working_dir, tty=service.tty, mounts=service.mounts, ports=service.ports, read_only=service.read_only,
-        privileged=service.privileged, cap_add=service.cap_add, cap_drop=service.cap_drop, memory=service.memory, cpus=service.cpus,
-        pids_limit=service.pids_limit, stop_signal=service.stop_signal, stop_timeout=service.stop_timeout, log_path=log_path,
+        image=image,
+        name=name,
+        command=service.command,
+        entrypoint=service.entrypoint,
+        env=service.env,
+        user=service.user,
+        working_dir=service.working_dir,
+        tty=service.tty,
+        mounts=service.mounts,
+        ports=service.ports,
+        read_only=service.read_only,
+        privileged=service.privileged,
+        cap_add=service.cap_add,
+        cap_drop=service.cap_drop,
+        memory=service.memory,
+        cpus=service.cpus,
+        pids_limit=service.pids_limit,
+        stop_signal=service.stop_signal,
+        stop_timeout=service.stop_timeout,
+        log_path=log_path,
     )
     labels = {
-        **service.labels, "com.docker.compose.project": project.name, "com.docker.compose.service": service.name,
-        "com.docker.compose.container-number": "1", "com.docker.compose.project.working_dir": str(project.path),
-        "com.docker.compose.project.config_files": str(project.file), "workbench.generation": str(generation),
+        **service.labels,
+        "com.docker.compose.project": project.name,
+        "com.docker.compose.service": service.name,
+        "com.docker.compose.container-number": "1",
+        "com.docker.compose.project.working_dir": str(project.path),
+        "com.docker.compose.project.config_files": str(project.file),
+        "workbench.generation": str(generation),
         "workbench.config-hash": config_hash(service),
     }
     return ContainerSpec(**{**{f: getattr(spec, f) for f in ContainerSpec.__slots__}, "labels": labels})

@@ -44,7 +44,10 @@ class Scanner:
         self._load()
 
     def _load(self) -> None:
-        for path in (self._watched.dockerfile.with_name(self._watched.dockerfile.name + ".dockerignore"), self._watched.root / ".dockerignore"):
+        for path in (
+            self._watched.dockerfile.with_name(self._watched.dockerfile.name + ".dockerignore"),
+            self._watched.root / ".dockerignore",
+        ):
             if path.is_file():
                 self._matcher = Matcher(read_patterns(path.read_text(errors="replace")))
                 return
@@ -106,12 +109,23 @@ async def watch(watched: Watched, stop: asyncio.Event, notice: Callable[[str], N
         parts = path[len(root) + 1 :].split("/")
         return not any(scanner.skips("/".join(parts[: count + 1])) for count in range(len(parts)))
 
-    folders = {root, *(str(path.parent.resolve()) for path in (watched.dockerfile, *watched.extra) if path.parent.exists())}
+    folders = {
+        root,
+        *(str(path.parent.resolve()) for path in (watched.dockerfile, *watched.extra) if path.parent.exists()),
+    }
     polling = False
     while not stop.is_set():
         try:
-            hints = awatch(*folders, watch_filter=wanted, debounce=CAP_MS, step=QUIET_MS, stop_event=stop, force_polling=polling,
-                           poll_delay_ms=int(POLL_SECONDS * 1000), recursive=True)
+            hints = awatch(
+                *folders,
+                watch_filter=wanted,
+                debounce=CAP_MS,
+                step=QUIET_MS,
+                stop_event=stop,
+                force_polling=polling,
+                poll_delay_ms=int(POLL_SECONDS * 1000),
+                recursive=True,
+            )
             async for _ in hints:
                 now = await asyncio.to_thread(scanner.scan)
                 paths, before = changed(before, now), now

@@ -71,7 +71,9 @@ class Authorizer:
 
     def renew(self, response: httpx.Response, scope: str, stale: str | None, what: str) -> str:
         """The header that answers the 401 `response`; `stale` is what had been sent with it."""
-        challenges = {one.scheme: one for one in reversed(parse_challenges(response.headers.get_list("www-authenticate")))}
+        challenges = {
+            one.scheme: one for one in reversed(parse_challenges(response.headers.get_list("www-authenticate")))
+        }
         with self._lock:
             # Parallel requests meet the 401 together: one fetches the token, the others take it.
             current = self.header(scope)
@@ -101,7 +103,9 @@ class Authorizer:
             query["service"] = service
         if credentials is not None and credentials.identity_token:
             form = {
-                **query, "grant_type": "refresh_token", "client_id": "container-workbench",
+                **query,
+                "grant_type": "refresh_token",
+                "client_id": "container-workbench",
                 "refresh_token": credentials.identity_token,
             }
             return self._ask(realm, None, form, what)
@@ -128,7 +132,10 @@ class Authorizer:
             raise Again(unavailable(label, f"its token server {url.host}: {error}", what=what)) from error
         try:
             body = read_limited(
-                self._network, response, _TOKEN_LIMIT, lambda: unavailable(label, "its token server does not stop talking")
+                self._network,
+                response,
+                _TOKEN_LIMIT,
+                lambda: unavailable(label, "its token server does not stop talking"),
             )
         except Unreachable as error:
             raise Again(unavailable(label, f"its token server {url.host} broke off: {error}", what=what)) from error

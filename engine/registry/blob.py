@@ -55,7 +55,12 @@ class BlobSink(Protocol):
 
 
 def download(
-    session: Session, path: str, scope: str, descriptor: Descriptor, sink: BlobSink, report: Callable[[Phase, int], None]
+    session: Session,
+    path: str,
+    scope: str,
+    descriptor: Descriptor,
+    sink: BlobSink,
+    report: Callable[[Phase, int], None],
 ) -> None:
     """Fetches `descriptor` from one endpoint and commits it, or leaves nothing behind."""
     writer = sink.ingest()
@@ -79,7 +84,12 @@ class _Download:
     """The bytes of one blob over as many connections as it takes."""
 
     def __init__(
-        self, session: Session, path: str, scope: str, descriptor: Descriptor, writer: BlobWriter,
+        self,
+        session: Session,
+        path: str,
+        scope: str,
+        descriptor: Descriptor,
+        writer: BlobWriter,
         report: Callable[[Phase, int], None],
     ) -> None:
         self.session, self.path, self.scope = session, path, scope

@@ -192,8 +192,10 @@ def _check_url(text: str, where: str) -> str:
     parts = urlsplit(text)
     plain = not (parts.query or parts.fragment or "@" in parts.netloc)
     if parts.scheme not in ("http", "https") or not plain or not _HOST.match(parts.netloc.lower()):
-        raise InvalidInput(f"{where}: a mirror's address is wrong: {parts.scheme}://{parts.netloc.split('@')[-1]}",
-                           hint="write http://host:port or https://host, without user and password")
+        raise InvalidInput(
+            f"{where}: a mirror's address is wrong: {parts.scheme}://{parts.netloc.split('@')[-1]}",
+            hint="write http://host:port or https://host, without user and password",
+        )
     return text.rstrip("/")
 
 

@@ -87,7 +87,11 @@ class _Pull:
     """The state of one pull: its endpoints, and which of them answered."""
 
     def __init__(
-        self, reference: Reference, sink: BlobSink, config: RegistryConfig, network: Network,
+        self,
+        reference: Reference,
+        sink: BlobSink,
+        config: RegistryConfig,
+        network: Network,
         progress: Callable[[BlobProgress], None],
     ) -> None:
         self.reference, self.sink, self.network = reference, sink, network
@@ -99,9 +103,7 @@ class _Pull:
         ]
         self._progress, self._lock = progress, threading.Lock()
 
-    def run(
-        self, platform: Platform, on_layer: Callable[[int, Descriptor], None] | None, concurrency: int
-    ) -> Pulled:
+    def run(self, platform: Platform, on_layer: Callable[[int, Descriptor], None] | None, concurrency: int) -> Pulled:
         top, manifest = self._resolve(platform)
         foreign = [layer for layer in manifest.layers if is_foreign(layer.media_type)]
         if foreign:
@@ -205,9 +207,7 @@ class _Pull:
             writer.abort()
             raise
 
-    def _layers(
-        self, manifest: Manifest, on_layer: Callable[[int, Descriptor], None] | None, concurrency: int
-    ) -> None:
+    def _layers(self, manifest: Manifest, on_layer: Callable[[int, Descriptor], None] | None, concurrency: int) -> None:
         # A manifest may name one blob twice; it is fetched once and reported for each place.
         places: dict[Digest, list[tuple[int, Descriptor]]] = {}
         for index, descriptor in enumerate(manifest.layers):
@@ -226,7 +226,9 @@ class _Pull:
                 raise
 
     def _collect(
-        self, running: dict[Future[None], Digest], places: Mapping[Digest, Sequence[tuple[int, Descriptor]]],
+        self,
+        running: dict[Future[None], Digest],
+        places: Mapping[Digest, Sequence[tuple[int, Descriptor]]],
         on_layer: Callable[[int, Descriptor], None] | None,
     ) -> None:
         while running:
@@ -249,7 +251,11 @@ class _Pull:
         self._report(descriptor, "downloading", 0)
         self._anywhere(
             lambda session: download(
-                session, path, self.scope, descriptor, self.sink,
+                session,
+                path,
+                self.scope,
+                descriptor,
+                self.sink,
                 lambda phase, current: self._report(descriptor, phase, current),
             )
         )

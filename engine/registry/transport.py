@@ -73,17 +73,19 @@ class Session:
         self._authorizer = Authorizer(endpoint, credentials, network)
         self._scheme: str | None = None
 
-    def fetch(
-        self, path: str, scope: str, *, accept: str, limit: int, kind: str
-    ) -> tuple[bytes, Mapping[str, str]]:
+    def fetch(self, path: str, scope: str, *, accept: str, limit: int, kind: str) -> tuple[bytes, Mapping[str, str]]:
         """A small body and its headers, with retries. `kind` says what it is, for messages."""
 
         def attempt() -> tuple[bytes, Mapping[str, str]]:
             with self.open(path, scope, {"accept": accept}) as response:
                 try:
                     body = read_limited(
-                        self.network, response, limit,
-                        lambda: corrupt(f"{kind} of {self.what}", self.endpoint.label, f"it is longer than {limit} bytes"),
+                        self.network,
+                        response,
+                        limit,
+                        lambda: corrupt(
+                            f"{kind} of {self.what}", self.endpoint.label, f"it is longer than {limit} bytes"
+                        ),
                     )
                 except Unreachable as error:
                     detail = f"the connection broke off: {error}"
@@ -154,7 +156,9 @@ class Session:
 
     def _drain(self, response: httpx.Response) -> bytes:
         try:
-            return read_limited(self.network, response, _ERROR_LIMIT, lambda: Unreachable(ValueError("long"), connecting=False))
+            return read_limited(
+                self.network, response, _ERROR_LIMIT, lambda: Unreachable(ValueError("long"), connecting=False)
+            )
         except Unreachable:
             return b""
         finally:

@@ -327,5 +327,3 @@ def _terminal(rootfs: Rootfs, channel: socket.socket, spec: dict[str, Any], uid:
     os.close(master)
     pty.take(slave)
     return slave
-
-

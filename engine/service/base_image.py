@@ -26,10 +26,34 @@ UTILITIES = (
     "sh bash ls cat cp mv rm mkdir rmdir ln echo env sleep date head tail grep sed sort uniq wc tr cut id ps uname chmod chown touch true "
     "false test printenv pwd du df find xargs tar gzip basename dirname readlink stat tee seq expr kill hostname mktemp awk diff"
 ).split()
-SKIPPED = {"test", "tests", "idlelib", "tkinter", "turtledemo", "ensurepip", "lib2to3", "site-packages", "dist-packages", "__pycache__"}
+SKIPPED = {
+    "test",
+    "tests",
+    "idlelib",
+    "tkinter",
+    "turtledemo",
+    "ensurepip",
+    "lib2to3",
+    "site-packages",
+    "dist-packages",
+    "__pycache__",
+}
 LIBRARY_FOLDERS = ("/lib", "/usr/lib", "/lib64", "/usr/lib64", "/usr/local/lib")
-FOLDERS = {"tmp": 0o1777, "root": 0o700, "home": 0o755, "proc": 0o755, "sys": 0o755, "dev": 0o755, "etc": 0o755, "var": 0o755, "run": 0o755,
-           "var/tmp": 0o1777, "usr": 0o755, "usr/local": 0o755, "usr/local/bin": 0o755}
+FOLDERS = {
+    "tmp": 0o1777,
+    "root": 0o700,
+    "home": 0o755,
+    "proc": 0o755,
+    "sys": 0o755,
+    "dev": 0o755,
+    "etc": 0o755,
+    "var": 0o755,
+    "run": 0o755,
+    "var/tmp": 0o1777,
+    "usr": 0o755,
+    "usr/local": 0o755,
+    "usr/local/bin": 0o755,
+}
 FILES = {
     "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
     "etc/group": "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n",
@@ -54,7 +78,14 @@ def base_fingerprint() -> str:
     """Changes when the host's interpreter, shell or C library does: cheap enough to ask before each build."""
     python = _python()
     parts = [SCHEMA, str(python), sys.version]
-    for path in (str(python), "/bin/sh", shutil.which("bash") or "", shutil.which("ls") or "", CERTIFICATES, sysconfig.get_path("stdlib")):
+    for path in (
+        str(python),
+        "/bin/sh",
+        shutil.which("bash") or "",
+        shutil.which("ls") or "",
+        CERTIFICATES,
+        sysconfig.get_path("stdlib"),
+    ):
         if path and os.path.exists(path):
             status = os.stat(path)
             parts.append(f"{os.path.realpath(path)} {status.st_size} {status.st_mtime_ns}")
@@ -68,7 +99,9 @@ class _Tree:
         self.files: dict[str, str] = {}  # path in the image -> file on the host
         self.links: dict[str, str] = {}
         self._examined: set[str] = set()
-        self._folders = list(LIBRARY_FOLDERS) + [f"{base}/{os.uname().machine}-linux-gnu" for base in ("/lib", "/usr/lib")]
+        self._folders = list(LIBRARY_FOLDERS) + [
+            f"{base}/{os.uname().machine}-linux-gnu" for base in ("/lib", "/usr/lib")
+        ]
 
     def add(self, path: str) -> None:
         """`path` under its own name: links become links, what they point at comes along."""
@@ -95,7 +128,10 @@ class _Tree:
         if elf.interpreter:
             self.add(elf.interpreter)
         for name in elf.needed:
-            found = next((f"{folder}/{name}" for folder in (*elf.search, *self._folders) if os.path.exists(f"{folder}/{name}")), None)
+            found = next(
+                (f"{folder}/{name}" for folder in (*elf.search, *self._folders) if os.path.exists(f"{folder}/{name}")),
+                None,
+            )
             if found:
                 self.add(found)
 
@@ -112,8 +148,10 @@ def _collect() -> _Tree:
     tree = _Tree()
     python = _python()
     if read_elf(python) is None:
-        raise Unsupported(f"{python} is not an ELF program: the embedded base image needs Linux on x86_64 or aarch64",
-                          hint="build on an image from a registry instead")
+        raise Unsupported(
+            f"{python} is not an ELF program: the embedded base image needs Linux on x86_64 or aarch64",
+            hint="build on an image from a registry instead",
+        )
     tree.add(str(python))
     tree.add_tree(sysconfig.get_path("stdlib"))
     dynload = sysconfig.get_config_var("DESTSHARED")

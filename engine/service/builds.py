@@ -44,16 +44,31 @@ class StepRunner:
         folder.mkdir(mode=0o710)
         try:
             (folder / "rootfs").mkdir(mode=0o755)
-            write_atomic(folder / "config.json", json.dumps(make_spec(self._params(container_id, step, folder))).encode(), durable=False)
+            write_atomic(
+                folder / "config.json",
+                json.dumps(make_spec(self._params(container_id, step, folder))).encode(),
+                durable=False,
+            )
             return self._run(container_id, folder, output, cancel)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _params(self, container_id: str, step: RunStep, folder: Path) -> SpecParams:
         return SpecParams(
-            container_id=container_id, args=step.args, env=step.env, cwd=step.cwd, user=step.user, hostname="buildkitsandbox",
-            lowers=tuple(map(str, step.lowers)), upper=str(step.upper), work=str(step.work),
-            mounts=network_files(folder, "buildkitsandbox"), stdio="fds", volatile=True, network="none" if step.network == "none" else "host", clean_stubs=True,
+            container_id=container_id,
+            args=step.args,
+            env=step.env,
+            cwd=step.cwd,
+            user=step.user,
+            hostname="buildkitsandbox",
+            lowers=tuple(map(str, step.lowers)),
+            upper=str(step.upper),
+            work=str(step.work),
+            mounts=network_files(folder, "buildkitsandbox"),
+            stdio="fds",
+            volatile=True,
+            network="none" if step.network == "none" else "host",
+            clean_stubs=True,
         )
 
     def _run(self, container_id: str, folder: Path, output: Callable[[str, bytes], None], cancel: CancelToken) -> int:

@@ -48,13 +48,13 @@ class Process:
 def merge(spec: ContainerSpec, config: ImageConfig) -> Process:
     """A given entrypoint drops the image's CMD; a given command replaces it; variables of the user win."""
     entrypoint = spec.entrypoint if spec.entrypoint is not None else (config.entrypoint or ())
-    if spec.command is not None:
-        command = spec.command
-    else:
-        command = () if spec.entrypoint is not None else (config.cmd or ())
+    image_command = () if spec.entrypoint is not None else (config.cmd or ())
+    command = spec.command if spec.command is not None else image_command
     args = (*entrypoint, *command)
     if not args:
-        raise InvalidInput(f"no command specified for {spec.image}", hint=f"the image names none: workbench run {spec.image} COMMAND")
+        raise InvalidInput(
+            f"no command specified for {spec.image}", hint=f"the image names none: workbench run {spec.image} COMMAND"
+        )
     env = _merge_env((DEFAULT_PATH,), config.env, ("TERM=xterm",) if spec.tty else (), spec.env)
     for value in (*args, *env, spec.user or "", spec.working_dir or "", spec.hostname):
         if "\0" in value:
@@ -63,7 +63,10 @@ def merge(spec: ContainerSpec, config: ImageConfig) -> Process:
         if "\n" in value or "\r" in value:
             raise InvalidInput("a line break in a user, path or host name")
     return Process(
-        args, env, spec.user if spec.user is not None else config.user, spec.working_dir or config.working_dir or "/",
+        args,
+        env,
+        spec.user if spec.user is not None else config.user,
+        spec.working_dir or config.working_dir or "/",
         spec.stop_signal or config.stop_signal or STOP_SIGNAL,
     )
 
@@ -89,7 +92,9 @@ class ContainerService:
 
     def resolve(self, name: str) -> tuple[str, dict[str, Any]]:
         """Id and record of a container by name, id or unique id prefix. Raises `NotFound`, `Conflict`."""
-        rows = self._store.records.read("SELECT id, name, document FROM containers WHERE id = ?1 OR name = ?1", name.removeprefix("/"))
+        rows = self._store.records.read(
+            "SELECT id, name, document FROM containers WHERE id = ?1 OR name = ?1", name.removeprefix("/")
+        )
         if not rows and name and all(c in "0123456789abcdef" for c in name):
             rows = self._store.records.read("SELECT id, name, document FROM containers WHERE id GLOB ?", name + "*")
         if not rows:
@@ -117,37 +122,78 @@ class ContainerService:
         state = self._runtime.state(self.bundle(container_id))
         status = state.status if state.status in ("created", "running", "exited", "dead") else "exited"
         return ContainerSummary(
-            container_id, record["name"], spec["image"], record["image_id"], " ".join(record["args"]), status,
-            record["created"], state.started, state.finished, state.exit_code if status in ("exited", "dead") else None,
-            state.pid if status == "running" else 0, tuple(spec["ports"]), spec["labels"], state.error, state.oom_killed,
+            container_id,
+            record["name"],
+            spec["image"],
+            record["image_id"],
+            " ".join(record["args"]),
+            status,
+            record["created"],
+            state.started,
+            state.finished,
+            state.exit_code if status in ("exited", "dead") else None,
+            state.pid if status == "running" else 0,
+            tuple(spec["ports"]),
+            spec["labels"],
+            state.error,
+            state.oom_killed,
         )
 
     def _inspect(self, summary: ContainerSummary, spec: ContainerSpec, record: dict[str, Any]) -> dict[str, object]:
         state = {
-            "Status": summary.status, "Running": summary.running, "Paused": False, "Restarting": False, "OOMKilled": summary.oom_killed,
-            "Dead": summary.status == "dead", "Pid": summary.pid, "ExitCode": summary.exit_code or 0, "Error": summary.error,
+            "Status": summary.status,
+            "Running": summary.running,
+            "Paused": False,
+            "Restarting": False,
+            "OOMKilled": summary.oom_killed,
+            "Dead": summary.status == "dead",
+            "Pid": summary.pid,
+            "ExitCode": summary.exit_code or 0,
+            "Error": summary.error,
             "StartedAt": rfc3339(summary.started) if summary.started else "0001-01-01T00:00:00Z",
             "FinishedAt": rfc3339(summary.finished) if summary.finished else "0001-01-01T00:00:00Z",
         }
         return {
-            "Id": summary.id, "Created": rfc3339(summary.created), "Path": record["args"][0], "Args": record["args"][1:],
-            "State": state, "Image": record["image_id"], "Name": f"/{summary.name}", "LogPath": record["log_path"],
-            "Driver": "overlay", "Platform": "linux",
+            "Id": summary.id,
+            "Created": rfc3339(summary.created),
+            "Path": record["args"][0],
+            "Args": record["args"][1:],
+            "State": state,
+            "Image": record["image_id"],
+            "Name": f"/{summary.name}",
+            "LogPath": record["log_path"],
+            "Driver": "overlay",
+            "Platform": "linux",
             "HostConfig": {
-                "NetworkMode": "host", "Memory": spec.memory, "NanoCpus": int(spec.cpus * 1e9), "PidsLimit": spec.pids_limit or None,
-                "Binds": [f"{m.source}:{m.target}{':ro' if m.read_only else ''}" for m in spec.mounts], "AutoRemove": spec.auto_remove,
-                "Privileged": spec.privileged, "ReadonlyRootfs": spec.read_only, "CapAdd": list(spec.cap_add) or None,
-                "CapDrop": list(spec.cap_drop) or None, "LogConfig": {"Type": "json-file", "Config": {}},
+                "NetworkMode": "host",
+                "Memory": spec.memory,
+                "NanoCpus": int(spec.cpus * 1e9),
+                "PidsLimit": spec.pids_limit or None,
+                "Binds": [f"{m.source}:{m.target}{':ro' if m.read_only else ''}" for m in spec.mounts],
+                "AutoRemove": spec.auto_remove,
+                "Privileged": spec.privileged,
+                "ReadonlyRootfs": spec.read_only,
+                "CapAdd": list(spec.cap_add) or None,
+                "CapDrop": list(spec.cap_drop) or None,
+                "LogConfig": {"Type": "json-file", "Config": {}},
                 "SecurityOpt": ["no-new-privileges"] if spec.no_new_privileges else None,
             },
             "Config": {
-                "Hostname": record["hostname"], "User": record["user"], "Tty": spec.tty, "OpenStdin": spec.open_stdin,
-                "Env": record["env"], "Cmd": list(spec.command) if spec.command is not None else record["args"], "Image": spec.image,
-                "WorkingDir": record["cwd"], "Labels": dict(spec.labels), "StopSignal": record["stop_signal"],
+                "Hostname": record["hostname"],
+                "User": record["user"],
+                "Tty": spec.tty,
+                "OpenStdin": spec.open_stdin,
+                "Env": record["env"],
+                "Cmd": list(spec.command) if spec.command is not None else record["args"],
+                "Image": spec.image,
+                "WorkingDir": record["cwd"],
+                "Labels": dict(spec.labels),
+                "StopSignal": record["stop_signal"],
                 "ExposedPorts": {port: {} for port in spec.ports},
             },
             "Mounts": [
-                {"Type": "bind", "Source": m.source, "Destination": m.target, "RW": not m.read_only} for m in spec.mounts
+                {"Type": "bind", "Source": m.source, "Destination": m.target, "RW": not m.read_only}
+                for m in spec.mounts
             ],
         }
 
@@ -160,13 +206,23 @@ class ContainerService:
         name = check_name(spec.name) if spec.name else random_name()
         for mount in spec.mounts:
             if not os.path.isabs(mount.source) or not os.path.exists(mount.source):
-                raise InvalidInput(f"bind mount source {mount.source} does not exist", hint="give the absolute path of a file or folder")
+                raise InvalidInput(
+                    f"bind mount source {mount.source} does not exist",
+                    hint="give the absolute path of a file or folder",
+                )
         container_id = new_id()
         folder = self.bundle(container_id)
         record = {
-            "spec": dataclasses.asdict(spec), "image_id": image.config_digest, "created": time.time_ns(), "args": process.args,
-            "env": process.env, "user": process.user, "cwd": process.cwd, "stop_signal": process.stop_signal,
-            "hostname": spec.hostname or container_id[:12], "log_path": spec.log_path or str(folder / f"{container_id}-json.log"),
+            "spec": dataclasses.asdict(spec),
+            "image_id": image.config_digest,
+            "created": time.time_ns(),
+            "args": process.args,
+            "env": process.env,
+            "user": process.user,
+            "cwd": process.cwd,
+            "stop_signal": process.stop_signal,
+            "hostname": spec.hostname or container_id[:12],
+            "log_path": spec.log_path or str(folder / f"{container_id}-json.log"),
         }
         with self._store.using():
             try:
@@ -187,8 +243,10 @@ class ContainerService:
         for attempt in range(10):
             try:
                 with self._store.records.write() as db:
-                    db.execute("INSERT INTO containers VALUES (?, ?, ?, ?, ?)",
-                               (container_id, name, image.digest, record["created"], json.dumps(record)))
+                    db.execute(
+                        "INSERT INTO containers VALUES (?, ?, ?, ?, ?)",
+                        (container_id, name, image.digest, record["created"], json.dumps(record)),
+                    )
                 record["name"] = name
                 return
             except Corrupt as error:
@@ -196,7 +254,8 @@ class ContainerService:
                     raise
                 if not picked:
                     raise Conflict(
-                        f"the container name {name!r} is taken", hint=f"remove it (workbench rm -f {name}) or choose another --name"
+                        f"the container name {name!r} is taken",
+                        hint=f"remove it (workbench rm -f {name}) or choose another --name",
                     ) from None
                 name = f"{random_name()}{attempt}"
         raise Conflict("no free container name found", hint="give one with --name")
@@ -220,7 +279,9 @@ class ContainerService:
     def exec(self, name: str, spec: ExecSpec) -> ExecConnection:
         container_id, record = self.resolve(name)
         if self._runtime.state(self.bundle(container_id)).status != "running":
-            raise Conflict(f"container {record['name']} is not running", hint=f"start it: workbench start {record['name']}")
+            raise Conflict(
+                f"container {record['name']} is not running", hint=f"start it: workbench start {record['name']}"
+            )
         if not spec.command:
             raise InvalidInput("no command to execute")
         params = ExecParams(spec.command, spec.env, spec.user, spec.working_dir, spec.tty, spec.stdin, spec.privileged)
@@ -232,13 +293,27 @@ class ContainerService:
         image = self._image_of(container_id)
         files = network_files(folder, record["hostname"])
         return SpecParams(
-            container_id=container_id, args=tuple(record["args"]), env=tuple(record["env"]), cwd=record["cwd"], user=record["user"],
-            hostname=record["hostname"], tty=spec.tty, open_stdin=spec.open_stdin,
-            lowers=tuple(str(path) for path in self._store.lowers(image)), upper=str(folder / "upper"), work=str(folder / "work"),
+            container_id=container_id,
+            args=tuple(record["args"]),
+            env=tuple(record["env"]),
+            cwd=record["cwd"],
+            user=record["user"],
+            hostname=record["hostname"],
+            tty=spec.tty,
+            open_stdin=spec.open_stdin,
+            lowers=tuple(str(path) for path in self._store.lowers(image)),
+            upper=str(folder / "upper"),
+            work=str(folder / "work"),
             log_path=record["log_path"],
             mounts=(*files, *(BindMount(m.source, m.target, m.read_only) for m in spec.mounts)),
-            read_only=spec.read_only, no_new_privileges=spec.no_new_privileges, privileged=spec.privileged,
-            cap_add=spec.cap_add, cap_drop=spec.cap_drop, memory=spec.memory, cpus=spec.cpus, pids_limit=spec.pids_limit,
+            read_only=spec.read_only,
+            no_new_privileges=spec.no_new_privileges,
+            privileged=spec.privileged,
+            cap_add=spec.cap_add,
+            cap_drop=spec.cap_drop,
+            memory=spec.memory,
+            cpus=spec.cpus,
+            pids_limit=spec.pids_limit,
         )
 
     def _image_of(self, container_id: str) -> Image:
@@ -286,7 +361,8 @@ class ContainerService:
         if self._runtime.state(bundle).status == "running":
             if not force:
                 raise Conflict(
-                    f"container {record['name']} is running", hint=f"stop it first (workbench stop {record['name']}), or use rm --force"
+                    f"container {record['name']} is running",
+                    hint=f"stop it first (workbench stop {record['name']}), or use rm --force",
                 )
             self._signal(container_id, 9)
             self._runtime.wait(container_id, bundle, None)
@@ -305,7 +381,10 @@ class ContainerService:
     def _remove_log(self, record: dict[str, Any]) -> None:
         """A service's log lives on while any of its containers does."""
         shared = record["spec"].get("log_path")
-        if shared and not any(row["document"].find(json.dumps(shared)) >= 0 for row in self._store.records.read("SELECT document FROM containers")):
+        if shared and not any(
+            row["document"].find(json.dumps(shared)) >= 0
+            for row in self._store.records.read("SELECT document FROM containers")
+        ):
             Path(shared).unlink(missing_ok=True)
 
     def rename(self, name: str, new_name: str) -> None:
@@ -330,8 +409,10 @@ class ContainerService:
                 continue
             document = {key: value for key, value in record.items() if key != "name"} | {"die": mark}
             with self._store.records.write() as db:
-                done = db.execute("UPDATE containers SET document = ? WHERE id = ? AND document = ?",
-                                  (json.dumps(document), row["id"], row["document"])).rowcount
+                done = db.execute(
+                    "UPDATE containers SET document = ? WHERE id = ? AND document = ?",
+                    (json.dumps(document), row["id"], row["document"]),
+                ).rowcount
             if done:
                 self._event("die", row["id"], record, exitCode=str(state.exit_code))
                 if state.oom_killed:
@@ -354,7 +435,9 @@ class ContainerService:
 
 
 def spec_from_json(document: dict[str, Any]) -> ContainerSpec:
-    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in document.items()}
+    values: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in document.items()
+    }
     values["mounts"] = tuple(Mount(**mount) for mount in document["mounts"])
     return ContainerSpec(**values)
 
@@ -395,5 +478,3 @@ def signal_number(name: str) -> int:
     except (KeyError, ValueError):
         raise InvalidInput(f"{name!r} is not a signal", hint="write TERM, SIGTERM or 15") from None
     return number
-
-

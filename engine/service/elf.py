@@ -38,7 +38,9 @@ def read_elf(path: Path) -> Elf | None:
             dynamic = data[where : where + length]
     tags = [struct.unpack_from("<qQ", dynamic, at) for at in range(0, len(dynamic) - 15, 16)]
     table = next((value for tag, value in tags if tag == _DT_STRTAB), 0)
-    strings = next((where + table - address for address, where, length in loads if address <= table < address + length), 0)
+    strings = next(
+        (where + table - address for address, where, length in loads if address <= table < address + length), 0
+    )
 
     def text(value: int) -> str:
         return data[strings + value : data.index(b"\0", strings + value)].decode("utf-8", "surrogateescape")
@@ -46,4 +48,6 @@ def read_elf(path: Path) -> Elf | None:
     needed = tuple(text(value) for tag, value in tags if tag == _DT_NEEDED)
     paths = [part for tag, value in tags if tag in (_DT_RPATH, _DT_RUNPATH) for part in text(value).split(":") if part]
     origin = str(path.parent)
-    return Elf(interpreter, needed, tuple(part.replace("$ORIGIN", origin).replace("${ORIGIN}", origin) for part in paths))
+    return Elf(
+        interpreter, needed, tuple(part.replace("$ORIGIN", origin).replace("${ORIGIN}", origin) for part in paths)
+    )

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from engine.base.cancel import CancelToken
 from engine.errors import Conflict, EngineError, InvalidInput, NotFound, from_os_error
+from engine.model import BuildEvent, PullProgress
 from engine.oci.chain import chain_ids
 from engine.oci.config import History, ImageConfig
 from engine.oci.descriptor import Descriptor
@@ -15,7 +16,6 @@ from engine.oci.manifest import build_manifest
 from engine.oci.media import OCI_CONFIG, OCI_LAYER
 from engine.oci.platform import Platform
 from engine.oci.reference import Reference
-from engine.model import BuildEvent, PullProgress
 from engine.registry.config import RegistryConfig
 from engine.registry.pull import BlobProgress, pull
 from engine.service.base_image import base_config, base_fingerprint, write_base_layer
@@ -41,23 +41,35 @@ class ImageService:
         """Fetches an image: its blobs in parallel, then its layers unpacked, bottom first."""
         reference = Reference.parse(name).with_default_tag()
         if is_base(reference):
-            raise InvalidInput(f"{BASE} is made on this host and is on no registry", hint=f"write FROM {BASE}; it is made when it is needed")
+            raise InvalidInput(
+                f"{BASE} is made on this host and is on no registry",
+                hint=f"write FROM {BASE}; it is made when it is needed",
+            )
         shown = reference.familiar
         progress(PullProgress(shown, "", "resolving"))
         try:
             with self._store.using():
                 pulled = pull(
-                    reference, self._store.blobs, RegistryConfig.load(self._store.root), platform=Platform.host(),
-                    progress=lambda blob: progress(_blob_progress(shown, blob)), cancel=cancel,
+                    reference,
+                    self._store.blobs,
+                    RegistryConfig.load(self._store.root),
+                    platform=Platform.host(),
+                    progress=lambda blob: progress(_blob_progress(shown, blob)),
+                    cancel=cancel,
                 )
                 records = self._store.ensure_layers(
-                    pulled.manifest.layers, pulled.config.diff_ids, cancel=cancel,
+                    pulled.manifest.layers,
+                    pulled.config.diff_ids,
+                    cancel=cancel,
                     progress=lambda layer, done: progress(PullProgress(shown, layer.digest.short, "extracting", done)),
                 )
                 self._store.layers.sync([record.chain for record in records])
                 image = self._store.images.put(
-                    pulled.manifest, pulled.config, sum(record.size for record in records),
-                    [reference] if not reference.digest else [], pulled.repo_digest,
+                    pulled.manifest,
+                    pulled.config,
+                    sum(record.size for record in records),
+                    [reference] if not reference.digest else [],
+                    pulled.repo_digest,
                 )
         except OSError as error:
             raise from_os_error(error, f"pulling {shown}") from error
@@ -94,8 +106,12 @@ class ImageService:
             size, digest = blob.size, blob.commit()
             layer = Descriptor(OCI_LAYER, digest, size)
             settings = base_config()
-            config = ImageConfig.scratch(Platform.host()).with_config(**{**settings, "Labels": {FINGERPRINT: fingerprint}})
-            history = History("1970-01-01T00:00:00Z", "workbench base: this host's interpreter, shell and core utilities")
+            config = ImageConfig.scratch(Platform.host()).with_config(
+                **{**settings, "Labels": {FINGERPRINT: fingerprint}}
+            )
+            history = History(
+                "1970-01-01T00:00:00Z", "workbench base: this host's interpreter, shell and core utilities"
+            )
             config = config.with_step(history, written.diff_id, history.created)
             raw = config.to_bytes()
             manifest = build_manifest(Descriptor(OCI_CONFIG, self._store.blobs.put(raw), len(raw)), [layer])
@@ -118,11 +134,13 @@ class ImageService:
         """Untags; deletes with the last tag. An image that a container uses is kept unless `force` untags it."""
         image = self._store.images.get(name)
         by_id = name.removeprefix("sha256:") and (
-            image.config_digest.hex.startswith(name.removeprefix("sha256:")) or image.digest.hex.startswith(name.removeprefix("sha256:"))
+            image.config_digest.hex.startswith(name.removeprefix("sha256:"))
+            or image.digest.hex.startswith(name.removeprefix("sha256:"))
         )
         if by_id and len(image.tags) > 1 and not force:
             raise Conflict(
-                f"image {name} has {len(image.tags)} tags: {', '.join(image.familiar_tags)}", hint="remove the tags one by one, or use --force"
+                f"image {name} has {len(image.tags)} tags: {', '.join(image.familiar_tags)}",
+                hint="remove the tags one by one, or use --force",
             )
         doomed = list(image.tags) if by_id else [str(Reference.parse(name).with_default_tag())]
         last = set(doomed) >= set(image.tags)
@@ -136,7 +154,9 @@ class ImageService:
             if tag in image.tags:
                 self._store.images.untag(tag)
                 lines.append(f"Untagged: {Reference.parse(tag).familiar}")
-                self._store.records.event("image", "untag", image.config_digest, {"name": Reference.parse(tag).familiar})
+                self._store.records.event(
+                    "image", "untag", image.config_digest, {"name": Reference.parse(tag).familiar}
+                )
         if last:
             self._store.images.forget(image)
             self._forget_cache(image)
@@ -158,7 +178,8 @@ class ImageService:
         except EngineError:
             return
         keys = [
-            row["key"] for row in self._store.records.read("SELECT key, document FROM cache")
+            row["key"]
+            for row in self._store.records.read("SELECT key, document FROM cache")
             if json.loads(row["document"])["chain"] in gone
         ]
         with self._store.records.write() as db:

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from engine.model import LogLine
 from engine.base.clock import parse_rfc3339
 from engine.errors import NotFound, from_os_error
+from engine.model import LogLine
 
 BLOCK = 1 << 16
 

@@ -10,8 +10,16 @@ from engine.errors import Unsupported
 
 def cgroup_version() -> str:
     """`v2`, `v1`, `hybrid` (v1 controllers beside an empty v2 mount) or `none`."""
-    kinds = {line.split(" - ")[1].split()[0] for line in Path("/proc/self/mountinfo").read_text().splitlines() if " - cgroup" in line}
-    return {frozenset(("cgroup",)): "v1", frozenset(("cgroup2",)): "v2", frozenset(("cgroup", "cgroup2")): "hybrid"}.get(frozenset(kinds), "none")
+    kinds = {
+        line.split(" - ")[1].split()[0]
+        for line in Path("/proc/self/mountinfo").read_text().splitlines()
+        if " - cgroup" in line
+    }
+    return {
+        frozenset(("cgroup",)): "v1",
+        frozenset(("cgroup2",)): "v2",
+        frozenset(("cgroup", "cgroup2")): "hybrid",
+    }.get(frozenset(kinds), "none")
 
 
 def describe_host() -> tuple[str, list[str]]:
@@ -29,5 +37,6 @@ def require_root() -> None:
     """Raises `Unsupported` for an ordinary user: namespaces, mounts and ownership need root until rootless mode exists."""
     if os.geteuid() != 0:
         raise Unsupported(
-            "building and running containers needs root for now", hint="run it with sudo; running as an ordinary user comes with the runtime issue"
+            "building and running containers needs root for now",
+            hint="run it with sudo; running as an ordinary user comes with the runtime issue",
         )

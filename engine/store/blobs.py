@@ -52,7 +52,9 @@ class BlobWriter:
             raise Corrupt(f"blob {digest or actual}: {self.size} bytes arrived, {size} were promised")
         if digest is not None and digest != actual:
             self.abort()
-            raise Corrupt(f"blob {digest}: the bytes hash to {actual}", hint="pull again; if it stays, the registry is damaged")
+            raise Corrupt(
+                f"blob {digest}: the bytes hash to {actual}", hint="pull again; if it stays, the registry is damaged"
+            )
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()

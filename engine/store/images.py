@@ -46,7 +46,9 @@ class ImageStore:
     def config(self, image: Image) -> ImageConfig:
         return ImageConfig.parse(self._blobs.read(image.config_digest))
 
-    def put(self, manifest: Manifest, config: ImageConfig, size: int, tags: Sequence[Reference], repo_digest: str = "") -> Image:
+    def put(
+        self, manifest: Manifest, config: ImageConfig, size: int, tags: Sequence[Reference], repo_digest: str = ""
+    ) -> Image:
         """Records the image (its blobs are there already) and moves `tags` to it."""
         digest = self._blobs.put(manifest.raw)
         try:
@@ -89,7 +91,11 @@ class ImageStore:
             tags.setdefault(row["digest"], []).append(row["name"])
         return [
             Image(
-                Digest(row["digest"]), Digest(row["config"]), row["created"], row["size"], row["added"],
+                Digest(row["digest"]),
+                Digest(row["config"]),
+                row["created"],
+                row["size"],
+                row["added"],
                 tuple(tags.get(row["digest"], ())),
             )
             for row in self._records.read("SELECT * FROM images ORDER BY added DESC")
@@ -102,14 +108,18 @@ class ImageStore:
         if len(bare) >= 4 and all(c in "0123456789abcdef" for c in bare):
             hits = [i for i in images.values() if i.config_digest.hex.startswith(bare) or i.digest.hex.startswith(bare)]
             if len(hits) > 1:
-                raise Conflict(f"image id {name!r} is ambiguous: {len(hits)} images start with it", hint="give more digits")
+                raise Conflict(
+                    f"image id {name!r} is ambiguous: {len(hits)} images start with it", hint="give more digits"
+                )
             if hits:
                 return hits[0]
         if name.startswith("sha256:"):
             return None
         reference = Reference.parse(name)
         if reference.digest is not None:
-            row = self._records.one("SELECT digest FROM repo_digests WHERE name = ?", f"{reference.name}@{reference.digest}")
+            row = self._records.one(
+                "SELECT digest FROM repo_digests WHERE name = ?", f"{reference.name}@{reference.digest}"
+            )
             found = images.get(Digest(row["digest"])) if row else None
             return found or (images.get(reference.digest) if reference.digest in images else None)
         row = self._records.one("SELECT digest FROM tags WHERE name = ?", str(reference.with_default_tag()))
@@ -118,7 +128,10 @@ class ImageStore:
     def get(self, name: str) -> Image:
         found = self.find(name)
         if found is None:
-            raise NotFound(f"no such image: {name}", hint=f"`workbench images` lists what is here; `workbench pull {name}` fetches it")
+            raise NotFound(
+                f"no such image: {name}",
+                hint=f"`workbench images` lists what is here; `workbench pull {name}` fetches it",
+            )
         return found
 
     def tag(self, image: Image, reference: Reference) -> None:
@@ -140,7 +153,9 @@ class ImageStore:
         self.publish_index()
 
     def repo_digests(self, image: Image) -> Sequence[str]:
-        return [row["name"] for row in self._records.read("SELECT name FROM repo_digests WHERE digest = ?", image.digest)]
+        return [
+            row["name"] for row in self._records.read("SELECT name FROM repo_digests WHERE digest = ?", image.digest)
+        ]
 
     def steps(self, image: Image) -> Sequence[dict[str, object]]:
         """What the last build here said of each history entry; empty for a pulled image."""

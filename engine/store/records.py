@@ -124,7 +124,11 @@ class Records:
     def _explain(self, error: sqlite3.DatabaseError) -> Exception:
         text = str(error)
         if "disk is full" in text or "full" in text:
-            return StorageFull(f"{self._path}: no space left for the database", hint="free some space and run the command again")
+            return StorageFull(
+                f"{self._path}: no space left for the database", hint="free some space and run the command again"
+            )
         if "malformed" in text or "not a database" in text:
             return Corrupt(f"{self._path} is damaged: {text}", hint="run `workbench check`")
-        return Corrupt(f"{self._path}: {text}", hint="run `workbench check`; if the disk is full or read-only, mend that first")
+        return Corrupt(
+            f"{self._path}: {text}", hint="run `workbench check`; if the disk is full or read-only, mend that first"
+        )

@@ -68,7 +68,9 @@ class Store:
     def open_layer(self, layer: Descriptor) -> BinaryIO:
         """The decompressed tar of a layer blob."""
         if is_foreign(layer.media_type):
-            raise Unsupported(f"layer {layer.digest.short} is a foreign layer", hint="use an image whose layers its registry holds")
+            raise Unsupported(
+                f"layer {layer.digest.short} is a foreign layer", hint="use an image whose layers its registry holds"
+            )
         return decompress(self.blobs.open(layer.digest), compression(layer.media_type))
 
     def ensure_layers(
@@ -86,7 +88,9 @@ class Store:
                 cancel.check()
             report = (lambda done, layer=layer: progress(layer, done)) if progress else None
             records.append(
-                self.layers.unpack(chain, diff_id, lambda layer=layer: self.open_layer(layer), progress=report, cancel=cancel)  # type: ignore[misc]
+                self.layers.unpack(
+                    chain, diff_id, lambda layer=layer: self.open_layer(layer), progress=report, cancel=cancel
+                )  # type: ignore[misc]
             )
         return records
 
@@ -154,18 +158,25 @@ class Store:
             if damage:
                 problems.append(Problem("layer", str(self.layers.root / chain.hex), damage))
         known = {"oci-layout", "index.json", "blobs"}
-        for name in sorted(os.listdir(self.blobs.root)):
-            if name not in known:
-                problems.append(Problem("foreign", str(self.blobs.root / name), "not a part of the store"))
+        foreign = [name for name in sorted(os.listdir(self.blobs.root)) if name not in known]
+        problems += [Problem("foreign", str(self.blobs.root / name), "not a part of the store") for name in foreign]
         return problems
 
     def _check_image(self, image: Image, present: set[Digest]) -> list[Problem]:
         name = image.familiar_tags[0] if image.tags else image.config_digest.short
         try:
-            wanted = [image.digest, image.config_digest, *(layer.digest for layer in self.images.manifest(image).layers)]
+            wanted = [
+                image.digest,
+                image.config_digest,
+                *(layer.digest for layer in self.images.manifest(image).layers),
+            ]
         except Exception as error:
             return [Problem("record", name, str(error))]
-        return [Problem("blob", str(self.blobs.path(d)), f"missing; image {name} needs it") for d in wanted if d not in present]
+        return [
+            Problem("blob", str(self.blobs.path(d)), f"missing; image {name} needs it")
+            for d in wanted
+            if d not in present
+        ]
 
     def _rehash(self, digest: Digest) -> Digest:
         import hashlib

@@ -41,7 +41,7 @@ HEALTHCHECK --interval=5s --retries=2 CMD curl -f x
 
 
 def test_heredoc_and_exec_form() -> None:
-    file = parse("FROM x\nRUN <<EOF\necho 1\necho 2\nEOF\nRUN [\"a\", \"b c\"]\nRUN [not json]\n", "D")
+    file = parse('FROM x\nRUN <<EOF\necho 1\necho 2\nEOF\nRUN ["a", "b c"]\nRUN [not json]\n', "D")
     first, second, third = file.stages[0].instructions
     assert isinstance(first, Run)
     assert first.heredocs[0].content == "echo 1\necho 2\n"
@@ -82,8 +82,19 @@ ENV = {"A": "1", "EMPTY": "", "P": "/a/b/c.tar.gz"}
 @pytest.mark.parametrize(
     ("word", "value"),
     [
-        ("$A${A}x", "11x"), (r"\$A", "$A"), ("'$A'", "$A"), ('"$A b"', "1 b"), ("${NO:-d}", "d"), ("${EMPTY-d}", ""), ("${EMPTY:-d}", "d"),
-        ("${A:+y}", "y"), ("${NO+y}", ""), ("${P##*/}", "c.tar.gz"), ("${P%.*}", "/a/b/c.tar"), ("${P%%.*}", "/a/b/c"), ("${P//\\//_}", "_a_b_c.tar.gz"),
+        ("$A${A}x", "11x"),
+        (r"\$A", "$A"),
+        ("'$A'", "$A"),
+        ('"$A b"', "1 b"),
+        ("${NO:-d}", "d"),
+        ("${EMPTY-d}", ""),
+        ("${EMPTY:-d}", "d"),
+        ("${A:+y}", "y"),
+        ("${NO+y}", ""),
+        ("${P##*/}", "c.tar.gz"),
+        ("${P%.*}", "/a/b/c.tar"),
+        ("${P%%.*}", "/a/b/c"),
+        ("${P//\\//_}", "_a_b_c.tar.gz"),
         ("${NO:-${A}}", "1"),
     ],
 )
@@ -102,7 +113,9 @@ def test_words_split_outside_quotes_only() -> None:
 
 
 def test_ignore_rules() -> None:
-    matcher = Matcher(read_patterns("# comment\n*.log\n/build\n**/*.pyc\nnode_modules/\n!important.log\n!node_modules/keep\n"))
+    matcher = Matcher(
+        read_patterns("# comment\n*.log\n/build\n**/*.pyc\nnode_modules/\n!important.log\n!node_modules/keep\n")
+    )
     assert matcher.excluded("a.log")
     assert not matcher.excluded("sub/a.log")
     assert not matcher.excluded("important.log")

@@ -36,13 +36,18 @@ def test_reference_is_normalised(text: str, canonical: str, familiar: str) -> No
     assert Reference.parse(str(reference)) == reference
 
 
-@pytest.mark.parametrize("text", ["", "Python", "a//b", "-x", "x:", "x@sha256:12", "a" * 256, "x:" + "t" * 129, "0" * 64, "../etc", "x y"])
+@pytest.mark.parametrize(
+    "text", ["", "Python", "a//b", "-x", "x:", "x@sha256:12", "a" * 256, "x:" + "t" * 129, "0" * 64, "../etc", "x y"]
+)
 def test_bad_reference_is_refused(text: str) -> None:
     with pytest.raises(InvalidInput):
         Reference.parse(text)
 
 
-@pytest.mark.parametrize("text", ["", ":", "sha256:", "sha256:..", "sha256:" + "0" * 63, "sha256:" + "A" * 64, "md5:" + "0" * 32, None, "x" * 10000])
+@pytest.mark.parametrize(
+    "text",
+    ["", ":", "sha256:", "sha256:..", "sha256:" + "0" * 63, "sha256:" + "A" * 64, "md5:" + "0" * 32, None, "x" * 10000],
+)
 def test_bad_digest_is_refused(text: object) -> None:
     with pytest.raises(InvalidInput):
         Digest.parse(text)
@@ -88,7 +93,13 @@ def test_schema_one_is_refused_by_name() -> None:
 def test_unknown_fields_are_kept() -> None:
     descriptor = {"mediaType": OCI_LAYER, "digest": A, "size": 1, "x-new": [1]}
     assert Descriptor.from_json(descriptor).to_json() == descriptor
-    raw = {"architecture": "amd64", "os": "linux", "new": 1, "config": {"Env": ["A=1"], "Strange": {}}, "rootfs": {"type": "layers", "diff_ids": [A]}}
+    raw = {
+        "architecture": "amd64",
+        "os": "linux",
+        "new": 1,
+        "config": {"Env": ["A=1"], "Strange": {}},
+        "rootfs": {"type": "layers", "diff_ids": [A]},
+    }
     changed = ImageConfig.parse(json.dumps(raw).encode()).with_config(Env=["A=2"], Cmd=None)
     again = json.loads(changed.to_bytes())
     assert again["new"] == 1
@@ -102,7 +113,11 @@ def test_index_order_does_not_matter_and_attestations_are_skipped() -> None:
     def entry(platform: Platform, digest: Digest) -> Descriptor:
         return Descriptor(OCI_MANIFEST, digest, 1, platform)
 
-    entries = [entry(Platform("unknown", "unknown"), A), entry(Platform("linux", "arm64"), A), entry(Platform("linux", "amd64"), B)]
+    entries = [
+        entry(Platform("unknown", "unknown"), A),
+        entry(Platform("linux", "arm64"), A),
+        entry(Platform("linux", "amd64"), B),
+    ]
     for order in (entries, entries[::-1]):
         assert choose(order, Platform("linux", "amd64")).digest == B
         assert choose(order, Platform("linux", "arm64", "v8")).digest == A

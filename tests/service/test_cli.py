@@ -13,19 +13,45 @@ from engine.cli.flags import Flag, parse
 from engine.cli.tables import render, table
 from engine.errors import InvalidInput
 
-FLAGS = [Flag("rm", ""), Flag("interactive", "", "i"), Flag("tty", "", "t"), Flag("publish", "", "p", kind="list"), Flag("env", "", "e", kind="list"),
-         Flag("name", "", kind="str"), Flag("cpus", "", kind="float")]
+FLAGS = [
+    Flag("rm", ""),
+    Flag("interactive", "", "i"),
+    Flag("tty", "", "t"),
+    Flag("publish", "", "p", kind="list"),
+    Flag("env", "", "e", kind="list"),
+    Flag("name", "", kind="str"),
+    Flag("cpus", "", kind="float"),
+]
 
 
 def workbench(root: Path, *args: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "engine.cli.main", *args], capture_output=True, text=True, check=False, cwd=cwd,
+        [sys.executable, "-m", "engine.cli.main", *args],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
         env={**os.environ, "WORKBENCH_ROOT": str(root), "PYTHONPATH": str(Path(__file__).parents[2])},
     )
 
 
 def test_flags_follow_pflag() -> None:
-    words = "-it --rm=false -p8080:80 -eA=B -e C --name=x --cpus 1.5 img sh -c ls --rm".split()
+    words = [
+        "-it",
+        "--rm=false",
+        "-p8080:80",
+        "-eA=B",
+        "-e",
+        "C",
+        "--name=x",
+        "--cpus",
+        "1.5",
+        "img",
+        "sh",
+        "-c",
+        "ls",
+        "--rm",
+    ]
     parsed = parse(words, FLAGS, "run", stop_at_argument=True)
     assert parsed.args == ["img", "sh", "-c", "ls", "--rm"]
     assert (parsed.on("interactive"), parsed.on("tty"), parsed.on("rm")) == (True, True, False)
@@ -69,7 +95,26 @@ def test_mistakes_get_one_message(tmp_path: Path, args: list[str], code: int, wo
 def test_help_lists_every_command(tmp_path: Path) -> None:
     done = workbench(tmp_path, "--help")
     assert done.returncode == 0
-    for verb in "build run ps images logs exec pull tag rmi rm stop kill inspect history up demo version check".split():
+    for verb in [
+        "build",
+        "run",
+        "ps",
+        "images",
+        "logs",
+        "exec",
+        "pull",
+        "tag",
+        "rmi",
+        "rm",
+        "stop",
+        "kill",
+        "inspect",
+        "history",
+        "up",
+        "demo",
+        "version",
+        "check",
+    ]:
         assert f"  {verb} " in done.stdout
         assert "Usage:" in workbench(tmp_path, verb, "--help").stdout
 

@@ -72,7 +72,9 @@ async def build(engine: LocalEngine, context: Path, tag: str = "t") -> tuple[Bui
     return events[-1], events
 
 
-async def run(engine: LocalEngine, *command: str, image: str = "workbench/base", **more: object) -> tuple[int, str, str]:
+async def run(
+    engine: LocalEngine, *command: str, image: str = "workbench/base", **more: object
+) -> tuple[int, str, str]:
     """Exit code, stdout, stderr."""
     if image == "workbench/base":
         await engine.ensure_base()
@@ -90,7 +92,9 @@ async def collect(stream: Stream) -> dict[str, str]:
 
 
 def ran(events: list[BuildEvent]) -> list[str]:
-    return [event.step.instruction.split()[0] for event in events if isinstance(event, StepFinished) and not event.cached]
+    return [
+        event.step.instruction.split()[0] for event in events if isinstance(event, StepFinished) and not event.cached
+    ]
 
 
 async def test_build_is_cached_by_content_and_says_why_a_step_runs(engine: LocalEngine, context: Path) -> None:
@@ -118,7 +122,11 @@ async def test_image_is_an_oci_layout_that_checks(engine: LocalEngine, context: 
     assert [layer.line for layer in detail.layers if layer.instruction.startswith("COPY")] == [7, 8]
     assert len(layers) == 5
     index = json.loads((data_root / "oci/index.json").read_bytes())
-    named = {m["annotations"]["org.opencontainers.image.ref.name"]: m["digest"] for m in index["manifests"] if "annotations" in m}
+    named = {
+        m["annotations"]["org.opencontainers.image.ref.name"]: m["digest"]
+        for m in index["manifests"]
+        if "annotations" in m
+    }
     assert named["t:latest"] == finished.digest
     assert await engine.check() == []
 
@@ -127,7 +135,11 @@ async def test_image_is_an_oci_layout_that_checks(engine: LocalEngine, context: 
 async def test_skopeo_reads_the_layout(engine: LocalEngine, context: Path, data_root: Path, tmp_path: Path) -> None:
     await build(engine, context)
     process = await asyncio.to_thread(
-        subprocess.run, ["skopeo", "copy", f"oci:{data_root}/oci:t:latest", f"oci:{tmp_path}/copy:t"], capture_output=True, text=True, check=False
+        subprocess.run,
+        ["skopeo", "copy", f"oci:{data_root}/oci:t:latest", f"oci:{tmp_path}/copy:t"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert process.returncode == 0, process.stderr
     assert (tmp_path / "copy/oci-layout").exists()
@@ -161,7 +173,9 @@ async def test_damage_is_found_and_named(tmp_path: Path) -> None:
         ("FROM workbench/base\nADD https://example.com/x /\n", DockerfileError, "not supported yet"),
     ],
 )
-async def test_a_build_that_cannot_be_says_so(engine: LocalEngine, tmp_path: Path, dockerfile: str, error: type[Exception], words: str) -> None:
+async def test_a_build_that_cannot_be_says_so(
+    engine: LocalEngine, tmp_path: Path, dockerfile: str, error: type[Exception], words: str
+) -> None:
     (tmp_path / "Dockerfile").write_text(dockerfile)
     with pytest.raises(error, match=words) as caught:
         await build(engine, tmp_path)
@@ -181,14 +195,24 @@ async def test_link_out_of_the_context_is_not_followed(engine: LocalEngine, tmp_
 
 
 async def test_isolation_is_dockers(engine: LocalEngine) -> None:
-    code, out, _ = await run(engine, "sh", "-c", "echo $$; grep -E 'Cap|Seccomp:|NoNew' /proc/self/status; cat /etc/hostname; ls /proc/self/fd | wc -l")
+    code, out, _ = await run(
+        engine,
+        "sh",
+        "-c",
+        "echo $$; grep -E 'Cap|Seccomp:|NoNew' /proc/self/status; cat /etc/hostname; ls /proc/self/fd | wc -l",
+    )
     lines = dict(line.split(":\t") for line in out.splitlines() if ":\t" in line)
     assert code == 0
     assert out.splitlines()[0] == "1"
     assert lines["CapBnd"] == lines["CapEff"] == "00000000a80425fb"
     assert lines["CapInh"] == lines["CapAmb"] == "0" * 16
     assert lines["Seccomp"] == "2"
-    for command in ("unshare -r true", "mount -t tmpfs x /tmp", "echo 1 > /proc/sys/kernel/panic", "mknod b b 8 0 && cat b"):
+    for command in (
+        "unshare -r true",
+        "mount -t tmpfs x /tmp",
+        "echo 1 > /proc/sys/kernel/panic",
+        "mknod b b 8 0 && cat b",
+    ):
         assert (await run(engine, "sh", "-c", command))[0] != 0, command
 
 
@@ -226,7 +250,9 @@ async def test_life_of_a_container(engine: LocalEngine) -> None:
 
 async def test_another_process_finds_the_container_and_its_exit(engine: LocalEngine, data_root: Path) -> None:
     await engine.ensure_base()
-    await engine.create(ContainerSpec("workbench/base", name="kept", command=("sh", "-c", "echo one; read x; exit 5"), open_stdin=True))
+    await engine.create(
+        ContainerSpec("workbench/base", name="kept", command=("sh", "-c", "echo one; read x; exit 5"), open_stdin=True)
+    )
     await engine.start("kept")
     other = await open_engine(data_root)
     assert [c.name for c in await other.containers()] == ["kept"]
@@ -241,12 +267,16 @@ async def next_event(events: AsyncIterator[LoopEvent], kind: type, seen: list[Lo
     async with asyncio.timeout(SECONDS):
         async for event in events:
             seen.append(event)
-            if isinstance(event, kind) and not (isinstance(event, ServiceState) and event.phase not in ("running", "failed")):
+            if isinstance(event, kind) and not (
+                isinstance(event, ServiceState) and event.phase not in ("running", "failed")
+            ):
                 return event
     raise AssertionError(f"the loop ended without {kind.__name__}: {seen}")
 
 
-async def test_saving_a_file_replaces_the_container_in_one_log(engine: LocalEngine, tmp_path: Path, data_root: Path) -> None:
+async def test_saving_a_file_replaces_the_container_in_one_log(
+    engine: LocalEngine, tmp_path: Path, data_root: Path
+) -> None:
     folder = tmp_path / "shop"
     folder.mkdir()
     source = "import signal,sys,time\nsignal.signal(signal.SIGTERM, lambda *a: sys.exit(0))\nprint('{}', flush=True)\nwhile True: time.sleep(0.05)\n"

@@ -19,7 +19,19 @@ REPOSITORY = Path(__file__).parents[2]
 class Terminal:
     def __init__(self, columns: int, rows: int, command: str, env: dict[str, str], folder: Path) -> None:
         self._socket = str(folder / "tmux")
-        words = ["-f", "/dev/null", "new-session", "-d", "-x", str(columns), "-y", str(rows), "-c", str(folder), command]
+        words = [
+            "-f",
+            "/dev/null",
+            "new-session",
+            "-d",
+            "-x",
+            str(columns),
+            "-y",
+            str(rows),
+            "-c",
+            str(folder),
+            command,
+        ]
         subprocess.run(["tmux", "-S", self._socket, *words], env={**os.environ, **env}, check=True)
 
     def _tmux(self, *words: str) -> str:
@@ -56,15 +68,18 @@ def terminal(request: pytest.FixtureRequest, data_root: Path, tmp_path: Path) ->
 
 def command(root: Path, *args: str) -> str:
     env = {**os.environ, "WORKBENCH_ROOT": str(root), "PYTHONPATH": str(REPOSITORY)}
-    return subprocess.run([sys.executable, "-m", "engine.cli.main", *args], capture_output=True, text=True, check=False, env=env).stdout
+    return subprocess.run(
+        [sys.executable, "-m", "engine.cli.main", *args], capture_output=True, text=True, check=False, env=env
+    ).stdout
 
 
 def test_save_a_file_see_the_new_container(terminal: Terminal, data_root: Path, tmp_path: Path) -> None:
+    saved = f"Saved {tmp_path.name[-1]} in"  # content of its own: an image built before would run no step
     screen = terminal.until(lambda text: "Hello from the workbench" in text and "running" in text)
     assert "shop-web" in screen
     source = tmp_path / "shop/app.py"
-    source.write_text(source.read_text().replace("Hello from", "Saved in"))
-    screen = terminal.until(lambda text: "rebuilt" in text and "Saved in the workbench" in text)
+    source.write_text(source.read_text().replace("Hello from", saved))
+    screen = terminal.until(lambda text: "rebuilt" in text and f"{saved} the workbench" in text)
     assert "Hello from the workbench" in screen, "the log goes on in the same stream"
     terminal.keys("q")
     terminal.until(lambda text: "the containers go on" in text)
@@ -72,4 +87,4 @@ def test_save_a_file_see_the_new_container(terminal: Terminal, data_root: Path, 
     log = command(data_root, "logs", "shop-web-1").splitlines()
     assert log[0].startswith("Hello from the workbench")
     assert "app.py → step" in log[1]
-    assert log[2].startswith("Saved in the workbench")
+    assert log[2].startswith(f"{saved} the workbench")

@@ -38,7 +38,10 @@ class HelpScreen(ModalScreen[None]):
 class Confirm(ModalScreen[bool]):
     """Says what will happen and which command does the same. Cancel has the focus."""
 
-    BINDINGS = [Binding("escape,n", "answer(False)", "No", id="confirm.no"), Binding("y", "answer(True)", "Yes", id="confirm.yes")]
+    BINDINGS = [
+        Binding("escape,n", "answer(False)", "No", id="confirm.no"),
+        Binding("y", "answer(True)", "Yes", id="confirm.yes"),
+    ]
 
     def __init__(self, question: str, command: str) -> None:
         super().__init__()

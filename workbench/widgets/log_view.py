@@ -113,7 +113,9 @@ class LogView(ScrollView, can_focus=True):
     def render_line(self, y: int) -> Strip:
         index, width = int(self.scroll_offset.y) + y, self.scrollable_content_region.width
         if not self._shown:
-            return Strip([Segment(self._empty if y == 0 else "", self._style("log--empty"))]).adjust_cell_length(width, self.rich_style)
+            return Strip([Segment(self._empty if y == 0 else "", self._style("log--empty"))]).adjust_cell_length(
+                width, self.rich_style
+            )
         if index >= len(self._shown):
             return Strip.blank(width, self.rich_style)
         key = (self._first + index, width)

@@ -136,8 +136,11 @@ class Healthcheck(Instruction):
 
     def to_config(self) -> Mapping[str, Any]:
         values = {
-            "Interval": self.interval, "Timeout": self.timeout, "StartPeriod": self.start_period,
-            "StartInterval": self.start_interval, "Retries": self.retries,
+            "Interval": self.interval,
+            "Timeout": self.timeout,
+            "StartPeriod": self.start_period,
+            "StartInterval": self.start_interval,
+            "Retries": self.retries,
         }
         return {"Test": list(self.test), **{key: value for key, value in values.items() if value}}
 

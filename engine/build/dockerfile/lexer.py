@@ -118,7 +118,9 @@ class Lexer:
 
 def heredoc_words(rest: str) -> list[str]:
     """The words of a line that begin a heredoc: quotes keep blanks together."""
-    return [word for word in re.findall(r"(?:[^\s\"']|\"[^\"]*\"|'[^']*')+", rest) if "<<" in word and "<<<" not in word]
+    return [
+        word for word in re.findall(r"(?:[^\s\"']|\"[^\"]*\"|'[^']*')+", rest) if "<<" in word and "<<<" not in word
+    ]
 
 
 def _split_keyword(text: str) -> tuple[str, str]:

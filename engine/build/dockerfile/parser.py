@@ -36,9 +36,26 @@ from engine.errors import DockerfileError
 _STAGE_NAME = re.compile(r"^[a-z][a-z0-9-_.]*$")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
 _NANOSECONDS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
-KEYWORDS = (
-    "ADD ARG CMD COPY ENTRYPOINT ENV EXPOSE FROM HEALTHCHECK LABEL MAINTAINER ONBUILD RUN SHELL STOPSIGNAL USER VOLUME WORKDIR"
-).split()
+KEYWORDS = [
+    "ADD",
+    "ARG",
+    "CMD",
+    "COPY",
+    "ENTRYPOINT",
+    "ENV",
+    "EXPOSE",
+    "FROM",
+    "HEALTHCHECK",
+    "LABEL",
+    "MAINTAINER",
+    "ONBUILD",
+    "RUN",
+    "SHELL",
+    "STOPSIGNAL",
+    "USER",
+    "VOLUME",
+    "WORKDIR",
+]
 
 
 def parse(text: str, file: str) -> Dockerfile:
@@ -56,7 +73,9 @@ def parse(text: str, file: str) -> Dockerfile:
             if parser.name != "ARG":
                 if parser.name not in KEYWORDS:
                     raise parser.unknown()
-                raise parser.error("no build stage in current context", hint="begin with FROM (only ARG may come before it)")
+                raise parser.error(
+                    "no build stage in current context", hint="begin with FROM (only ARG may come before it)"
+                )
             instruction = parser.instruction()
             assert isinstance(instruction, Arg)
             meta.append(instruction)
@@ -85,7 +104,9 @@ class _Parser:
 
     def unknown(self) -> DockerfileError:
         near = get_close_matches(self.name, KEYWORDS, 1, 0.6)
-        return self.error(f"unknown instruction: {self._logical.keyword}", hint=f"did you mean {near[0]}?" if near else None)
+        return self.error(
+            f"unknown instruction: {self._logical.keyword}", hint=f"did you mean {near[0]}?" if near else None
+        )
 
     def _common(self) -> dict[str, Any]:
         text = re.sub(r"\s+", " ", self._logical.rest).strip()
@@ -118,11 +139,15 @@ class _Parser:
             raise self.error("FROM requires either one argument, or three: FROM <source> [AS <name>]")
         name = words[2].lower() if len(words) == 3 else ""
         if name and not _STAGE_NAME.match(name):
-            raise self.error(f"invalid name for build stage: {words[2]!r}", hint="names begin with a letter and hold a-z 0-9 - _ .")
+            raise self.error(
+                f"invalid name for build stage: {words[2]!r}", hint="names begin with a letter and hold a-z 0-9 - _ ."
+            )
         return words[0], name, self._flag("platform")
 
     def instruction(self) -> Instruction:
-        make: Callable[[], Instruction] | None = getattr(self, f"_{self.name.lower()}", None) if self.name in KEYWORDS else None
+        make: Callable[[], Instruction] | None = (
+            getattr(self, f"_{self.name.lower()}", None) if self.name in KEYWORDS else None
+        )
         if make is None:
             raise self.unknown()
         if not self._rest.strip() and self.name not in ("CMD", "ENTRYPOINT"):
@@ -158,8 +183,15 @@ class _Parser:
         if not args:
             raise self.error("RUN requires at least one argument")
         heredocs = self._logical.heredocs if shell else ()
-        return Run(args=args, shell=shell, heredocs=heredocs, mounts=tuple(self._flags.get("mount", ())), network=network,
-                   security=self._flag("security"), **self._common())
+        return Run(
+            args=args,
+            shell=shell,
+            heredocs=heredocs,
+            mounts=tuple(self._flags.get("mount", ())),
+            network=network,
+            security=self._flag("security"),
+            **self._common(),
+        )
 
     def _cmd(self) -> Cmd:
         args, shell = self._command()
@@ -193,8 +225,13 @@ class _Parser:
             raise self.error(f"--retries {retries!r} is not a number")
         times = {name: self._duration(name) for name in ("interval", "timeout", "start-period", "start-interval")}
         return Healthcheck(
-            test=("CMD-SHELL" if shell else "CMD", *args), interval=times["interval"], timeout=times["timeout"],
-            start_period=times["start-period"], start_interval=times["start-interval"], retries=int(retries), **self._common(),
+            test=("CMD-SHELL" if shell else "CMD", *args),
+            interval=times["interval"],
+            timeout=times["timeout"],
+            start_period=times["start-period"],
+            start_interval=times["start-interval"],
+            retries=int(retries),
+            **self._common(),
         )
 
     def _duration(self, name: str) -> int:
@@ -213,8 +250,10 @@ class _Parser:
         words = self._json()
         words = words if words is not None else self._rest.split()
         if len(words) < 2:
-            raise self.error(f"{self.name} requires at least two arguments, but only {len(words)} was provided",
-                             hint=f"{self.name} SOURCE DESTINATION")
+            raise self.error(
+                f"{self.name} requires at least two arguments, but only {len(words)} was provided",
+                hint=f"{self.name} SOURCE DESTINATION",
+            )
         heredocs = {word for word in words if re.match(r"^\d*<<-?[^<]", word)} if self._logical.heredocs else set()
         return tuple(word for word in words[:-1] if word not in heredocs), words[-1]
 
@@ -222,19 +261,33 @@ class _Parser:
         self._take_flags("from", "chown", "chmod", "link", "parents", "exclude")
         sources, dest = self._paths()
         return Copy(
-            sources=sources, dest=dest, from_=self._flag("from"), chown=self._flag("chown"), chmod=self._flag("chmod"),
-            link=self._switch("link"), parents=self._switch("parents"), exclude=tuple(self._flags.get("exclude", ())),
-            heredocs=self._logical.heredocs, **self._common(),
+            sources=sources,
+            dest=dest,
+            from_=self._flag("from"),
+            chown=self._flag("chown"),
+            chmod=self._flag("chmod"),
+            link=self._switch("link"),
+            parents=self._switch("parents"),
+            exclude=tuple(self._flags.get("exclude", ())),
+            heredocs=self._logical.heredocs,
+            **self._common(),
         )
 
     def _add(self) -> Add:
         self._take_flags("chown", "chmod", "link", "checksum", "keep-git-dir", "unpack", "exclude")
         sources, dest = self._paths()
         return Add(
-            sources=sources, dest=dest, chown=self._flag("chown"), chmod=self._flag("chmod"), link=self._switch("link"),
-            checksum=self._flag("checksum"), keep_git_dir=self._switch("keep-git-dir"),
-            unpack=self._switch("unpack") if "unpack" in self._flags else None, exclude=tuple(self._flags.get("exclude", ())),
-            heredocs=self._logical.heredocs, **self._common(),
+            sources=sources,
+            dest=dest,
+            chown=self._flag("chown"),
+            chmod=self._flag("chmod"),
+            link=self._switch("link"),
+            checksum=self._flag("checksum"),
+            keep_git_dir=self._switch("keep-git-dir"),
+            unpack=self._switch("unpack") if "unpack" in self._flags else None,
+            exclude=tuple(self._flags.get("exclude", ())),
+            heredocs=self._logical.heredocs,
+            **self._common(),
         )
 
     # --- values ---------------------------------------------------------------------------------------

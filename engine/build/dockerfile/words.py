@@ -155,7 +155,9 @@ class _Lex:
         if modifier == "-":
             return (value or "") if is_set else word
         if not is_set:
-            raise InvalidInput(f"{name}: {word or ('not allowed to be unset or empty' if colon else 'not allowed to be unset')}")
+            raise InvalidInput(
+                f"{name}: {word or ('not allowed to be unset or empty' if colon else 'not allowed to be unset')}"
+            )
         return value or ""
 
     def _peek(self) -> str:

@@ -50,8 +50,20 @@ def test_a_digest_is_of_its_bytes() -> None:
     assert Digest.parse("sha512:" + "0" * 128).algorithm == "sha512"
 
 
-@pytest.mark.parametrize("text", [None, 3, "", "sha256:", "sha256:" + "A" * 64, "sha256:" + "0" * 63, "md5:" + "0" * 32,
-                                  "sha256:" + "0" * 64 + "\n", "sha256:../" + "0" * 61])
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        3,
+        "",
+        "sha256:",
+        "sha256:" + "A" * 64,
+        "sha256:" + "0" * 63,
+        "md5:" + "0" * 32,
+        "sha256:" + "0" * 64 + "\n",
+        "sha256:../" + "0" * 61,
+    ],
+)
 def test_what_is_no_digest_is_refused(text: object) -> None:
     with pytest.raises(InvalidInput):
         Digest.parse(text)
@@ -65,9 +77,15 @@ def test_chain_ids_follow_the_specification() -> None:
 
 @pytest.mark.parametrize(
     ("text", "platform"),
-    [("linux/amd64", "linux/amd64"), ("linux/x86_64", "linux/amd64"), ("Linux/aarch64", "linux/arm64"),
-     ("linux/arm64/8", "linux/arm64/v8"), ("linux/armhf", "linux/arm/v7"), ("arm64", "linux/arm64"),
-     ("linux", f"linux/{Platform.host().architecture}")],
+    [
+        ("linux/amd64", "linux/amd64"),
+        ("linux/x86_64", "linux/amd64"),
+        ("Linux/aarch64", "linux/arm64"),
+        ("linux/arm64/8", "linux/arm64/v8"),
+        ("linux/armhf", "linux/arm/v7"),
+        ("arm64", "linux/arm64"),
+        ("linux", f"linux/{Platform.host().architecture}"),
+    ],
 )
 def test_platforms_are_read_as_docker_reads_them(text: str, platform: str) -> None:
     assert str(Platform.parse(text)) == platform
@@ -108,7 +126,11 @@ def test_a_missing_platform_is_not_found(offered: list[str | None]) -> None:
 
 def test_media_types() -> None:
     assert [compression(t) for t in (OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD, DOCKER_LAYER_GZIP)] == [
-        "none", "gzip", "zstd", "gzip"]
+        "none",
+        "gzip",
+        "zstd",
+        "gzip",
+    ]
     assert is_layer(OCI_LAYER)
     assert not is_layer(OCI_CONFIG)
     assert is_foreign(DOCKER_FOREIGN)
@@ -116,8 +138,15 @@ def test_media_types() -> None:
 
 def test_a_descriptor_keeps_what_it_does_not_know() -> None:
     platform = {"os": "linux", "architecture": "arm", "variant": "v7"}
-    obj = {"mediaType": OCI_LAYER, "digest": str(A), "size": 7, "platform": platform, "annotations": {"k": "v"},
-           "urls": ["https://x/y"], "future": [1]}
+    obj = {
+        "mediaType": OCI_LAYER,
+        "digest": str(A),
+        "size": 7,
+        "platform": platform,
+        "annotations": {"k": "v"},
+        "urls": ["https://x/y"],
+        "future": [1],
+    }
     assert Descriptor.from_json(obj).to_json() == obj
 
 
@@ -126,9 +155,23 @@ CONTENT = base64.b64encode(b"a").decode()
 
 @pytest.mark.parametrize(
     "change",
-    [{"mediaType": None}, {"mediaType": "text"}, {"mediaType": "a/" + "b" * 128}, {"digest": "x"}, {"size": -1},
-     {"size": True}, {"size": 2**63}, {"size": "1"}, {"annotations": {"a": 1}}, {"platform": []}, {"urls": ["here"]},
-     {"artifactType": "x/.y"}, {"data": "%%"}, {"data": CONTENT, "size": 2}, {"data": base64.b64encode(b"b").decode()}],
+    [
+        {"mediaType": None},
+        {"mediaType": "text"},
+        {"mediaType": "a/" + "b" * 128},
+        {"digest": "x"},
+        {"size": -1},
+        {"size": True},
+        {"size": 2**63},
+        {"size": "1"},
+        {"annotations": {"a": 1}},
+        {"platform": []},
+        {"urls": ["here"]},
+        {"artifactType": "x/.y"},
+        {"data": "%%"},
+        {"data": CONTENT, "size": 2},
+        {"data": base64.b64encode(b"b").decode()},
+    ],
 )
 def test_a_bad_descriptor_is_refused(change: dict[str, object]) -> None:
     good: dict[str, object] = {"mediaType": OCI_LAYER, "digest": str(A), "size": 1, "data": CONTENT}
@@ -209,9 +252,19 @@ def test_steps_add_history_and_layers() -> None:
 
 @pytest.mark.parametrize(
     "document",
-    [{}, {"rootfs": {}}, config(Env=["novalue"]), config(Env="A=b"), config(Labels={"a": 1}), config(Volumes=["/x"]),
-     config(User=3), {**config(), "variant": 3}, {**config(), "history": {}}, {**config(), "config": []},
-     {**config(), "rootfs": {"diff_ids": [str(A)] * 501}}],
+    [
+        {},
+        {"rootfs": {}},
+        config(Env=["novalue"]),
+        config(Env="A=b"),
+        config(Labels={"a": 1}),
+        config(Volumes=["/x"]),
+        config(User=3),
+        {**config(), "variant": 3},
+        {**config(), "history": {}},
+        {**config(), "config": []},
+        {**config(), "rootfs": {"diff_ids": [str(A)] * 501}},
+    ],
 )
 def test_a_bad_config_is_refused(document: dict[str, Any]) -> None:
     with pytest.raises(Corrupt):

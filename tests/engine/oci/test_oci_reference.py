@@ -36,8 +36,28 @@ def test_names_are_normalised(text: str, canonical: str, familiar: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", ":tag", "a b", "a//b", "/a", "a/", "-a", "a_-b", "a___b", "a@sha256:12", HEX, "https://a/b", "a:", "a\n", "ä",
-     f"a:{'t' * 129}", "host:x/y/z:1:2", f"a@md5:{'0' * 32}", f"a@sha256:{HEX.upper()}", "/".join("a" * 130)],
+    [
+        "",
+        ":tag",
+        "a b",
+        "a//b",
+        "/a",
+        "a/",
+        "-a",
+        "a_-b",
+        "a___b",
+        "a@sha256:12",
+        HEX,
+        "https://a/b",
+        "a:",
+        "a\n",
+        "ä",
+        f"a:{'t' * 129}",
+        "host:x/y/z:1:2",
+        f"a@md5:{'0' * 32}",
+        f"a@sha256:{HEX.upper()}",
+        "/".join("a" * 130),
+    ],
 )
 def test_what_is_no_name_is_refused(text: str) -> None:
     with pytest.raises(InvalidInput):
