@@ -154,6 +154,7 @@ class WorkbenchApp(App[int]):
                     self._select_container(state.container)
                 if state.image and state.phase == "running":
                     self._show_image(state.image)
+                    self.run_worker(self._bridge.list(), group="list", exclusive=True, exit_on_error=False)
             case api.ServiceBuild(_, api.StepOutput(_, stream, text)):
                 build.append(Line(f"    {line}", stream) for line in text.splitlines())
             case api.ServiceBuild(_, event):

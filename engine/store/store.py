@@ -82,17 +82,14 @@ class Store:
         cancel: CancelToken | None = None,
     ) -> list[LayerRecord]:
         """Every layer unpacked, bottom first. Those that are there cost one stat each."""
-        records = []
-        for layer, diff_id, chain in zip(layers, diff_ids, chain_ids(diff_ids), strict=True):
+
+        def unpack(layer: Descriptor, diff_id: Digest, chain: Digest) -> LayerRecord:
             if cancel:
                 cancel.check()
-            report = (lambda done, layer=layer: progress(layer, done)) if progress else None
-            records.append(
-                self.layers.unpack(
-                    chain, diff_id, lambda layer=layer: self.open_layer(layer), progress=report, cancel=cancel
-                )  # type: ignore[misc]
-            )
-        return records
+            report = (lambda done: progress(layer, done)) if progress else None
+            return self.layers.unpack(chain, diff_id, lambda: self.open_layer(layer), progress=report, cancel=cancel)
+
+        return [unpack(*each) for each in zip(layers, diff_ids, chain_ids(diff_ids), strict=True)]
 
     def lowers(self, image: Image) -> list[Path]:
         """The image's layer trees, topmost first; unpacked where they are missing."""

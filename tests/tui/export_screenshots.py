@@ -36,6 +36,7 @@ async def export(size: tuple[int, int], folder: Path, root: Path) -> None:
 
     async with app.run_test(size=size) as pilot:
         await shows("http://localhost")
+        await pilot.pause(1)  # the watcher takes its first look
         source.write_text(source.read_text().replace("Hello from", "Saved in"))
         await shows("Saved in")
         app.save_screenshot(f"overview-{name}.svg", str(TARGET))
