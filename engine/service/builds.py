@@ -19,6 +19,7 @@ from engine.runtime.client import Runtime
 from engine.runtime.spec import SpecParams, make_spec
 from engine.service.containers import network_files
 from engine.service.images import ImageService
+from engine.service.system import require_root
 from engine.store.store import Store
 
 
@@ -27,6 +28,7 @@ class BuildService:
         self._store, self._runtime, self._images = store, runtime, images
 
     def build(self, request: BuildRequest, emit: Callable[[BuildEvent], None], cancel: CancelToken) -> BuildFinished:
+        require_root()
         return Build(self._store, StepRunner(self._store, self._runtime), self._images, request, emit, cancel).run()
 
 

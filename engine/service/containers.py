@@ -26,6 +26,7 @@ from engine.runtime.client import ExecParams, Runtime
 from engine.runtime.connections import AttachConnection, ExecConnection
 from engine.runtime.spec import BindMount, SpecParams, make_spec
 from engine.service.logs import rule_record
+from engine.service.system import require_root
 from engine.store.images import Image
 from engine.store.store import Store
 
@@ -200,6 +201,7 @@ class ContainerService:
     # --- create and start -------------------------------------------------------------------------------
 
     def create(self, spec: ContainerSpec) -> str:
+        require_root()
         image = self._store.images.get(spec.image)
         config = self._store.images.config(image)
         process = merge(spec, config)

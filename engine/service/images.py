@@ -19,6 +19,7 @@ from engine.oci.reference import Reference
 from engine.registry.config import RegistryConfig
 from engine.registry.pull import BlobProgress, pull
 from engine.service.base_image import base_config, base_fingerprint, write_base_layer
+from engine.service.system import require_root
 from engine.store.images import Image
 from engine.store.store import Store
 
@@ -39,6 +40,7 @@ class ImageService:
 
     def pull(self, name: str, progress: Callable[[PullProgress], None], cancel: CancelToken) -> Image:
         """Fetches an image: its blobs in parallel, then its layers unpacked, bottom first."""
+        require_root()
         reference = Reference.parse(name).with_default_tag()
         if is_base(reference):
             raise InvalidInput(
@@ -89,6 +91,7 @@ class ImageService:
 
     def ensure_base(self) -> Image:
         """`workbench/base` from this host's files: found, or made when it is missing or the host has changed."""
+        require_root()
         fingerprint = base_fingerprint()
         found = self._store.images.find(BASE)
         if found and self._store.images.config(found).labels.get(FINGERPRINT) == fingerprint:

@@ -140,3 +140,23 @@ def test_a_day_of_docker_verbs(data_root: Path, tmp_path: Path) -> None:
     assert "Untagged: night:1" in workbench(data_root, "rmi", "night:1").stdout
     assert "COPY f /f" in workbench(data_root, "history", "day").stdout
     assert workbench(data_root, "check").stdout == "the store is whole\n"
+
+
+def test_an_ordinary_user_is_told_what_to_do(tmp_path: Path) -> None:
+    """As root the check is made in a process that has given root up."""
+    (tmp_path / "Dockerfile").write_text("FROM workbench/base\n")
+    tmp_path.chmod(0o777)
+    code = (
+        "import os, sys\n"
+        "if os.geteuid() == 0: os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        "from engine.service.system import require_root\n"
+        "from engine.errors import Unsupported\n"
+        "try: require_root()\n"
+        "except Unsupported as error: print(error, '|', error.hint)\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    # Imported before root is given up: the checkout may be readable by root alone.
+    code = "import engine.service.system, engine.errors\n" + code
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=env)
+    assert "needs root for now" in done.stdout, done.stderr
+    assert "sudo" in done.stdout

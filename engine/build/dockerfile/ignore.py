@@ -64,7 +64,9 @@ class _Pattern:
     def may_match_below(self, parts: Sequence[str]) -> bool:
         """Whether a path below the directory `parts` could match: each component fits as far as both go."""
         if self._folders is None:
-            self._folders = [None if "**" in name else _compile(_translate(name)[1], name) for name in self.folders]
+            # `**` may stand for any number of components, and `[a/b]` is no component: then only a walk can tell.
+            plain = all("**" not in name and name.count("[") == name.count("]") for name in self.folders)
+            self._folders = [_compile(_translate(name)[1], name) for name in self.folders] if plain else [None]
         for part, folder in zip(parts, self._folders, strict=False):
             if folder is None:
                 return True

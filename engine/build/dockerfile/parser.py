@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import csv
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any
 
@@ -18,6 +18,7 @@ from engine.build.dockerfile.ast import (
     Env,
     Expose,
     Healthcheck,
+    Heredoc,
     Instruction,
     Label,
     Maintainer,
@@ -30,32 +31,19 @@ from engine.build.dockerfile.ast import (
     Volume,
     Workdir,
 )
-from engine.build.dockerfile.lexer import Lexer, Logical
-from engine.errors import DockerfileError
+from engine.build.dockerfile.command import BLANKS, NotStrings, json_strings, split_blanks, split_words
+from engine.build.dockerfile.durations import parse_duration
+from engine.build.dockerfile.lexer import HeredocWord, Lexer, Logical, heredoc_word
+from engine.errors import DockerfileError, InvalidInput
 
-_STAGE_NAME = re.compile(r"^[a-z][a-z0-9-_.]*$")
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
-_NANOSECONDS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
-KEYWORDS = [
-    "ADD",
-    "ARG",
-    "CMD",
-    "COPY",
-    "ENTRYPOINT",
-    "ENV",
-    "EXPOSE",
-    "FROM",
-    "HEALTHCHECK",
-    "LABEL",
-    "MAINTAINER",
-    "ONBUILD",
-    "RUN",
-    "SHELL",
-    "STOPSIGNAL",
-    "USER",
-    "VOLUME",
-    "WORKDIR",
-]
+_STAGE_NAME = re.compile(r"[a-z][a-z0-9-_.]*")
+KEYWORDS = (
+    "ADD ARG CMD COPY ENTRYPOINT ENV EXPOSE FROM HEALTHCHECK LABEL MAINTAINER ONBUILD RUN SHELL STOPSIGNAL USER VOLUME "
+    "WORKDIR"
+).split()
+_SWITCHES = ("link", "parents", "keep-git-dir", "unpack")
+_REPEATED = ("mount", "exclude", "device")
+_MAY_BE_EMPTY = ("RUN", "CMD", "ENTRYPOINT")
 
 
 def parse(text: str, file: str) -> Dockerfile:
@@ -69,20 +57,18 @@ def parse(text: str, file: str) -> Dockerfile:
         if parser.name == "FROM":
             stages.append((logical, *parser.from_()))
             bodies.append([])
-        elif not stages:
-            if parser.name != "ARG":
-                if parser.name not in KEYWORDS:
-                    raise parser.unknown()
-                raise parser.error(
-                    "no build stage in current context", hint="begin with FROM (only ARG may come before it)"
-                )
-            instruction = parser.instruction()
-            assert isinstance(instruction, Arg)
+            continue
+        instruction = parser.instruction()
+        if bodies:
+            bodies[-1].append(instruction)
+        elif isinstance(instruction, Arg):
             meta.append(instruction)
         else:
-            bodies[-1].append(parser.instruction())
+            hint = "begin with FROM: only ARG may come before it"
+            raise parser.error("no build stage in current context", hint)
     if not stages:
-        raise DockerfileError("the file has no instructions", file=file, line=1, hint="a Dockerfile begins with FROM")
+        what = "the file has no FROM" if meta else "the file has no instructions"
+        raise lexer.error(what, 1, hint="a Dockerfile begins with FROM")
     built = tuple(
         Stage(index, name, base, platform, logical.line, tuple(body))
         for index, ((logical, base, name, platform), body) in enumerate(zip(stages, bodies, strict=True))
@@ -99,214 +85,217 @@ class _Parser:
         self._rest = logical.rest
         self._flags: dict[str, list[str]] = {}
 
-    def error(self, message: str, hint: str | None = None) -> DockerfileError:
-        return self._lexer.error(message, self._logical.line, self._logical.column, hint)
-
-    def unknown(self) -> DockerfileError:
-        near = get_close_matches(self.name, KEYWORDS, 1, 0.6)
-        return self.error(
-            f"unknown instruction: {self._logical.keyword}", hint=f"did you mean {near[0]}?" if near else None
-        )
+    def error(self, message: str, hint: str | None = None, at: str = "") -> DockerfileError:
+        """`at` is the text to point to; the keyword when it is not on the instruction's first line."""
+        line = self._logical.line
+        found = self._lexer.lines[line - 1].find(at, self._logical.column - 1) if at else -1
+        return self._lexer.error(message, line, found + 1 if found >= 0 else self._logical.column, hint)
 
     def _common(self) -> dict[str, Any]:
-        text = re.sub(r"\s+", " ", self._logical.rest).strip()
-        return {"line": self._logical.line, "end_line": self._logical.end_line, "source": f"{self.name} {text}".strip()}
+        text = re.sub(r"\s+", " ", self._logical.text).strip()
+        logical = self._logical
+        return {"line": logical.line, "end_line": logical.end_line, "source": f"{self.name} {text}".strip()}
+
+    def instruction(self) -> Instruction:
+        if self.name not in KEYWORDS:
+            near = get_close_matches(self.name, KEYWORDS, 1, 0.6)
+            hint = f"did you mean {near[0]}?" if near else None
+            raise self.error(f"unknown instruction: {self._logical.keyword}", hint)
+        if not self._rest and self.name not in _MAY_BE_EMPTY:
+            raise self.error(f"{self.name} requires at least one argument")
+        make: Callable[[], Instruction] = getattr(self, f"_{self.name.lower()}")
+        return make()
+
+    # --- flags ----------------------------------------------------------------------------------------
 
     def _take_flags(self, *known: str) -> None:
-        while match := re.match(r"--([a-zA-Z-]+)(?:=(\"[^\"]*\"|\S*))?(?:\s+|$)", self._rest):
-            name, value = match[1], match[2]
+        for flag in self._logical.flags:
+            name, equals, value = flag.removeprefix("--").partition("=")
             if name not in known:
                 near = get_close_matches(name, known, 1)
-                raise self.error(f"unknown flag: --{name}", hint=f"did you mean --{near[0]}?" if near else None)
-            if value is None and name not in ("link", "parents", "keep-git-dir", "unpack"):
-                raise self.error(f"missing a value on flag: --{name}")
-            self._flags.setdefault(name, []).append((value or "true").strip('"'))
-            self._rest = self._rest[match.end() :]
+                hint = f"did you mean --{near[0]}?" if near else None
+                raise self.error(f"unknown flag: --{name}", hint, at=f"--{name}")
+            if name in self._flags and name not in _REPEATED:
+                raise self.error(f"duplicate flag specified: --{name}", at=f"--{name}")
+            if not (value if equals and name in _SWITCHES else equals or name in _SWITCHES):
+                raise self.error(f"missing a value on flag: --{name}", at=f"--{name}")
+            self._flags.setdefault(name, []).append(value)
 
     def _flag(self, name: str) -> str:
         return (self._flags.get(name) or [""])[-1]
 
     def _switch(self, name: str) -> bool:
-        value = self._flag(name)
+        if name not in self._flags:
+            return False
+        value = self._flag(name).lower()
         if value not in ("", "true", "false"):
-            raise self.error(f"expecting boolean value for flag {name}, not: {value}")
-        return value == "true"
+            raise self.error(f"expecting boolean value for flag --{name}, not: {value}", at=f"--{name}")
+        return value != "false"
 
-    def from_(self) -> tuple[str, str, str]:
-        self._take_flags("platform")
-        words = self._rest.split()
-        if len(words) not in (1, 3) or (len(words) == 3 and words[1].lower() != "as"):
-            raise self.error("FROM requires either one argument, or three: FROM <source> [AS <name>]")
-        name = words[2].lower() if len(words) == 3 else ""
-        if name and not _STAGE_NAME.match(name):
-            raise self.error(
-                f"invalid name for build stage: {words[2]!r}", hint="names begin with a letter and hold a-z 0-9 - _ ."
-            )
-        return words[0], name, self._flag("platform")
-
-    def instruction(self) -> Instruction:
-        make: Callable[[], Instruction] | None = (
-            getattr(self, f"_{self.name.lower()}", None) if self.name in KEYWORDS else None
-        )
-        if make is None:
-            raise self.unknown()
-        if not self._rest.strip() and self.name not in ("CMD", "ENTRYPOINT"):
-            raise self.error(f"{self.name} requires at least one argument")
-        return make()
+    def _choice(self, name: str, *values: str) -> str:
+        value = self._flag(name)
+        if value and value not in values:
+            raise self.error(f"invalid --{name} {value!r}", f"it is one of {', '.join(values)}", at=f"--{name}")
+        return value
 
     # --- commands -------------------------------------------------------------------------------------
 
+    def from_(self) -> tuple[str, str, str]:
+        """The base, the stage's name in lower case, the platform."""
+        words = split_blanks(self._rest)
+        if len(words) not in (1, 3) or (len(words) == 3 and words[1].lower() != "as"):
+            raise self.error("FROM requires either one or three arguments", "FROM IMAGE [AS NAME]")
+        name = words[2].lower() if len(words) == 3 else ""
+        if name and not _STAGE_NAME.fullmatch(name):
+            hint = "a name begins with a letter and holds a-z 0-9 - _ ."
+            raise self.error(f"invalid name for build stage: {words[2]!r}", hint, at=words[2])
+        self._take_flags("platform")
+        return words[0], name, self._flag("platform")
+
     def _json(self) -> list[str] | None:
-        """The exec form; None when the text is not a JSON array of strings, and so the shell form."""
-        text = self._rest.strip()
-        if not text.startswith("["):
-            return None
         try:
-            value = json.loads(text)
-        except ValueError:
-            return None
-        return value if isinstance(value, list) and all(isinstance(word, str) for word in value) else None
+            return json_strings(self._rest)
+        except NotStrings as error:
+            raise self.error(str(error), "quote every word", at=self._rest[:1]) from None
 
     def _command(self) -> tuple[tuple[str, ...], bool]:
         words = self._json()
-        if words is not None:
-            return tuple(words), False
-        text = self._rest.strip()
-        return ((text,) if text else ()), True
+        return (tuple(words), False) if words is not None else ((self._rest,), True)
 
     def _run(self) -> Run:
         self._take_flags("mount", "network", "security", "device")
-        network = self._flag("network")
-        if network not in ("", "default", "none", "host"):
-            raise self.error(f"invalid network mode {network!r}", hint="default, none or host")
+        mounts = tuple(self._flags.get("mount", ()))
+        for mount in mounts:
+            self._check_mount(mount)
         args, shell = self._command()
-        if not args:
-            raise self.error("RUN requires at least one argument")
-        heredocs = self._logical.heredocs if shell else ()
         return Run(
-            args=args,
-            shell=shell,
-            heredocs=heredocs,
-            mounts=tuple(self._flags.get("mount", ())),
-            network=network,
-            security=self._flag("security"),
-            **self._common(),
+            args=args, shell=shell, heredocs=self._logical.heredocs, mounts=mounts,
+            network=self._choice("network", "default", "none", "host"),
+            security=self._choice("security", "sandbox", "insecure"), **self._common(),
         )
 
+    def _check_mount(self, mount: str) -> None:
+        """The rest of a mount is read when it is used, with variables; which stage it is from cannot wait."""
+        for field in next(csv.reader([mount]), []):
+            key, _, value = field.partition("=")
+            if key.lower() == "from" and "$" in value[:-1]:
+                message = "'from' doesn't support variable expansion, define alias stage instead"
+                raise self.error(message, "FROM IMAGE AS NAME, then from=NAME", at=field)
+
     def _cmd(self) -> Cmd:
+        self._take_flags()
         args, shell = self._command()
         return Cmd(args=args, shell=shell, **self._common())
 
     def _entrypoint(self) -> Entrypoint:
+        self._take_flags()
         args, shell = self._command()
         return Entrypoint(args=args, shell=shell, **self._common())
 
     def _shell(self) -> Shell:
+        self._take_flags()
         args = self._json()
         if not args:
-            raise self.error("SHELL requires the arguments to be in JSON form", hint='SHELL ["/bin/bash", "-c"]')
+            raise self.error("SHELL requires the arguments to be in JSON form", 'SHELL ["/bin/bash", "-c"]', self._rest)
         return Shell(args=tuple(args), **self._common())
 
     def _healthcheck(self) -> Healthcheck:
-        self._take_flags("interval", "timeout", "start-period", "start-interval", "retries")
-        kind, _, rest = self._rest.partition(" ")
-        self._rest = rest
+        kind, *rest = re.split(r"\s+", self._rest, maxsplit=1)
+        self._rest = rest[0] if rest else ""
         if kind.upper() == "NONE":
-            if rest.strip() or self._flags:
-                raise self.error("HEALTHCHECK NONE takes no arguments")
+            if self._rest:
+                raise self.error("HEALTHCHECK NONE takes no arguments", at=self._rest)
             return Healthcheck(test=("NONE",), **self._common())
+        self._take_flags("interval", "timeout", "start-period", "start-interval", "retries")
         if kind.upper() != "CMD":
-            raise self.error(f"unknown type {kind!r} in HEALTHCHECK", hint="HEALTHCHECK CMD … or HEALTHCHECK NONE")
+            raise self.error(f"unknown type {kind!r} in HEALTHCHECK", "HEALTHCHECK CMD … or HEALTHCHECK NONE", at=kind)
         args, shell = self._command()
-        if not args:
+        if not args or not self._rest:
             raise self.error("missing command after HEALTHCHECK CMD")
         retries = self._flag("retries") or "0"
-        if not retries.isdigit():
-            raise self.error(f"--retries {retries!r} is not a number")
-        times = {name: self._duration(name) for name in ("interval", "timeout", "start-period", "start-interval")}
+        if not re.fullmatch(r"\+?[0-9]{1,9}", retries):
+            raise self.error(f"--retries {retries!r} is not a number of retries", at="--retries")
         return Healthcheck(
-            test=("CMD-SHELL" if shell else "CMD", *args),
-            interval=times["interval"],
-            timeout=times["timeout"],
-            start_period=times["start-period"],
-            start_interval=times["start-interval"],
-            retries=int(retries),
-            **self._common(),
+            test=("CMD-SHELL" if shell else "CMD", *args), interval=self._duration("interval"),
+            timeout=self._duration("timeout"), start_period=self._duration("start-period"),
+            start_interval=self._duration("start-interval"), retries=int(retries), **self._common(),
         )
 
     def _duration(self, name: str) -> int:
         text = self._flag(name)
-        parts = _DURATION.findall(text)
-        if text and (not parts or "".join(a + b for a, b in parts) != text):
-            raise self.error(f"--{name} {text!r} is not a duration", hint="30s, 1m30s or 500ms")
-        total = int(sum(float(number) * _NANOSECONDS[unit] for number, unit in parts))
-        if text and 0 < total < 10**6:
-            raise self.error(f"--{name} cannot be less than 1ms")
+        try:
+            total = parse_duration(text) if text else 0
+        except ValueError as error:
+            raise self.error(f"--{name} {error}", "30s, 1m30s or 500ms", at=f"--{name}") from None
+        if total < 10**6 and total != 0:
+            raise self.error(f"--{name} cannot be less than 1ms", at=f"--{name}")
         return total
 
     # --- files ----------------------------------------------------------------------------------------
 
-    def _paths(self) -> tuple[tuple[str, ...], str]:
+    def _heredoc(self, word: str) -> HeredocWord | None:
+        try:
+            return heredoc_word(word)
+        except InvalidInput:
+            return None
+
+    def _paths(self) -> tuple[tuple[str, ...], str, tuple[Heredoc, ...]]:
+        """The sources, the destination, and the heredocs among the sources."""
         words = self._json()
-        words = words if words is not None else self._rest.split()
+        words = split_blanks(self._rest) if words is None else words
         if len(words) < 2:
-            raise self.error(
-                f"{self.name} requires at least two arguments, but only {len(words)} was provided",
-                hint=f"{self.name} SOURCE DESTINATION",
-            )
-        heredocs = {word for word in words if re.match(r"^\d*<<-?[^<]", word)} if self._logical.heredocs else set()
-        return tuple(word for word in words[:-1] if word not in heredocs), words[-1]
+            message = f"{self.name} requires at least two arguments, but only one was provided"
+            raise self.error(f"{message}. Destination could not be determined", f"{self.name} SOURCE DESTINATION")
+        if self._heredoc(words[-1]):
+            raise self.error(f"{self.name} cannot accept a heredoc as a destination", at=words[-1])
+        contents = {heredoc.name: heredoc.content for heredoc in self._logical.heredocs}
+        sources: list[str] = []
+        heredocs: list[Heredoc] = []
+        for word in words[:-1]:
+            if heredoc := self._heredoc(word):
+                heredocs.append(Heredoc(heredoc.name, contents.get(heredoc.name, ""), heredoc.expand))
+            else:
+                sources.append(word)
+        return tuple(sources), words[-1], tuple(heredocs)
 
     def _copy(self) -> Copy:
+        sources, dest, heredocs = self._paths()
         self._take_flags("from", "chown", "chmod", "link", "parents", "exclude")
-        sources, dest = self._paths()
         return Copy(
-            sources=sources,
-            dest=dest,
-            from_=self._flag("from"),
-            chown=self._flag("chown"),
-            chmod=self._flag("chmod"),
-            link=self._switch("link"),
-            parents=self._switch("parents"),
-            exclude=tuple(self._flags.get("exclude", ())),
-            heredocs=self._logical.heredocs,
-            **self._common(),
+            sources=sources, dest=dest, from_=self._flag("from"), chown=self._flag("chown"), chmod=self._flag("chmod"),
+            link=self._switch("link"), parents=self._switch("parents"), exclude=tuple(self._flags.get("exclude", ())),
+            heredocs=heredocs, **self._common(),
         )
 
     def _add(self) -> Add:
+        sources, dest, heredocs = self._paths()
         self._take_flags("chown", "chmod", "link", "checksum", "keep-git-dir", "unpack", "exclude")
-        sources, dest = self._paths()
         return Add(
-            sources=sources,
-            dest=dest,
-            chown=self._flag("chown"),
-            chmod=self._flag("chmod"),
-            link=self._switch("link"),
-            checksum=self._flag("checksum"),
-            keep_git_dir=self._switch("keep-git-dir"),
+            sources=sources, dest=dest, chown=self._flag("chown"), chmod=self._flag("chmod"),
+            link=self._switch("link"), checksum=self._flag("checksum"), keep_git_dir=self._switch("keep-git-dir"),
             unpack=self._switch("unpack") if "unpack" in self._flags else None,
-            exclude=tuple(self._flags.get("exclude", ())),
-            heredocs=self._logical.heredocs,
-            **self._common(),
+            exclude=tuple(self._flags.get("exclude", ())), heredocs=heredocs, **self._common(),
         )
 
     # --- values ---------------------------------------------------------------------------------------
 
     def _pairs(self) -> tuple[tuple[str, str], ...]:
         """`k=v k2="v 2"`, or the old `k the rest`."""
+        self._take_flags()
         words = split_words(self._rest, self._lexer.escape)
-        if "=" not in words[0]:
-            key, _, value = self._rest.strip().partition(" ")
-            if not value.strip():
-                raise self.error(f"{self.name} must have two arguments", hint=f"{self.name} NAME=VALUE")
-            return ((key, value.strip()),)
+        if not words or "=" not in words[0]:
+            parts = BLANKS.split(self._rest, maxsplit=1)
+            if len(parts) < 2:
+                raise self.error(f"{self.name} must have two arguments", f"{self.name} NAME=VALUE", at=self._rest)
+            return ((parts[0], parts[1]),)
         pairs = []
         for word in words:
             key, equals, value = word.partition("=")
             if not equals:
-                raise self.error(f"syntax error - can't find = in {word!r}. Must be of the form: name=value")
+                message = f"syntax error - can't find = in {word!r}. Must be of the form: name=value"
+                raise self.error(message, 'quote a value with blanks: NAME="some text"', at=word)
             if not key:
-                raise self.error(f"{self.name} names can not be blank")
+                raise self.error(f"{self.name} names can not be blank", at=word)
             pairs.append((key, value))
         return tuple(pairs)
 
@@ -321,68 +310,46 @@ class _Parser:
         for word in split_words(self._rest, self._lexer.escape):
             key, equals, value = word.partition("=")
             if not key:
-                raise self.error("ARG names can not be blank")
+                raise self.error("ARG names can not be blank", at=word)
             pairs.append((key, value if equals else None))
         return Arg(pairs=tuple(pairs), **self._common())
 
-    def _one(self, words: Sequence[str]) -> str:
-        if len(words) != 1:
-            raise self.error(f"{self.name} requires exactly one argument")
-        return words[0]
-
     def _workdir(self) -> Workdir:
-        return Workdir(path=self._rest.strip(), **self._common())
+        self._take_flags()
+        return Workdir(path=self._rest, **self._common())
 
     def _user(self) -> User:
-        return User(user=self._rest.strip(), **self._common())
+        self._take_flags()
+        return User(user=self._rest, **self._common())
 
     def _stopsignal(self) -> Stopsignal:
-        return Stopsignal(signal=self._one(self._rest.split()), **self._common())
+        return Stopsignal(signal=self._rest, **self._common())
 
     def _expose(self) -> Expose:
-        return Expose(ports=tuple(self._rest.split()), **self._common())
+        self._take_flags()
+        return Expose(ports=tuple(split_blanks(self._rest)), **self._common())
 
     def _volume(self) -> Volume:
+        self._take_flags()
         words = self._json()
-        paths = words if words is not None else self._rest.split()
-        if not paths or not all(path.strip() for path in paths):
+        paths = [path.strip() for path in (split_blanks(self._rest) if words is None else words)]
+        if not paths:
+            raise self.error("VOLUME requires at least one argument")
+        if not all(paths):
             raise self.error("VOLUME specified can not be an empty string")
         return Volume(paths=tuple(paths), **self._common())
 
     def _maintainer(self) -> Maintainer:
-        return Maintainer(name=self._rest.strip(), **self._common())
+        self._take_flags()
+        return Maintainer(name=self._rest, **self._common())
 
     def _onbuild(self) -> Onbuild:
-        trigger = self._rest.split()[0].upper()
-        if trigger in ("ONBUILD", "FROM", "MAINTAINER"):
-            raise self.error(f"{trigger} isn't allowed as an ONBUILD trigger")
-        return Onbuild(text=self._rest.strip(), **self._common())
-
-
-def split_words(text: str, escape: str) -> list[str]:
-    """Words split at blanks; quotes and escapes keep blanks together and stay in the word (BuildKit parseWords)."""
-    words, word, quote, index = [], "", "", 0
-    while index < len(text):
-        char = text[index]
-        if quote:
-            word += char
-            if char == escape and quote == '"' and index + 1 < len(text):
-                index += 1
-                word += text[index]
-            elif char == quote:
-                quote = ""
-        elif char.isspace():
-            if word:
-                words.append(word)
-                word = ""
-        elif char == escape and index + 1 < len(text):
-            index += 1
-            word += char + text[index]
-        else:
-            if char in "\"'":
-                quote = char
-            word += char
-        index += 1
-    if word:
-        words.append(word)
-    return words
+        """The trigger as text with its heredocs; it is read where the image is a base."""
+        self._take_flags()
+        trigger = split_blanks(self._rest)[0].upper()
+        if trigger == "ONBUILD":
+            raise self.error("chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed", at=self._rest)
+        if trigger in ("FROM", "MAINTAINER"):
+            raise self.error(f"{trigger} isn't allowed as an ONBUILD trigger", at=self._rest)
+        bodies = "".join(f"\n{heredoc.content}{heredoc.name}" for heredoc in self._logical.heredocs)
+        return Onbuild(text=self._rest + bodies, **self._common())
