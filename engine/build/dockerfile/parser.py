@@ -168,6 +168,8 @@ class _Parser:
         for mount in mounts:
             self._check_mount(mount)
         args, shell = self._command()
+        if not args:
+            raise self.error("RUN [] runs nothing", 'RUN ["program", "argument"]', at=self._rest)
         return Run(
             args=args, shell=shell, heredocs=self._logical.heredocs, mounts=mounts,
             network=self._choice("network", "default", "none", "host"),
@@ -176,7 +178,11 @@ class _Parser:
 
     def _check_mount(self, mount: str) -> None:
         """The rest of a mount is read when it is used, with variables; which stage it is from cannot wait."""
-        for field in next(csv.reader([mount]), []):
+        try:
+            fields = next(csv.reader([mount]), [])
+        except csv.Error as error:
+            raise self.error(f"--mount {mount!r} cannot be read: {error}", at="--mount") from None
+        for field in fields:
             key, _, value = field.partition("=")
             if key.lower() == "from" and "$" in value[:-1]:
                 message = "'from' doesn't support variable expansion, define alias stage instead"
