@@ -58,9 +58,9 @@ def test_heredoc_and_exec_form() -> None:
         ("RUN y\n", 1, 1, "no build stage"),
         ("FROM\n", 1, 1, "FROM requires"),
         ("FROM x\nCOPY a\n", 2, 1, "at least two arguments"),
-        ("FROM x\n\nENV A\n", 3, 1, "two arguments"),
+        ("FROM x\n\nENV A\n", 3, 5, "two arguments"),
         ("FROM x\nRUN <<EOF\nnever ends\n", 2, 1, "unterminated heredoc"),
-        ("FROM x\nCOPY --form=y a b\n", 2, 1, "unknown flag"),
+        ("FROM x\nCOPY --form=y a b\n", 2, 6, "unknown flag"),
     ],
 )
 def test_error_names_line_and_column_and_shows_the_line(text: str, line: int, column: int, words: str) -> None:
