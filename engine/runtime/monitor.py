@@ -104,11 +104,17 @@ class Monitor:
 
     def _lock(self) -> None:
         self.lock = os.open(os.path.join(self.bundle, "monitor.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.bundle = ""  # another monitor's: leave its files alone
-            raise StartError(f"container {self.id[:12]} is running already") from None
+        # A monitor that has just recorded its container's end holds the lock for some milliseconds more.
+        end = time.monotonic() + 2
+        while True:
+            try:
+                fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > end or states.read(self.bundle).status == "running":
+                    self.bundle = ""  # another monitor's: leave its files alone
+                    raise StartError(f"container {self.id[:12]} is running already") from None
+                time.sleep(0.002)
 
     def _streams(self, extra: dict[str, Any], fds: list[int]) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
         """(the container's ends, ours). Ours are -1 where there is none."""

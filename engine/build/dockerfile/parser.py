@@ -171,9 +171,13 @@ class _Parser:
         if not args:
             raise self.error("RUN [] runs nothing", 'RUN ["program", "argument"]', at=self._rest)
         return Run(
-            args=args, shell=shell, heredocs=self._logical.heredocs, mounts=mounts,
+            args=args,
+            shell=shell,
+            heredocs=self._logical.heredocs,
+            mounts=mounts,
             network=self._choice("network", "default", "none", "host"),
-            security=self._choice("security", "sandbox", "insecure"), **self._common(),
+            security=self._choice("security", "sandbox", "insecure"),
+            **self._common(),
         )
 
     def _check_mount(self, mount: str) -> None:
@@ -222,9 +226,13 @@ class _Parser:
         if not re.fullmatch(r"\+?[0-9]{1,9}", retries):
             raise self.error(f"--retries {retries!r} is not a number of retries", at="--retries")
         return Healthcheck(
-            test=("CMD-SHELL" if shell else "CMD", *args), interval=self._duration("interval"),
-            timeout=self._duration("timeout"), start_period=self._duration("start-period"),
-            start_interval=self._duration("start-interval"), retries=int(retries), **self._common(),
+            test=("CMD-SHELL" if shell else "CMD", *args),
+            interval=self._duration("interval"),
+            timeout=self._duration("timeout"),
+            start_period=self._duration("start-period"),
+            start_interval=self._duration("start-interval"),
+            retries=int(retries),
+            **self._common(),
         )
 
     def _duration(self, name: str) -> int:
@@ -268,19 +276,33 @@ class _Parser:
         sources, dest, heredocs = self._paths()
         self._take_flags("from", "chown", "chmod", "link", "parents", "exclude")
         return Copy(
-            sources=sources, dest=dest, from_=self._flag("from"), chown=self._flag("chown"), chmod=self._flag("chmod"),
-            link=self._switch("link"), parents=self._switch("parents"), exclude=tuple(self._flags.get("exclude", ())),
-            heredocs=heredocs, **self._common(),
+            sources=sources,
+            dest=dest,
+            from_=self._flag("from"),
+            chown=self._flag("chown"),
+            chmod=self._flag("chmod"),
+            link=self._switch("link"),
+            parents=self._switch("parents"),
+            exclude=tuple(self._flags.get("exclude", ())),
+            heredocs=heredocs,
+            **self._common(),
         )
 
     def _add(self) -> Add:
         sources, dest, heredocs = self._paths()
         self._take_flags("chown", "chmod", "link", "checksum", "keep-git-dir", "unpack", "exclude")
         return Add(
-            sources=sources, dest=dest, chown=self._flag("chown"), chmod=self._flag("chmod"),
-            link=self._switch("link"), checksum=self._flag("checksum"), keep_git_dir=self._switch("keep-git-dir"),
+            sources=sources,
+            dest=dest,
+            chown=self._flag("chown"),
+            chmod=self._flag("chmod"),
+            link=self._switch("link"),
+            checksum=self._flag("checksum"),
+            keep_git_dir=self._switch("keep-git-dir"),
             unpack=self._switch("unpack") if "unpack" in self._flags else None,
-            exclude=tuple(self._flags.get("exclude", ())), heredocs=heredocs, **self._common(),
+            exclude=tuple(self._flags.get("exclude", ())),
+            heredocs=heredocs,
+            **self._common(),
         )
 
     # --- values ---------------------------------------------------------------------------------------
