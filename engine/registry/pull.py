@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -288,6 +289,4 @@ class _Pull:
 
 
 def _is(raw: bytes, digest: Digest) -> bool:
-    import hashlib
-
-    return hashlib.new(digest.algorithm, raw).hexdigest() == digest.hex
+    return str(digest) == f"{digest.algorithm}:{hashlib.new(digest.algorithm, raw).hexdigest()}"
