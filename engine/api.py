@@ -22,7 +22,13 @@ from engine.model import (
     BuildNotice as BuildNotice,
 )
 from engine.model import (
+    BuildOutput as BuildOutput,
+)
+from engine.model import (
     BuildRequest as BuildRequest,
+)
+from engine.model import (
+    BuildSecret as BuildSecret,
 )
 from engine.model import (
     BuildStarted as BuildStarted,
@@ -62,6 +68,9 @@ from engine.model import (
 )
 from engine.model import (
     PullProgress as PullProgress,
+)
+from engine.model import (
+    SshAgent as SshAgent,
 )
 from engine.model import (
     Status as Status,
