@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from engine.model import (
+    BuildDetail as BuildDetail,
+)
+from engine.model import (
     BuildEvent as BuildEvent,
 )
 from engine.model import (
@@ -23,6 +26,9 @@ from engine.model import (
 )
 from engine.model import (
     BuildOutput as BuildOutput,
+)
+from engine.model import (
+    BuildRecord as BuildRecord,
 )
 from engine.model import (
     BuildRequest as BuildRequest,
@@ -50,6 +56,9 @@ from engine.model import (
 )
 from engine.model import (
     ExecSpec as ExecSpec,
+)
+from engine.model import (
+    FileDifference as FileDifference,
 )
 from engine.model import (
     ImageDetail as ImageDetail,
@@ -130,6 +139,17 @@ class Engine(Protocol):
     def pull(self, reference: str) -> AsyncIterator[PullProgress]: ...
 
     def build(self, request: BuildRequest) -> AsyncIterator[BuildEvent]: ...
+
+    # the history of builds
+    async def builds(self, *, search: str = "", limit: int | None = None) -> Sequence[BuildRecord]:
+        """Newest first; `search` looks into names, steps, reasons, errors and output."""
+
+    async def build_detail(self, number: int) -> BuildDetail: ...
+
+    async def build_diff(self, first: int, second: int) -> Sequence[FileDifference]:
+        """What the results of two builds do not share, by path."""
+
+    async def remove_build(self, number: int) -> None: ...
 
     async def ensure_base(self) -> str:
         """Makes `workbench/base` from this host's own files if it is missing or stale; returns its name."""

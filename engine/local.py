@@ -17,7 +17,9 @@ from engine.base.clock import parse_rfc3339
 from engine.errors import NotFound
 from engine.linux.inotify import Inotify
 from engine.model import (
+    BuildDetail,
     BuildEvent,
+    BuildRecord,
     BuildRequest,
     CheckFinding,
     ContainerDetail,
@@ -25,6 +27,7 @@ from engine.model import (
     ContainerSummary,
     EngineEvent,
     ExecSpec,
+    FileDifference,
     ImageDetail,
     ImageSummary,
     LayerInfo,
@@ -173,6 +176,18 @@ class LocalEngine:
 
     def build(self, request: BuildRequest) -> AsyncIterator[BuildEvent]:
         return stream(lambda emit, cancel: self._builds.build(request, emit, cancel))
+
+    async def builds(self, *, search: str = "", limit: int | None = None) -> Sequence[BuildRecord]:
+        return await self._do(self._builds.history.records, search=search, limit=limit)
+
+    async def build_detail(self, number: int) -> BuildDetail:
+        return await self._do(self._builds.history.detail, number)
+
+    async def build_diff(self, first: int, second: int) -> Sequence[FileDifference]:
+        return await self._do(self._builds.diff, first, second)
+
+    async def remove_build(self, number: int) -> None:
+        await self._do(self._builds.history.remove, number)
 
     async def ensure_base(self) -> str:
         await self._do(self._images.ensure_base)

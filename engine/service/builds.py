@@ -8,28 +8,53 @@ import secrets
 import selectors
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from engine.base.atomic import write_atomic
 from engine.base.cancel import CancelToken
+from engine.build.compare import compare
+from engine.build.history import History
 from engine.build.solver import Build, RunStep
-from engine.errors import Unsupported
-from engine.model import BuildEvent, BuildFinished, BuildRequest
+from engine.errors import NotFound, Unsupported
+from engine.model import BuildEvent, BuildFinished, BuildRequest, BuildStarted, FileDifference
 from engine.runtime.client import Runtime
 from engine.runtime.spec import SpecParams, make_spec
 from engine.service.containers import network_files
 from engine.service.images import ImageService
 from engine.service.system import require_root
 from engine.store.store import Store
+from engine.store.view import LayerView
 
 
 class BuildService:
     def __init__(self, store: Store, runtime: Runtime, images: ImageService) -> None:
         self._store, self._runtime, self._images = store, runtime, images
+        self.history = History(store.root / "builds")
 
     def build(self, request: BuildRequest, emit: Callable[[BuildEvent], None], cancel: CancelToken) -> BuildFinished:
         require_root()
-        return Build(self._store, StepRunner(self._store, self._runtime), self._images, request, emit, cancel).run()
+        with self.history.recording(request) as recorder:
+
+            def tell(event: BuildEvent) -> None:
+                recorder.feed(event)
+                emit(replace(event, number=recorder.number) if isinstance(event, BuildStarted) else event)
+
+            runner = StepRunner(self._store, self._runtime)
+            return Build(self._store, runner, self._images, request, tell, cancel).run()
+
+    def diff(self, first: int, second: int) -> list[FileDifference]:
+        """Raises `NotFound` when a build has no result, or its image is no longer here."""
+        return list(compare(self._result(first), self._result(second)))
+
+    def _result(self, number: int) -> LayerView:
+        record = self.history.detail(number).record
+        if not record.image_id:
+            raise NotFound(f"build {number} ({record.status}) has no result", hint="compare builds that are done")
+        image = self._store.images.find(record.image_id)
+        if image is None:
+            raise NotFound(f"the image of build {number}, {record.image_id}, is no longer here", hint="build it again")
+        return LayerView(self._store.lowers(image))
 
 
 class StepRunner:
