@@ -21,7 +21,7 @@ from engine.archive.tarstream import Member, TarStream
 from engine.archive.writer import CHUNK
 from engine.base.cancel import CancelToken
 from engine.errors import HostileArchive, StorageFull, from_os_error
-from engine.linux.openat2 import mkdirs_in_root, open_in_root
+from engine.linux.openat2 import mkdirs_in_root, open_in_root, resolve_in_root
 from engine.oci.digest import Digest
 
 WHITEOUT = ".wh."
@@ -128,7 +128,7 @@ class _Unpacker:
         path = self._clean(member.name)
         if not path:
             if member.kind != "dir":
-                raise HostileArchive("the layer would replace its own root directory")
+                return  # the root can be nothing else: containerd passes over such an entry, too
             os.fchmod(self._root, member.mode)
             self._own(member, "", self._root)
             return
@@ -140,20 +140,19 @@ class _Unpacker:
         self._replace(folder, name, path, member.kind == "dir")
         self._seen.add(path)
         getattr(self, f"_{member.kind}")(member, folder, name, path, tar)
-        if member.kind == "hardlink":
-            return
         self._finish_entry(member, folder, name, path)
 
-    def _clean(self, name: str) -> str:
+    def _clean(self, name: str, *, clamp: bool = False) -> str:
+        """`name` without `.` and `..`; with `clamp` what climbs above the root stays at it, as in a chroot."""
         parts: list[str] = []
         for part in name.split("/"):
             if part in ("", "."):
                 continue
             if part == "..":
                 # "a/../b" stays inside; a path that climbs above the root is not one a tool writes by mistake.
-                if not parts:
+                if not parts and not clamp:
                     raise HostileArchive(f"the entry {name!r} would leave the image's root")
-                parts.pop()
+                del parts[-1:]
                 continue
             if len(os.fsencode(part)) > 255:
                 raise HostileArchive(f"the entry {name[:60]!r}… has a component longer than 255 bytes")
@@ -276,22 +275,20 @@ class _Unpacker:
         os.symlink(member.link, name, dir_fd=folder)
 
     def _hardlink(self, member: Member, folder: int, name: str, path: str, tar: TarStream) -> None:
-        target = self._clean(member.link)
+        target = self._clean(member.link, clamp=True)
         parent, _, base = target.rpartition("/")
         if not base:
             raise HostileArchive(f"the hard link {path!r} has no target")
+        missing = f"the hard link {path!r} points at {member.link!r}, which is not in this layer"
         try:
-            source = os.dup(self._root) if not parent else open_in_root(self._root, parent, os.O_PATH | os.O_DIRECTORY)
+            folders = "/".join(resolve_in_root(self._root, parent))
+            source = open_in_root(self._root, folders, os.O_PATH | os.O_DIRECTORY, no_symlinks=True)
         except FileNotFoundError:
-            raise HostileArchive(
-                f"the hard link {path!r} points at {member.link!r}, which is not in this layer"
-            ) from None
+            raise HostileArchive(missing) from None
         try:
             os.link(base, name, src_dir_fd=source, dst_dir_fd=folder, follow_symlinks=False)
         except FileNotFoundError:
-            raise HostileArchive(
-                f"the hard link {path!r} points at {member.link!r}, which is not in this layer"
-            ) from None
+            raise HostileArchive(missing) from None
         except PermissionError as error:
             raise HostileArchive(
                 f"the hard link {path!r} points at {member.link!r}, which cannot be linked: {error.strerror}"
@@ -333,7 +330,8 @@ class _Unpacker:
     def _finish_entry(self, member: Member, folder: int, name: str, path: str) -> None:
         """Owner first: chown(2) clears the set-user-ID bits that chmod sets."""
         self._own(member, name, folder)
-        if member.kind != "symlink":
+        link = member.kind == "hardlink" and stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+        if member.kind != "symlink" and not link:
             # fchmodat follows links, but this name was made just now by us in a directory that only we write.
             os.chmod(name, member.mode, dir_fd=folder)
         if member.xattrs:

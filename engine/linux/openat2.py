@@ -16,6 +16,7 @@ RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_IN_ROOT = 0x10
 _RETRIES = 128
+_LINKS = 40  # MAXSYMLINKS, path_resolution(7)
 
 
 class _OpenHow(ctypes.Structure):
@@ -49,31 +50,68 @@ def open_in_root(root_fd: int, path: str, flags: int, mode: int = 0, *, no_symli
 
 
 def mkdirs_in_root(root_fd: int, path: str, mode: int = 0o755) -> int:
-    """A descriptor of the directory `path`, made with its parents where missing; links are resolved inside the root."""
+    """A descriptor of the directory `path`, made with its parents where missing; links are resolved inside the root.
+
+    A link to nothing gets the directory that it names. Raises `OSError`.
+    """
     flags = os.O_PATH | os.O_DIRECTORY
     try:
         return open_in_root(root_fd, path, flags)
     except FileNotFoundError:
         pass
-    done = ""
-    parts = [part for part in path.split("/") if part not in ("", ".")]
     current = os.dup(root_fd)
     try:
-        for part in parts:
+        for part in resolve_in_root(root_fd, path):
             try:
-                done = f"{done}/{part}"
-                following = open_in_root(root_fd, done, flags)
-            except FileNotFoundError:
-                if part == "..":
-                    raise
                 os.mkdir(part, mode, dir_fd=current)
-                following = open_in_root(current, part, flags, no_symlinks=True)
+            except FileExistsError:
+                pass
+            following = open_in_root(current, part, flags, no_symlinks=True)
             os.close(current)
             current = following
         return current
     except BaseException:
         os.close(current)
         raise
+
+
+def resolve_in_root(root_fd: int, path: str) -> list[str]:
+    """The components of `path` with every link replaced by its target, `..` taken off and "/" as the root.
+
+    Works also where the path, or what a link names, does not exist (then `missing/..` is nothing). Open the result without following
+    links. Raises `OSError`: ELOOP after 40 links, as the kernel does.
+    """
+    todo = path.split("/")[::-1]
+    done: list[str] = []
+    links = 0
+    while todo:
+        part = todo.pop()
+        if part == "..":
+            del done[-1:]
+        elif part not in ("", "."):
+            target = _link_target(root_fd, "/".join([*done, part]))
+            if target is None:
+                done.append(part)
+                continue
+            links += 1
+            if links > _LINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+            if target.startswith("/"):
+                done.clear()
+            todo += target.split("/")[::-1]
+    return done
+
+
+def _link_target(root_fd: int, path: str) -> str | None:
+    """What the link at `path` names; None for anything else, and for nothing."""
+    try:
+        fd = open_in_root(root_fd, path, os.O_PATH | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
+    try:
+        return os.readlink("", dir_fd=fd) if stat.S_ISLNK(os.fstat(fd).st_mode) else None
+    finally:
+        os.close(fd)
 
 
 def is_directory(fd: int) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -43,7 +42,7 @@ class Descriptor:
         annotations = obj.get("annotations") or {}
         if not isinstance(annotations, dict) or not all(isinstance(v, str) for v in annotations.values()):
             raise InvalidInput("descriptor: annotations are strings by name")
-        digest = Digest.parse(obj.get("digest"))
+        digest = Digest.parse(obj.get("digest"), known=False)
         _check_urls(obj.get("urls"))
         _check_data(obj.get("data"), digest, size)
         extra = {key: value for key, value in obj.items() if key not in _KNOWN}
@@ -77,8 +76,7 @@ def _check_data(obj: object, digest: Digest, size: int) -> None:
         content = base64.b64decode(obj, validate=True) if isinstance(obj, str) else b""
     except ValueError:
         raise InvalidInput("descriptor: data is not base64") from None
-    found = hashlib.new(digest.algorithm, content).hexdigest()
-    if not isinstance(obj, str) or len(content) != size or found != digest.hex:
+    if not isinstance(obj, str) or len(content) != size or not digest.matches(content):
         raise InvalidInput("descriptor: data is not the content that the digest names")
 
 

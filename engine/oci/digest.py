@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import re
 
-from engine.errors import InvalidInput
+from engine.errors import InvalidInput, Unsupported
 
 _LENGTH = {"sha256": 64, "sha512": 128}
 _HEX = re.compile(r"[0-9a-f]+")
+_GRAMMAR = re.compile(r"[a-z0-9]+(?:[+._-][a-z0-9]+)*:[a-zA-Z0-9=_-]+")
 
 
 class Digest(str):
@@ -17,14 +18,31 @@ class Digest(str):
     __slots__ = ()
 
     @classmethod
-    def parse(cls, text: object) -> Digest:
-        """Raises `InvalidInput` for anything but sha256 or sha512 in lower-case hex of the right length."""
-        if isinstance(text, str):
+    def parse(cls, text: object, *, known: bool = True) -> Digest:
+        """Raises `InvalidInput` for what is not of the grammar, or not of the length of its algorithm.
+
+        With `known` False an algorithm that this engine does not know is accepted, as descriptor.md asks of a reader of
+        documents; its content cannot be verified, so `hasher` refuses it.
+        """
+        if isinstance(text, str) and _GRAMMAR.fullmatch(text):
             algorithm, _, digits = text.partition(":")
-            if _LENGTH.get(algorithm) == len(digits) and _HEX.fullmatch(digits):
+            length = _LENGTH.get(algorithm)
+            if (length == len(digits) and _HEX.fullmatch(digits)) or (length is None and not known):
                 return cls(text)
         hint = "a digest is sha256: and 64 lower-case hex digits"
         raise InvalidInput(f"{str(text)[:100]!r} is not a digest", hint=hint)
+
+    def hasher(self) -> hashlib._Hash:
+        """A fresh hash of this digest's algorithm. Raises `Unsupported` for one that cannot be verified."""
+        if self.algorithm not in _LENGTH:
+            raise Unsupported(f"digests of {self.algorithm} cannot be verified", hint="sha256 and sha512 can")
+        return hashlib.new(self.algorithm)
+
+    def matches(self, data: bytes) -> bool:
+        """Whether `data` has this digest. Raises `Unsupported` as `hasher` does."""
+        hasher = self.hasher()
+        hasher.update(data)
+        return hasher.hexdigest() == self.hex
 
     @classmethod
     def of(cls, data: bytes) -> Digest:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -151,7 +150,7 @@ class _Pull:
         kind = f"manifest of {self.what}"
         if size is not None and size != len(raw):
             raise corrupt(kind, label, f"it has {len(raw)} bytes where {size} were announced")
-        if wanted is not None and not _is(raw, wanted):
+        if wanted is not None and not wanted.matches(raw):
             raise corrupt(kind, label, f"its bytes are not {wanted}")
         self._check_header(raw, headers, kind, label)
         content_type = headers.get("content-type", "").split(";")[0].strip().lower()
@@ -169,7 +168,7 @@ class _Pull:
             digest = Digest.parse(claimed)
         except InvalidInput as error:
             raise corrupt(kind, label, f"its Docker-Content-Digest is no digest: {error.message}") from error
-        if not _is(raw, digest):
+        if not digest.matches(raw):
             raise corrupt(kind, label, f"its bytes are not {digest}, the digest sent along")
 
     # --- config and layers ---
@@ -183,7 +182,7 @@ class _Pull:
 
         def fetch(session: Session) -> bytes:
             raw, _ = session.fetch(path, self.scope, accept="*/*", limit=descriptor.size, kind="the config")
-            if len(raw) != descriptor.size or not _is(raw, descriptor.digest):
+            if len(raw) != descriptor.size or not descriptor.digest.matches(raw):
                 raise corrupt(name, session.endpoint.label, f"its bytes are not {descriptor.digest}")
             return raw
 
@@ -286,7 +285,3 @@ class _Pull:
         if not others:
             raise last
         raise type(last)(f"{last.message} (before that: {'; '.join(others)})", hint=last.hint) from last
-
-
-def _is(raw: bytes, digest: Digest) -> bool:
-    return str(digest) == f"{digest.algorithm}:{hashlib.new(digest.algorithm, raw).hexdigest()}"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from engine.base.atomic import fsync_dir, write_atomic
-from engine.errors import Corrupt, NotFound, from_os_error
+from engine.errors import Corrupt, NotFound, Unsupported, from_os_error
 from engine.oci.digest import Digest
 
 LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
@@ -46,7 +46,7 @@ class BlobWriter:
         actual = self.digest()
         if digest is not None and digest.algorithm != "sha256":
             self.abort()
-            raise Corrupt(f"blob {digest.short}: only sha256 is stored here")
+            raise Unsupported(f"blob {digest}: only content with sha256 digests is stored here")
         if size is not None and size != self.size:
             self.abort()
             raise Corrupt(f"blob {digest or actual}: {self.size} bytes arrived, {size} were promised")

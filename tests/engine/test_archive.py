@@ -160,3 +160,44 @@ def test_kind_that_lies_is_refused() -> None:
     with pytest.raises(Corrupt):
         decompress(io.BytesIO(gzip.compress(b"x") + b"trailing garbage"), "gzip").read()
     assert decompress(io.BytesIO(gzip.compress(b"a") + gzip.compress(b"b")), "gzip").read() == b"ab"
+
+
+def tree_of(root: Path) -> dict[str, str]:
+    """Paths with their content, or the target of a link."""
+    found = {}
+    for path in sorted(root.rglob("*")):
+        name = str(path.relative_to(root))
+        found[name] = f"-> {os.readlink(path)}" if path.is_symlink() else "/" if path.is_dir() else path.read_text()
+    return found
+
+
+def test_a_link_to_nothing_gets_the_folder_that_it_names(tmp_path: Path) -> None:
+    """`/var/run -> /run` in a layer whose `/run` is in another layer: what stands below goes to `/run`."""
+    layer = make(entry("var/run", "symlink", link="/run/../srv"), entry("var/run/a/pid", body=b"1"))
+    apply_layer(io.BytesIO(layer), tmp_path)
+    assert tree_of(tmp_path) == {"srv": "/", "srv/a": "/", "srv/a/pid": "1", "var": "/", "var/run": "-> /run/../srv"}
+
+
+def test_a_hard_link_reaches_through_links_and_stays_inside(tmp_path: Path) -> None:
+    link, body = entry("other", "hardlink", link="../../up/etc/passwd")
+    layer = make(
+        entry("etc/passwd", body=b"inside"),
+        entry("up", "symlink", link="missing/../../.."),
+        (TarEntry(link.path, "hardlink", 0o600, link=link.link), body),
+    )
+    apply_layer(io.BytesIO(layer), tmp_path)
+    assert os.path.samefile(tmp_path / "other", tmp_path / "etc/passwd")
+    assert (tmp_path / "etc/passwd").stat().st_mode & 0o777 == 0o600, "the mode of the last entry of the file counts"
+
+
+def test_a_hard_link_to_a_link_leaves_what_it_points_at_alone(tmp_path: Path) -> None:
+    layer = make(entry("f", body=b"x"), entry("l", "symlink", link="f"), entry("h", "hardlink", link="l"))
+    apply_layer(io.BytesIO(layer), tmp_path)
+    assert tree_of(tmp_path)["h"] == "-> f"
+    assert (tmp_path / "f").stat().st_mode & 0o777 == 0o644
+
+
+def test_links_in_a_ring_are_refused(tmp_path: Path) -> None:
+    layer = make(entry("a", "symlink", link="b"), entry("b", "symlink", link="a"), entry("a/c"))
+    with pytest.raises(EngineError, match="symbolic links"):
+        apply_layer(io.BytesIO(layer), tmp_path)

@@ -69,6 +69,18 @@ def test_what_is_no_digest_is_refused(text: object) -> None:
         Digest.parse(text)
 
 
+def test_a_document_may_name_an_unknown_algorithm_whose_content_is_refused() -> None:
+    known = {"mediaType": OCI_MANIFEST, "size": 3}
+    descriptor = Descriptor.from_json({**known, "digest": "blake3+b64u:LCa0a2j_xo-5m0U8"})
+    assert descriptor.to_json()["digest"] == "blake3+b64u:LCa0a2j_xo-5m0U8"
+    with pytest.raises(Unsupported, match="blake3"):
+        descriptor.digest.matches(b"abc")
+    with pytest.raises(InvalidInput):
+        Descriptor.from_json({**known, "digest": "../x:00"})
+    assert Digest.of(b"abc").matches(b"abc")
+    assert not Digest.of(b"abc").matches(b"abd")
+
+
 def test_chain_ids_follow_the_specification() -> None:
     second = Digest.of(f"{A} {B}".encode())
     assert chain_ids([A, B, C]) == (A, second, Digest.of(f"{second} {C}".encode()))

@@ -287,13 +287,13 @@ def test_stdin_reaches_the_program_whole(box: MakeBox) -> None:
 
 
 def test_a_terminal(box: MakeBox) -> None:
-    one = box("sh", "-c", "tty; stty size; read x; stty size; echo $TERM; ls -l /dev/console", tty=True)
+    one = box("sh", "-c", "read x; tty; stty size; echo $TERM; ls -l /dev/console", tty=True)
     attached = one.start(attach=True).attach
     assert attached.tty
     attached.resize(44, 55)
     attached.write(b"\n")
     assert attached.wait() == 0
     text = one.output()
-    assert text.startswith("/dev/pts/0\r\n")
+    assert text.startswith("\r\n/dev/pts/0\r\n")
     assert "44 55\r\nxterm\r\n" in text
     assert "136,   0" in text
