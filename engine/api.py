@@ -138,6 +138,9 @@ class Engine(Protocol):
 
     def pull(self, reference: str) -> AsyncIterator[PullProgress]: ...
 
+    def push(self, reference: str, *, target: str = "") -> AsyncIterator[PullProgress]:
+        """To the registry that `reference` (or `target`) names. The last event's text holds the digest."""
+
     def build(self, request: BuildRequest) -> AsyncIterator[BuildEvent]: ...
 
     # the history of builds

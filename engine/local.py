@@ -42,6 +42,7 @@ from engine.service.images import BASE, ImageService
 from engine.service.logs import LogReader, open_log, tail_offset
 from engine.service.streams import ThreadStream, stream
 from engine.service.system import describe_host
+from engine.service.transfers import TransferService
 from engine.store.images import Image
 from engine.store.store import Store
 
@@ -69,6 +70,7 @@ class LocalEngine:
         self._store = Store(root)
         self._runtime = Runtime(runtime_dir(root))
         self._images = ImageService(self._store)
+        self._transfers = TransferService(self._store)
         self._containers = ContainerService(self._store, self._runtime)
         self._builds = BuildService(self._store, self._runtime, self._images)
 
@@ -173,6 +175,9 @@ class LocalEngine:
 
     def pull(self, reference: str) -> AsyncIterator[PullProgress]:
         return stream(lambda emit, cancel: self._images.pull(reference, emit, cancel))
+
+    def push(self, reference: str, *, target: str = "") -> AsyncIterator[PullProgress]:
+        return stream(lambda emit, cancel: self._transfers.push(reference, emit, cancel, target=target))
 
     def build(self, request: BuildRequest) -> AsyncIterator[BuildEvent]:
         return stream(lambda emit, cancel: self._builds.build(request, emit, cancel))

@@ -196,11 +196,13 @@ class SystemInfo:
 
 @dataclass(frozen=True, slots=True)
 class PullProgress:
-    """State of one blob. `phase` runs waiting, downloading, extracting, done (or exists)."""
+    """State of one blob of a pull (waiting, downloading, extracting, done or exists) or push (uploading, mounted)."""
 
     reference: str
     layer: str  # short digest; "" speaks of the whole image
-    phase: Literal["resolving", "waiting", "downloading", "extracting", "exists", "done"]
+    phase: Literal[
+        "resolving", "waiting", "downloading", "uploading", "extracting", "verifying", "exists", "mounted", "done"
+    ]
     current: int = 0
     total: int = 0
     text: str = ""

@@ -13,7 +13,7 @@ from engine.base.units import human_duration, human_size
 from engine.cli.common import clean, read, run
 from engine.cli.flags import Flag
 from engine.cli.tables import render, table
-from engine.errors import EngineError
+from engine.errors import EngineError, InvalidInput, NotFound
 from engine.model import ImageSummary, PullProgress
 
 if TYPE_CHECKING:
@@ -144,6 +144,40 @@ def cmd_pull(root: Path, args: list[str]) -> int:
         return 0
 
     return run(root, work)
+
+
+def cmd_push(root: Path, args: list[str]) -> int:
+    flags = [
+        Flag("quiet", "Suppress verbose output", "q"),
+        Flag("all-tags", "Push all tags of an image to the repository", "a"),
+    ]
+    parsed = read(args, "push [OPTIONS] NAME[:TAG]", "Upload an image to a registry", flags, minimum=1, maximum=1)
+    if parsed is None:
+        return 0
+
+    async def work(engine: LocalEngine) -> int:
+        for name in await _pushed(engine, parsed.args[0], parsed.on("all-tags")):
+            await show_pull(engine.push(name), quiet=parsed.on("quiet"))
+            if parsed.on("quiet"):
+                print(name)
+        return 0
+
+    return run(root, work)
+
+
+async def _pushed(engine: LocalEngine, name: str, every_tag: bool) -> list[str]:
+    from engine.oci.reference import Reference
+
+    if not every_tag:
+        return [Reference.parse(name).with_default_tag().familiar]
+    repository = Reference.parse(name)
+    if repository.tag or repository.digest:
+        raise InvalidInput(f"{name}: a tag cannot be used with --all-tags", hint="give the repository's name alone")
+    tags = [Reference.parse(tag) for image in await engine.images(all=True) for tag in image.tags]
+    found = sorted(tag.familiar for tag in tags if tag.name == repository.name)
+    if not found:
+        raise NotFound(f"no image has a tag of {name}", hint="`workbench images` lists what is here")
+    return found
 
 
 async def show_pull(events: AsyncIterator[PullProgress], *, quiet: bool = False) -> None:

@@ -30,6 +30,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "images": ("images", "List images"),
     "history": ("images", "Show the history of an image"),
     "pull": ("images", "Download an image from a registry"),
+    "push": ("images", "Upload an image to a registry"),
     "tag": ("images", "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE"),
     "rmi": ("images", "Remove one or more images"),
     "inspect": ("inspect", "Return low-level information on containers and images"),

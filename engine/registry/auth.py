@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import httpx
 
 _TOKEN_LIMIT = 1 << 20
+_ANY = ""  # the scope of basic credentials, which hold for every request
 # RFC 9110 11.6.1: scheme, then name=token or name="quoted" pairs; several challenges may share one header.
 _PART = re.compile(r'\s*,?\s*(?:([A-Za-z0-9_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*))|([A-Za-z0-9_-]+))')
 
@@ -66,10 +67,10 @@ class Authorizer:
 
     def header(self, scope: str) -> str | None:
         """What to send without being asked; None before the first challenge and after expiry."""
-        token = self._tokens.get(scope)
+        token = self._tokens.get(scope) or self._tokens.get(_ANY)
         return token.header if token is not None and token.expires > time.monotonic() else None
 
-    def renew(self, response: httpx.Response, scope: str, stale: str | None, what: str) -> str:
+    def renew(self, response: httpx.Response, scope: str, stale: str | None, what: str, verb: str = "read") -> str:
         """The header that answers the 401 `response`; `stale` is what had been sent with it."""
         challenges = {
             one.scheme: one for one in reversed(parse_challenges(response.headers.get_list("www-authenticate")))
@@ -84,10 +85,12 @@ class Authorizer:
             elif "basic" in challenges and self._credentials is not None and self._credentials.username:
                 token = _Token(_basic(self._credentials), float("inf"))
             else:
-                raise unauthorized(what, self._endpoint.label, "it asks for credentials and none are configured for it")
+                why = "it asks for credentials and none are configured for it"
+                raise unauthorized(what, self._endpoint.label, why, verb=verb)
             if token.header == stale:
-                raise unauthorized(what, self._endpoint.label, "it does not accept the configured credentials")
-            self._tokens[scope] = token
+                why = "it does not accept the configured credentials"
+                raise unauthorized(what, self._endpoint.label, why, verb=verb)
+            self._tokens[_ANY if token.header.startswith("Basic") else scope] = token
             return token.header
 
     def _fetch(self, parameters: Mapping[str, str], scope: str, what: str) -> _Token:
@@ -98,12 +101,15 @@ class Authorizer:
             raise refused_address(self._endpoint.label, text, f"as a token server it is {why}")
         realm = realm.copy_with(username=None, password=None, fragment=None)
         credentials = self._credentials if self._may_send_credentials(realm) else None
-        query = {"scope": parameters.get("scope") or scope}
+        scopes = _scopes(scope, parameters.get("scope") or "")
+        # One parameter a scope (distribution, token specification).
+        query: dict[str, str | list[str]] = {"scope": scopes}
         if service := parameters.get("service"):
             query["service"] = service
         if credentials is not None and credentials.identity_token:
             form = {
-                **query,
+                "scope": " ".join(scopes),  # RFC 6749 3.3: one value in a form
+                "service": service or "",
                 "grant_type": "refresh_token",
                 "client_id": "container-workbench",
                 "refresh_token": credentials.identity_token,
@@ -148,6 +154,15 @@ class Authorizer:
             failure: EngineError = unavailable(label, f"its token server {url.host} answered {status}", what=what)
             raise Again(failure) if status == 429 or status >= 500 else failure
         return _parse_token(body, label)
+
+
+def _scopes(ours: str, theirs: str) -> list[str]:
+    """What to ask a token for. A challenge names what one request needed; ours covers the whole transfer."""
+    wanted, challenged = ours.split(), theirs.split()
+    names = {one.rpartition(":")[0] for one in wanted}
+    if challenged and not any(one.rpartition(":")[0] in names for one in challenged):
+        return challenged  # the registry calls its repository by another name than its address does
+    return wanted + [one for one in challenged if one.rpartition(":")[0] not in names]
 
 
 def _parse_token(body: bytes, label: str) -> _Token:

@@ -18,21 +18,22 @@ from engine.registry.transport import Session, pause
 if TYPE_CHECKING:
     import httpx
 
-Phase = Literal["waiting", "downloading", "exists", "done"]
+Phase = Literal["waiting", "downloading", "uploading", "exists", "mounted", "done"]
 _RANGE = re.compile(r"^bytes (\d+)-(\d+)/(\d+|\*)$")
-_PROGRESS_SECONDS = 0.1
+PROGRESS_SECONDS = 0.1
 # A server that breaks off after every byte must not keep us busy for ever: only real progress earns new tries.
-_WORTH_A_TRY = 1 << 20
+WORTH_A_TRY = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class BlobProgress:
-    """How far one blob is. The first report of a blob is "waiting" or "exists", the last "exists" or "done"."""
+    """How far one blob is. The first report of a blob is "waiting" or "exists", the last "exists", "mounted" or "done"."""
 
     digest: Digest
     phase: Phase
     current: int
     total: int
+    detail: str = ""  # the repository that a mounted blob came from
 
 
 class BlobWriter(Protocol):
@@ -106,7 +107,7 @@ class _Download:
                 self._attempt()
                 return
             except Again as again:
-                if self.offset - mark >= _WORTH_A_TRY:
+                if self.offset - mark >= WORTH_A_TRY:
                     failures, mark = 0, self.offset
                 failures += 1
                 if failures >= retry.tries:
@@ -156,7 +157,7 @@ class _Download:
         self.writer.write(fresh)
         self.offset += len(fresh)
         now = time.monotonic()
-        if now - self.reported >= _PROGRESS_SECONDS:
+        if now - self.reported >= PROGRESS_SECONDS:
             self.reported = now
             self.report("downloading", self.offset)
         return 0

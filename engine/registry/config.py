@@ -93,6 +93,10 @@ class RegistryConfig:
         name = _canonical(domain)
         return (*(self._mirror(url) for url in self.mirrors.get(name, ())), self._registry(name))
 
+    def registry(self, domain: str) -> Endpoint:
+        """The registry itself, without its mirrors: where pushes and logins go."""
+        return self._registry(_canonical(domain))
+
     def credentials_for(self, endpoint: Endpoint) -> Credentials | None:
         """What is configured for exactly this host; a mirror never gets the credentials of what it mirrors."""
         return self.credentials.get(_canonical(endpoint.host))

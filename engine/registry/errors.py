@@ -11,7 +11,7 @@ _MIRROR_HINT = (
     "check the network and the spelling of the registry; mirrors are set in registries.json under the data root "
     "or in WORKBENCH_MIRRORS"
 )
-_LOGIN_HINT = "put credentials in ~/.docker/config.json with `docker login {host}`, or check the image's name"
+_LOGIN_HINT = "put credentials in ~/.docker/config.json with `workbench login {host}`, or check the image's name"
 
 
 class Again(Exception):
@@ -81,14 +81,14 @@ def not_found(what: str, label: str) -> NotFound:
     return NotFound(f"image {what} not found on registry {label}", hint="check the spelling of the name and the tag")
 
 
-def unauthorized(what: str, label: str, detail: str = "") -> Unauthorized:
+def unauthorized(what: str, label: str, detail: str = "", *, verb: str = "read") -> Unauthorized:
     return Unauthorized(
-        f"registry {label} does not let us read {what}{_because(detail)}", hint=_LOGIN_HINT.format(host=label)
+        f"registry {label} does not let us {verb} {what}{_because(detail)}", hint=_LOGIN_HINT.format(host=label)
     )
 
 
 def unavailable(label: str, detail: str, *, what: str = "") -> Unavailable:
-    doing = f", pulling {what}" if what else ""
+    doing = f", for {what}" if what else ""
     return Unavailable(f"registry {label} is not available{doing}{_because(detail)}", hint=_MIRROR_HINT)
 
 

@@ -66,7 +66,14 @@ class Network:
             client.close()
 
     def send(
-        self, url: httpx.URL, headers: Mapping[str, str], *, verify: bool, form: Mapping[str, str] | None = None
+        self,
+        url: httpx.URL,
+        headers: Mapping[str, str],
+        *,
+        verify: bool,
+        method: str = "GET",
+        form: Mapping[str, str] | None = None,
+        content: Iterator[bytes] | bytes | None = None,
     ) -> httpx.Response:
         """One request, without following redirects; the body is still to be read, and the caller closes it."""
         import httpx
@@ -75,7 +82,12 @@ class Network:
         client = self._client(url, verify)
         every = {"accept-encoding": "identity", "user-agent": "container-workbench", **headers}
         request = client.build_request(
-            "GET" if form is None else "POST", url, headers=every, data=form, extensions={"trace": self._trace}
+            method if form is None else "POST",
+            url,
+            headers=every,
+            data=form,
+            content=content,
+            extensions={"trace": self._trace},
         )
         try:
             return client.send(request, stream=True)
@@ -91,15 +103,23 @@ class Network:
         *,
         endpoint: Endpoint,
         authorization: str | None = None,
+        method: str = "GET",
         form: Mapping[str, str] | None = None,
+        content: Iterator[bytes] | bytes | None = None,
+        home: Origin | None = None,
     ) -> httpx.Response:
-        """Follows redirects; `authorization` goes to the origin of `url` alone. Close the response after use."""
-        home = origin(url)
+        """Follows redirects of what only reads; `authorization` goes to `home` (the origin of `url`) alone.
+
+        Close the response after use.
+        """
+        home = home or origin(url)
         for _ in range(MAX_REDIRECTS + 1):
             sent = dict(headers)
             if authorization is not None and origin(url) == home:
                 sent["authorization"] = authorization
-            response = self.send(url, sent, verify=endpoint.verify or origin(url) != home, form=form)
+            response = self.send(
+                url, sent, verify=endpoint.verify or origin(url) != home, method=method, form=form, content=content
+            )
             location = response.headers.get("location")
             if response.status_code not in _REDIRECTS or location is None:
                 return response
@@ -107,10 +127,14 @@ class Network:
             if form is not None:
                 # A body that holds a secret goes to the address that was checked, and nowhere else.
                 raise unavailable(endpoint.label, "its token server redirects a login, which is not followed")
-            url = self._next(url, location, endpoint)
+            if method not in ("GET", "HEAD"):
+                raise unavailable(endpoint.label, "it redirects an upload, which is not followed")
+            url = self.next_url(url, location, endpoint)
         raise unavailable(endpoint.label, f"more than {MAX_REDIRECTS} redirects")
 
-    def _next(self, url: httpx.URL, location: str, endpoint: Endpoint) -> httpx.URL:
+    @staticmethod
+    def next_url(url: httpx.URL, location: str, endpoint: Endpoint) -> httpx.URL:
+        """The address that a `Location` names, after the checks that every address of a registry must pass."""
         target = parse_url(location, url)
         why = "not an address" if target is None else refusal(target, endpoint)
         if target is None or why:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, TypeVar
@@ -66,10 +66,12 @@ def retry_after(value: str | None) -> float | None:
 
 
 class Session:
-    """Speaks to one endpoint about one image (`what`), for all threads of a pull."""
+    """Speaks to one endpoint about one image (`what`), for all threads of a transfer."""
 
-    def __init__(self, endpoint: Endpoint, credentials: Credentials | None, network: Network, what: str) -> None:
-        self.endpoint, self.network, self.what = endpoint, network, what
+    def __init__(
+        self, endpoint: Endpoint, credentials: Credentials | None, network: Network, what: str, verb: str = "read"
+    ) -> None:
+        self.endpoint, self.network, self.what, self.verb = endpoint, network, what, verb
         self._authorizer = Authorizer(endpoint, credentials, network)
         self._scheme: str | None = None
 
@@ -78,46 +80,79 @@ class Session:
 
         def attempt() -> tuple[bytes, Mapping[str, str]]:
             with self.open(path, scope, {"accept": accept}) as response:
-                try:
-                    body = read_limited(
-                        self.network,
-                        response,
-                        limit,
-                        lambda: corrupt(
-                            f"{kind} of {self.what}", self.endpoint.label, f"it is longer than {limit} bytes"
-                        ),
-                    )
-                except Unreachable as error:
-                    detail = f"the connection broke off: {error}"
-                    raise Again(unavailable(self.endpoint.label, detail, what=self.what)) from error
-                return body, response.headers
+                return self.read(response, limit, kind), response.headers
 
         return repeating(self.network.retry, self.network.cancel, attempt)
+
+    def read(self, response: httpx.Response, limit: int, kind: str) -> bytes:
+        """A body of at most `limit` bytes. Raises `Again` when it breaks off, `Corrupt` when it is longer."""
+        label = self.endpoint.label
+        try:
+            return read_limited(
+                self.network,
+                response,
+                limit,
+                lambda: corrupt(f"{kind} of {self.what}", label, f"it is longer than {limit} bytes"),
+            )
+        except Unreachable as error:
+            raise Again(unavailable(label, f"the connection broke off: {error}", what=self.what)) from error
 
     @contextmanager
     def open(self, path: str, scope: str, headers: Mapping[str, str]) -> Iterator[httpx.Response]:
         """One attempt. Yields an answer of status 200 or 206 (416 when a range was asked for); raises `Again` or for good."""
-        response = self._answer(path, scope, headers)
+        ok = (200, 206, 416) if "range" in headers else (200, 206)
+        with self.request("GET", path, scope, headers, ok=ok) as response:
+            yield response
+
+    @contextmanager
+    def request(
+        self,
+        method: str,
+        target: str | httpx.URL,
+        scope: str,
+        headers: Mapping[str, str],
+        *,
+        ok: Collection[int],
+        content: Callable[[], Iterator[bytes] | bytes] | None = None,
+    ) -> Iterator[httpx.Response]:
+        """One attempt at `target` (a path of this endpoint, or an address that it gave us); statuses in `ok` are yielded.
+
+        `content` makes the body, anew for each time that it is sent. Raises `Again` or for good.
+        """
+        response = self._answer(method, target, scope, headers, content)
         try:
-            status = response.status_code
-            if status not in (200, 206) and not (status == 416 and "range" in headers):
+            if response.status_code not in ok:
                 self._raise_for(response)
             yield response
         finally:
             response.close()
 
-    def _answer(self, path: str, scope: str, headers: Mapping[str, str]) -> httpx.Response:
+    def location(self, response: httpx.Response) -> httpx.URL:
+        """Where an upload goes on: the `Location` of an answer, checked as every address that a registry gives."""
+        value = response.headers.get("location", "")
+        if not value:
+            raise unavailable(self.endpoint.label, "it gives no address for an upload", what=self.what)
+        return self.network.next_url(response.url, value, self.endpoint)
+
+    def _answer(
+        self,
+        method: str,
+        target: str | httpx.URL,
+        scope: str,
+        headers: Mapping[str, str],
+        content: Callable[[], Iterator[bytes] | bytes] | None,
+    ) -> httpx.Response:
         authorization = self._authorizer.header(scope)
         # Twice: a token kept from before may have expired just now.
         for _ in range(2):
-            response = self._first(path, headers, authorization)
+            response = self._first(method, target, headers, authorization, content)
             if response.status_code != 401 or origin(response.url) != self._home():
                 return response
             try:
-                authorization = self._authorizer.renew(response, scope, authorization, self.what)
+                authorization = self._authorizer.renew(response, scope, authorization, self.what, self.verb)
             finally:
                 self._drain(response)
-        return self._first(path, headers, authorization)
+        return self._first(method, target, headers, authorization, content)
 
     def _home(self) -> tuple[str, str, int]:
         return origin(self._url("/v2/", self._scheme or self.endpoint.schemes[0]))
@@ -128,13 +163,26 @@ class Session:
             raise unavailable(self.endpoint.label, "its name is not a host", what=self.what)
         return url
 
-    def _first(self, path: str, headers: Mapping[str, str], authorization: str | None) -> httpx.Response:
+    def _first(
+        self,
+        method: str,
+        target: str | httpx.URL,
+        headers: Mapping[str, str],
+        authorization: str | None,
+        content: Callable[[], Iterator[bytes] | bytes] | None,
+    ) -> httpx.Response:
         """The answer over the first scheme that connects. Only what may be spoken to in the clear has a second one."""
         schemes = (self._scheme,) if self._scheme else self.endpoint.schemes
         for scheme in schemes:
             try:
                 response = self.network.follow(
-                    self._url(path, scheme), headers, endpoint=self.endpoint, authorization=authorization
+                    self._url(target, scheme) if isinstance(target, str) else target,
+                    headers,
+                    endpoint=self.endpoint,
+                    authorization=authorization,
+                    method=method,
+                    content=content() if content is not None else None,
+                    home=origin(self._url("/v2/", scheme)),
                 )
             except Unreachable as error:
                 if error.connecting and scheme != schemes[-1]:
@@ -170,7 +218,8 @@ class Session:
         label = self.endpoint.label
         away = origin(response.url) != self._home()
         if status in (401, 403):
-            raise unauthorized(self.what, label, f"{response.url.host} answered {status}" if away else detail)
+            why = f"{response.url.host} answered {status}" if away else detail
+            raise unauthorized(self.what, label, why, verb=self.verb)
         if status == 404:
             raise not_found(self.what, label)
         said = f"{response.url.host} answered {status}" + (f" ({detail})" if detail else "")

@@ -63,7 +63,9 @@ class ImageStore:
             for tag in tags:
                 db.execute("INSERT OR REPLACE INTO tags VALUES (?, ?)", (str(tag.with_default_tag()), digest))
             if repo_digest:
-                db.execute("INSERT OR REPLACE INTO repo_digests VALUES (?, ?)", (repo_digest, digest))
+                # By its full name, as `find` asks for it.
+                name = str(Reference.parse(repo_digest))
+                db.execute("INSERT OR REPLACE INTO repo_digests VALUES (?, ?)", (name, digest))
         self.publish_index()
         return self.get(digest)
 
@@ -152,10 +154,15 @@ class ImageStore:
             db.execute("DELETE FROM steps WHERE config = ?", (image.config_digest,))
         self.publish_index()
 
+    def put_repo_digest(self, image: Image, name: str) -> None:
+        """A registry is known to hold the image as `name` (`REPOSITORY@sha256:…`)."""
+        with self._records.write() as db:
+            db.execute("INSERT OR REPLACE INTO repo_digests VALUES (?, ?)", (str(Reference.parse(name)), image.digest))
+
     def repo_digests(self, image: Image) -> Sequence[str]:
-        return [
-            row["name"] for row in self._records.read("SELECT name FROM repo_digests WHERE digest = ?", image.digest)
-        ]
+        """Familiar: `python@sha256:…`, as `docker inspect` shows them."""
+        rows = self._records.read("SELECT name FROM repo_digests WHERE digest = ? ORDER BY name", image.digest)
+        return [Reference.parse(row["name"]).familiar for row in rows]
 
     def steps(self, image: Image) -> Sequence[dict[str, object]]:
         """What the last build here said of each history entry; empty for a pulled image."""

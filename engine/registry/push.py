@@ -1,0 +1,188 @@
+"""An image (or an index of several) from a store to a registry: blobs in parallel, then manifests, children first."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+
+from engine.base.cancel import CancelToken
+from engine.errors import Cancelled, Corrupt, InvalidInput, Unsupported, from_os_error
+from engine.oci.descriptor import Descriptor
+from engine.oci.digest import Digest
+from engine.oci.manifest import Index, Manifest, parse_manifest
+from engine.oci.media import INDEXES, MANIFESTS, is_foreign
+from engine.oci.reference import Reference
+from engine.registry.blob import BlobProgress, Phase
+from engine.registry.config import RegistryConfig
+from engine.registry.errors import Again, corrupt, registry_message, unavailable
+from engine.registry.net import Network
+from engine.registry.transport import Session, repeating
+from engine.registry.upload import BlobSource, NoJournal, Upload, UploadJournal
+
+__all__ = ["BlobSource", "PushPlan", "UploadJournal", "plan_push", "push"]
+
+_ERROR_LIMIT = 64_000
+_MAX_DOCUMENTS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class PushPlan:
+    """`blobs` each once, in the order of the image; `documents` children first, so that nothing names what is not there."""
+
+    blobs: tuple[Descriptor, ...]
+    documents: tuple[Manifest | Index, ...]
+
+
+def plan_push(top: Manifest | Index, read: Callable[[Digest], bytes]) -> PushPlan:
+    """What must be on the registry before `top` is. Raises `Unsupported` for foreign layers, `NotFound`, `Corrupt`."""
+    blobs: dict[Digest, Descriptor] = {}
+    documents: dict[Digest, Manifest | Index] = {}
+
+    def visit(document: Manifest | Index, above: tuple[Digest, ...]) -> None:
+        if document.digest in documents:
+            return
+        if document.digest in above or len(documents) >= _MAX_DOCUMENTS:
+            raise Corrupt(f"index {top.digest.short} has no end")
+        if isinstance(document, Manifest):
+            for layer in (*document.layers, document.config):
+                if is_foreign(layer.media_type):
+                    raise Unsupported(
+                        f"layer {layer.digest.short} is not distributable ({layer.media_type})",
+                        hint="its publisher forbids registries to hold it; build on an image without such layers",
+                    )
+                blobs.setdefault(layer.digest, layer)
+        else:
+            for child in document.manifests:
+                if child.media_type in MANIFESTS + INDEXES:
+                    visit(parse_manifest(read(child.digest), child.media_type), (*above, document.digest))
+                else:
+                    blobs.setdefault(child.digest, child)
+        documents[document.digest] = document
+
+    visit(top, ())
+    return PushPlan(tuple(blobs.values()), tuple(documents.values()))
+
+
+def push(
+    reference: Reference,
+    top: Manifest | Index,
+    source: BlobSource,
+    config: RegistryConfig,
+    *,
+    progress: Callable[[BlobProgress], None],
+    mounts: Mapping[Digest, Sequence[str]] | None = None,
+    journal: UploadJournal | None = None,
+    cancel: CancelToken | None = None,
+    concurrency: int = 5,
+) -> Digest:
+    """Pushes `top` under `reference` (its tag, or its digest when it has no tag). Returns the digest, which is `top`'s own.
+
+    `mounts` names, for a blob, other repositories of the same registry that hold it. `progress` is called from worker
+    threads, one call at a time. Raises NotFound, Unauthorized, Unavailable, Corrupt, Unsupported, Cancelled.
+    """
+    reference = reference.with_default_tag()
+    if reference.digest is not None and reference.digest != top.digest:
+        raise InvalidInput(
+            f"{reference.familiar} cannot be pushed: the image's digest is {top.digest}",
+            hint="push it by a tag: NAME:TAG",
+        )
+    plan = plan_push(top, source.read)
+    stop = CancelToken()
+    if cancel is not None:
+        cancel.on_cancel(stop.cancel)
+    network = Network(config.retry, stop)
+    endpoint = config.registry(reference.domain)
+    session = Session(endpoint, config.credentials_for(endpoint), network, reference.familiar, "write")
+    try:
+        _Push(reference, session, source, progress, mounts or {}, journal or NoJournal()).run(plan, concurrency)
+    except Again as error:
+        raise error.final from error
+    except OSError as error:
+        raise from_os_error(error, f"pushing {reference.familiar}") from error
+    finally:
+        stop.cancel()
+        network.close()
+    return top.digest
+
+
+class _Push:
+    def __init__(
+        self,
+        reference: Reference,
+        session: Session,
+        source: BlobSource,
+        progress: Callable[[BlobProgress], None],
+        mounts: Mapping[Digest, Sequence[str]],
+        journal: UploadJournal,
+    ) -> None:
+        self.reference, self.session, self.source = reference, session, source
+        self.mounts, self.journal = mounts, journal
+        self.scope = f"repository:{reference.path}:pull,push"
+        self._progress, self._lock = progress, threading.Lock()
+
+    def run(self, plan: PushPlan, concurrency: int) -> None:
+        for blob in plan.blobs:
+            self._report(blob, "waiting", 0)
+        with ThreadPoolExecutor(max(1, concurrency), thread_name_prefix="push") as pool:
+            # The largest first: the end is then not one thread with one large blob.
+            ordered = sorted(plan.blobs, key=lambda blob: -blob.size)
+            running = {pool.submit(self._blob, blob) for blob in ordered}
+            try:
+                self._collect(running)
+            except BaseException:
+                self.session.network.cancel.cancel()
+                raise
+        for document in plan.documents[:-1]:
+            self._put_manifest(document, str(document.digest))
+        self._put_manifest(plan.documents[-1], self.reference.tag or str(plan.documents[-1].digest))
+
+    def _collect(self, running: set[Future[None]]) -> None:
+        while running:
+            finished, running = wait(running, return_when=FIRST_COMPLETED)
+            self.session.network.cancel.check()
+            for future in sorted(finished, key=lambda one: isinstance(one.exception(), Cancelled | None)):
+                future.result()
+
+    def _blob(self, descriptor: Descriptor) -> None:
+        self.session.network.cancel.check()
+        upload = Upload(
+            self.session,
+            self.reference.path,
+            self.scope,
+            descriptor,
+            self.source,
+            lambda phase, current: self._report(descriptor, phase, current),
+            journal=self.journal,
+            mounts=[one for one in self.mounts.get(descriptor.digest, ()) if one != self.reference.path],
+        )
+        outcome = upload.run()
+        self._report(descriptor, outcome, descriptor.size, upload.mounted_from)
+
+    def _put_manifest(self, document: Manifest | Index, name: str) -> None:
+        path = f"/v2/{self.reference.path}/manifests/{name}"
+        label = self.session.endpoint.label
+
+        def attempt() -> None:
+            with self.session.request(
+                "PUT",
+                path,
+                self.scope,
+                {"content-type": document.media_type},
+                ok=(200, 201, 202, 400, 404, 413),
+                content=lambda: document.raw,
+            ) as response:
+                if response.status_code >= 400:
+                    said = registry_message(self.session.read(response, _ERROR_LIMIT, "the answer"))
+                    detail = f"it refuses the manifest: {said or response.status_code}"
+                    raise unavailable(label, detail, what=self.session.what)
+                taken = response.headers.get("docker-content-digest", "")
+                if taken and taken != document.digest:
+                    raise corrupt(f"manifest of {self.session.what}", label, f"it was taken as {taken[:100]}")
+
+        repeating(self.session.network.retry, self.session.network.cancel, attempt)
+
+    def _report(self, descriptor: Descriptor, phase: Phase, current: int, detail: str = "") -> None:
+        with self._lock:
+            self._progress(BlobProgress(descriptor.digest, phase, current, descriptor.size, detail))

@@ -1,0 +1,74 @@
+"""Images on their way out: to registries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from engine.base.cancel import CancelToken
+from engine.errors import EngineError, InvalidInput
+from engine.model import PullProgress
+from engine.oci.digest import Digest
+from engine.oci.reference import Reference
+from engine.registry.blob import BlobProgress
+from engine.registry.config import RegistryConfig
+from engine.registry.push import push
+from engine.store.images import Image
+from engine.store.store import Store
+from engine.store.uploads import Uploads
+
+
+class TransferService:
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def push(
+        self, source: str, progress: Callable[[PullProgress], None], cancel: CancelToken, *, target: str = ""
+    ) -> Digest:
+        """Pushes the image `source` under its own name, or under `target`. Returns the manifest's digest."""
+        reference = Reference.parse(target or source).with_default_tag()
+        if reference.digest and not reference.tag:
+            raise InvalidInput(f"{source}: a push needs a name with a tag", hint="write NAME:TAG")
+        shown = reference.familiar
+        with self._store.using():
+            image = self._store.images.get(source)
+            manifest = self._store.images.manifest(image)
+            progress(PullProgress(shown, "", "resolving", text=f"The push refers to repository [{reference.name}]"))
+            digest = push(
+                reference,
+                manifest,
+                self._store.blobs,
+                RegistryConfig.load(self._store.root),
+                progress=lambda blob: progress(_progress(shown, blob)),
+                mounts=self._neighbours(reference),
+                journal=Uploads(self._store.tmp),
+                cancel=cancel,
+            )
+            self._store.images.put_repo_digest(image, f"{reference.name}@{digest}")
+        self._store.records.event("image", "push", image.config_digest, {"name": shown})
+        text = f"{reference.tag}: digest: {digest} size: {manifest.size}"
+        progress(PullProgress(shown, "", "done", manifest.size, manifest.size, text))
+        return digest
+
+    def _neighbours(self, reference: Reference) -> dict[Digest, list[str]]:
+        """For each blob, the other repositories of the same registry that are known to hold it."""
+        found: dict[Digest, list[str]] = {}
+        for image in self._store.images.list():
+            paths = {
+                other.path
+                for other in map(Reference.parse, self._store.images.repo_digests(image))
+                if other.domain == reference.domain and other.path != reference.path
+            }
+            for layer in self._layers(image) if paths else ():
+                found.setdefault(layer, []).extend(sorted(paths))
+        return found
+
+    def _layers(self, image: Image) -> list[Digest]:
+        try:
+            return [layer.digest for layer in self._store.images.manifest(image).layers]
+        except EngineError:
+            return []
+
+
+def _progress(shown: str, blob: BlobProgress) -> PullProgress:
+    text = f"Mounted from {blob.detail}" if blob.detail else ""
+    return PullProgress(shown, blob.digest.short, blob.phase, blob.current, blob.total, text)

@@ -1,0 +1,239 @@
+"""Pushes: what goes over the wire, what does not, and how a cut is mended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from engine.base.cancel import CancelToken
+from engine.errors import Corrupt, InvalidInput, Unauthorized, Unavailable, Unsupported
+from engine.oci.descriptor import Descriptor
+from engine.oci.manifest import Manifest, build_manifest
+from engine.oci.media import DOCKER_FOREIGN
+from engine.oci.reference import Reference
+from engine.registry.blob import BlobProgress
+from engine.registry.config import RegistryConfig, Retry
+from engine.registry.push import plan_push, push
+from engine.store.blobs import BlobStore
+from engine.store.uploads import Uploads
+from tests.engine.registry.scripted import Reply, Request, Scripted, sample
+
+FAST = RegistryConfig(retry=Retry(tries=3, base=0.001, cap=0.01))
+MIB = 1 << 20
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> BlobStore:
+    (tmp_path / "tmp").mkdir()
+    return BlobStore(tmp_path / "oci", tmp_path / "tmp")
+
+
+def fill(store: BlobStore, content: dict[str, bytes]) -> None:
+    for data in content.values():
+        store.put(data)
+
+
+def send(
+    registry: Scripted,
+    manifest: Manifest,
+    store: BlobStore,
+    name: str = "team/app:1",
+    *,
+    config: RegistryConfig = FAST,
+    mounts: dict[object, list[str]] | None = None,
+    journal: Uploads | None = None,
+) -> list[BlobProgress]:
+    told: list[BlobProgress] = []
+    reference = Reference.parse(f"{registry.address}/{name}")
+    push(reference, manifest, store, config, progress=told.append, mounts=mounts, journal=journal)  # type: ignore[arg-type]
+    return told
+
+
+def test_everything_arrives_once_and_as_it_was(blobs: BlobStore, scripted: Callable[..., Scripted]) -> None:
+    registry = scripted()
+    manifest, content = sample(3, 2 * MIB)
+    fill(blobs, content)
+    told = send(registry, manifest, blobs)
+    assert registry.manifests["team/app", "1"] == (manifest.raw, manifest.media_type)
+    assert registry.blobs == content
+    assert {one.digest: one.phase for one in told} == dict.fromkeys(content, "done")
+    uploads = len(registry.requests("PATCH"))
+    assert uploads == 3  # the config went with the closing PUT
+    told = send(registry, manifest, blobs)
+    assert {one.phase for one in told} == {"waiting", "exists"}
+    assert len(registry.requests("PATCH")) == uploads
+
+
+def test_a_neighbours_blob_is_mounted_and_not_sent(blobs: BlobStore, scripted: Callable[..., Scripted]) -> None:
+    registry = scripted()
+    manifest, content = sample(2, 2 * MIB)
+    fill(blobs, content)
+    registry.add("base/image", "1", manifest, content)
+    layer = manifest.layers[0].digest
+    told = send(registry, manifest, blobs, mounts={layer: ["base/image"], manifest.layers[1].digest: ["no/such"]})
+    last = {one.digest: one for one in told}
+    assert (last[layer].phase, last[layer].detail) == ("mounted", "base/image")
+    assert last[manifest.layers[1].digest].phase == "done"
+    assert len(registry.requests("PATCH")) == 1
+
+
+def test_a_cut_upload_goes_on_where_the_registry_stopped(blobs: BlobStore, scripted: Callable[..., Scripted]) -> None:
+    manifest, content = sample(1, 8 * MIB)
+    fill(blobs, content)
+    cuts = [3 * MIB, 2 * MIB]
+
+    def cut(request: Request) -> Reply | None:
+        if request.command == "PATCH" and cuts:
+            name = request.url.path.rpartition("/")[2]
+            request.registry.uploads[name] += request.rfile.read(cuts.pop())
+            request.close_connection = True
+            raise ConnectionError
+        return None
+
+    registry = scripted(cut)
+    send(registry, manifest, blobs)
+    assert registry.blobs == content
+    ranges = [one.headers.get("content-range", "").split("-")[0] for one in registry.requests("PATCH")]
+    assert ranges == ["", str(2 * MIB), str(5 * MIB)]
+    assert len(registry.requests("POST")) == 2  # the layer's and the config's
+
+
+def test_an_upload_goes_on_in_another_process(
+    blobs: BlobStore, scripted: Callable[..., Scripted], tmp_path: Path
+) -> None:
+    manifest, content = sample(1, 8 * MIB)
+    fill(blobs, content)
+    journal = Uploads(blobs.tmp)
+    broken = [True]
+
+    def cut(request: Request) -> Reply | None:
+        if request.command == "PATCH" and broken[0]:
+            name = request.url.path.rpartition("/")[2]
+            request.registry.uploads[name] += request.rfile.read(3 * MIB)
+            request.close_connection = True
+            raise ConnectionError
+        return Reply(503) if broken[0] and request.command == "GET" else None
+
+    registry = scripted(cut)
+    with pytest.raises(Unavailable):
+        send(registry, manifest, blobs, journal=journal, config=RegistryConfig(retry=Retry(tries=1)))
+    broken[0] = False
+    send(registry, manifest, blobs, journal=Uploads(blobs.tmp))
+    assert registry.blobs == content
+    assert (
+        registry.requests("PATCH")[-1].headers["content-range"]
+        == f"{3 * MIB}-{len(max(content.values(), key=len)) - 1}"
+    )
+    assert list(blobs.tmp.glob("upload-*")) == []
+
+
+def test_a_registry_that_forgets_uploads_gets_the_blob_anew(
+    blobs: BlobStore, scripted: Callable[..., Scripted]
+) -> None:
+    manifest, content = sample(1, 4 * MIB)
+    fill(blobs, content)
+    forget = [True]
+
+    def script(request: Request) -> Reply | None:
+        if request.command == "PATCH" and forget and forget.pop():
+            request.registry.uploads.clear()
+        return None
+
+    registry = scripted(script)
+    send(registry, manifest, blobs)
+    assert registry.blobs == content
+
+
+def test_storms_are_waited_out_and_refusals_are_not(blobs: BlobStore, scripted: Callable[..., Scripted]) -> None:
+    manifest, content = sample(2)
+    fill(blobs, content)
+    storm = [Reply(429, headers={"Retry-After": "0"}), Reply(503), Reply(500)]
+    registry = scripted(lambda request: storm.pop() if storm else None)
+    send(registry, manifest, blobs)
+    assert registry.manifests
+    refused = scripted(lambda request: Reply(403, b'{"errors": [{"message": "read only"}]}'))
+    with pytest.raises(Unauthorized, match="does not let us write"):
+        send(refused, manifest, blobs)
+    assert 1 <= len(refused.seen) <= 5
+
+
+def test_damaged_blobs_and_foreign_layers_are_not_pushed(blobs: BlobStore, scripted: Callable[..., Scripted]) -> None:
+    registry = scripted()
+    manifest, content = sample(1)
+    fill(blobs, content)
+    path = blobs.path(manifest.layers[0].digest)
+    path.write_bytes(bytes(path.stat().st_size))
+    with pytest.raises(Corrupt, match="refuses blob") as caught:
+        send(registry, manifest, blobs)
+    assert "check --repair" in str(caught.value.hint)
+    assert not registry.manifests
+    foreign = build_manifest(manifest.config, [Descriptor(DOCKER_FOREIGN, manifest.layers[0].digest, 1)])
+    with pytest.raises(Unsupported, match="not distributable"):
+        plan_push(foreign, blobs.read)
+    with pytest.raises(InvalidInput, match="digest is"):
+        send(registry, manifest, blobs, f"a@{manifest.config.digest}")
+
+
+def test_an_upload_address_elsewhere_gets_no_credentials(blobs: BlobStore, scripted: Callable[..., Scripted]) -> None:
+    """RG-01's class on the way up: the address of an upload may be another host's."""
+    manifest, content = sample(1)
+    fill(blobs, content)
+    other = scripted()
+
+    def script(request: Request) -> Reply | None:
+        if request.headers.get("Authorization") is None:
+            return Reply(401, headers={"WWW-Authenticate": 'Basic realm="r"'})
+        if request.command == "POST":
+            return Reply(202, headers={"Location": f"http://{other.address}/take/it"})
+        return None
+
+    registry = scripted(script)
+    from engine.registry.config import Credentials
+
+    config = RegistryConfig(credentials={registry.address: Credentials("me", "secret")}, retry=FAST.retry)
+    with pytest.raises(Unavailable):
+        send(registry, manifest, blobs, config=config)
+    assert other.seen
+    assert other.credentials_seen() == []
+
+
+def test_cancelling_stops_a_push_at_once(blobs: BlobStore, scripted: Callable[..., Scripted]) -> None:
+    from engine.errors import Cancelled
+
+    manifest, content = sample(1, 8 * MIB)
+    fill(blobs, content)
+    token = CancelToken()
+
+    def script(request: Request) -> Reply | None:
+        if request.command == "PATCH":
+            token.cancel()
+            request.rfile.read(8 * MIB)
+        return None
+
+    registry = scripted(script)
+    with pytest.raises(Cancelled):
+        push(Reference.parse(f"{registry.address}/a"), manifest, blobs, FAST, progress=lambda one: None, cancel=token)
+    assert not registry.manifests
+
+
+@pytest.mark.peer("registry")
+def test_a_real_registry_takes_it(blobs: BlobStore, docker_registry: str) -> None:
+    manifest, content = sample(3, 2 * MIB)
+    fill(blobs, content)
+    told: list[BlobProgress] = []
+    for name in ("one/app:1", "two/app:1"):
+        push(
+            Reference.parse(f"{docker_registry}/{name}"),
+            manifest,
+            blobs,
+            FAST,
+            progress=told.append,
+            mounts={digest: ["one/app"] for digest in (layer.digest for layer in manifest.layers)},
+        )
+    answer = httpx.get(f"http://{docker_registry}/v2/two/app/manifests/1", headers={"accept": manifest.media_type})
+    assert answer.content == manifest.raw
+    assert answer.headers["docker-content-digest"] == manifest.digest
+    assert sum(one.phase == "mounted" for one in told) == 3
