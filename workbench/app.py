@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import ClassVar, cast
+from typing import ClassVar
 
 from textual import on
 from textual.app import App, ComposeResult
 from textual.binding import Binding
-from textual.containers import Horizontal, Vertical
+from textual.containers import Container, Vertical
 from textual.events import DescendantFocus, Resize
 from textual.theme import Theme
 from textual.widget import Widget
@@ -19,8 +19,19 @@ from engine import api
 from workbench.bridge import Bridge, LoopHandle
 from workbench.messages import EngineListed, ImageRead, LogArrived, LoopReported, TroubleMet
 from workbench.screens.dialogs import Confirm, HelpScreen
-from workbench.state import build_line, container_row, image_row, layer_row, neutral, status_line
+from workbench.state import (
+    CONTAINERS,
+    IMAGES,
+    LAYERS,
+    build_line,
+    container_row,
+    image_row,
+    layer_row,
+    neutral,
+    status_line,
+)
 from workbench.widgets.log_view import Line, LogView
+from workbench.widgets.row_list import RowList
 
 THEME = Theme(
     name="workbench",
@@ -36,7 +47,8 @@ THEME = Theme(
     error="#d9746a",
     dark=True,
 )
-SHORT = 34  # rows below which the left panes give their room to the one that has the focus
+SHORT = 34  # rows below which the lists give their room to the one that had the focus last
+NARROW = 110  # columns below which the log takes the whole width below the rest
 
 
 class WorkbenchApp(App[int]):
@@ -55,8 +67,8 @@ class WorkbenchApp(App[int]):
         Binding(
             "3", "pane('containers')", "Containers", show=False, id="pane.containers", tooltip="Go to the containers"
         ),
-        Binding("4", "pane('logs')", "Logs", show=False, id="pane.logs", tooltip="Go to the logs"),
-        Binding("5", "pane('build')", "Build", show=False, id="pane.build", tooltip="Go to the build"),
+        Binding("4", "pane('build')", "Build", show=False, id="pane.build", tooltip="Go to the build"),
+        Binding("5", "pane('logs')", "Logs", show=False, id="pane.logs", tooltip="Go to the logs"),
         Binding("q", "quit", "Quit", id="app.quit", tooltip="Quit; containers go on"),
         Binding("r", "rebuild", "Rebuild", id="project.rebuild", tooltip="Build and replace now"),
         Binding("s", "stop", "Stop", id="container.stop", tooltip="Stop the selected container"),
@@ -86,23 +98,16 @@ class WorkbenchApp(App[int]):
     def compose(self) -> ComposeResult:
         yield Static(id="status", markup=False)
         yield Static(id="trouble", markup=False)
-        with Horizontal():
+        with Container(id="panes"):
             with Vertical(id="left"):
-                yield self._table("images", "1 images", ("image", "size", ""))
-                yield self._table("layers", "2 layers", ("size", "", "time", "instruction"))
-                yield self._table("containers", "3 containers", ("container", "state", "ports"))
-            with Vertical(id="right"):
-                yield self._log_pane("logs", "4 logs", "No output yet.")
+                yield RowList(id="images", title="1 images", columns=IMAGES)
+                yield RowList(id="layers", title="2 layers", columns=LAYERS)
+                yield RowList(id="containers", title="3 containers", columns=CONTAINERS)
+            yield self._log_pane("build", "4 build", "Nothing was built yet.")
+            with Vertical(id="output"):
+                yield self._log_pane("logs", "5 logs", "No output yet.")
                 yield Input(placeholder="show only lines that match", id="filter")
-                yield self._log_pane("build", "5 build", "Nothing was built yet.")
         yield Footer(show_command_palette=False)
-
-    def _table(self, name: str, title: str, columns: tuple[str, ...]) -> DataTable[str]:
-        table: DataTable[str] = DataTable(id=name, cursor_type="row", zebra_stripes=False, classes="pane")
-        table.border_title = title
-        for column in columns:
-            table.add_column(column, key=column or "mark")
-        return table
 
     def _log_pane(self, name: str, title: str, empty: str) -> LogView:
         view = LogView(id=name, empty=empty)
@@ -114,7 +119,7 @@ class WorkbenchApp(App[int]):
         self.register_theme(THEME)
         self.theme = "workbench"
         self._draw_status()
-        self._table_of("containers").focus()
+        self._list("layers").focus()
         self.run_worker(self._bridge.watch_loop(), group="loop", exit_on_error=False)
         self.run_worker(self._bridge.watch_engine(), group="engine", exit_on_error=False)
         # Only the words "up 5 minutes" grow old by themselves.
@@ -122,6 +127,7 @@ class WorkbenchApp(App[int]):
 
     def on_resize(self, event: Resize) -> None:
         self.screen.set_class(event.size.height < SHORT, "short")
+        self.screen.set_class(event.size.width < NARROW, "narrow")
 
     @on(DescendantFocus)
     def _grow(self, event: DescendantFocus) -> None:
@@ -130,8 +136,8 @@ class WorkbenchApp(App[int]):
             for pane in panes:
                 pane.set_class(pane is event.widget, "grown")
 
-    def _table_of(self, name: str) -> DataTable[str]:
-        return cast("DataTable[str]", self.query_one(f"#{name}", DataTable))
+    def _list(self, name: str) -> RowList:
+        return self.query_one(f"#{name}", RowList)
 
     def _view(self, name: str) -> LogView:
         return self.query_one(f"#{name}", LogView)
@@ -181,7 +187,7 @@ class WorkbenchApp(App[int]):
     @on(EngineListed)
     def _listed(self, message: EngineListed) -> None:
         self._images, self._containers = message.images, message.containers
-        self._refill("images", [(image.digest, image_row(image)) for image in self._images])
+        self._list("images").show([(image.digest, image_row(image)) for image in self._images])
         self._draw_containers()
         if not self._following and self._containers:
             self._follow(self._containers[0].name)
@@ -189,34 +195,13 @@ class WorkbenchApp(App[int]):
             self._show_image(self._images[0].id)
 
     def _draw_containers(self) -> None:
-        self._refill("containers", [(c.name, container_row(c)) for c in self._containers])
-
-    def _refill(self, name: str, rows: Sequence[tuple[str, tuple[str, ...]]]) -> None:
-        """Rows by key: only what differs is touched, and the cursor stays on its row."""
-        table = self._table_of(name)
-        if [key for key, _ in rows] == [str(row.value) for row in table.rows]:
-            columns = list(table.columns)
-            for key, cells in rows:
-                for column, cell in zip(columns, cells, strict=True):
-                    if table.get_cell(key, column) != cell:
-                        table.update_cell(key, column, cell, update_width=True)
-            return
-        keys = [str(row.value) for row in table.rows]
-        selected = keys[table.cursor_row] if 0 <= table.cursor_row < len(keys) else ""
-        table.clear()
-        for key, cells in rows:
-            table.add_row(*cells, key=key)
-        position = next((index for index, (key, _) in enumerate(rows) if key == selected), 0)
-        table.move_cursor(row=position)
+        self._list("containers").show([(c.name, container_row(c)) for c in self._containers])
 
     @on(ImageRead)
     def _image_read(self, message: ImageRead) -> None:
-        table = self._table_of("layers")
-        table.clear()
-        for layer in reversed(message.detail.layers):
-            table.add_row(*layer_row(layer), key=str(layer.index))
-        tags = message.detail.summary.tags
-        table.border_subtitle = neutral(tags[0]) if tags else message.detail.summary.id[7:19]
+        layers = self._list("layers")
+        layers.show([(str(layer.index), layer_row(layer)) for layer in reversed(message.detail.layers)])
+        layers.border_subtitle = image_row(message.detail.summary)[0]
 
     @on(LogArrived)
     def _log_arrived(self, message: LogArrived) -> None:
@@ -259,9 +244,7 @@ class WorkbenchApp(App[int]):
         self.run_worker(self._bridge.read_image(name), group="image", exclusive=True, exit_on_error=False)
 
     def _select_container(self, name: str) -> None:
-        keys = [str(row.value) for row in self._table_of("containers").rows]
-        if name in keys:
-            self._table_of("containers").move_cursor(row=keys.index(name))
+        self._list("containers").select(name)
         self._follow(name, again=True)
 
     def _follow(self, name: str, *, again: bool = False) -> None:
@@ -288,17 +271,12 @@ class WorkbenchApp(App[int]):
             return
         self.run_worker(self._bridge.act(self._bridge.loop.rebuild()), group="act", exit_on_error=False)
 
-    def _selected(self, name: str) -> str:
-        table = self._table_of(name)
-        keys = [str(row.value) for row in table.rows]
-        return keys[table.cursor_row] if 0 <= table.cursor_row < len(keys) else ""
-
     def action_stop(self) -> None:
-        if name := self._selected("containers"):
+        if name := self._list("containers").selected:
             self.run_worker(self._bridge.act(self._bridge.engine.stop(name)), group="act", exit_on_error=False)
 
     def action_start(self) -> None:
-        if name := self._selected("containers"):
+        if name := self._list("containers").selected:
 
             async def start() -> None:
                 await self._bridge.engine.start(name)
@@ -308,12 +286,12 @@ class WorkbenchApp(App[int]):
 
     def action_remove(self) -> None:
         engine = self._bridge.engine
-        if self.focused is self._table_of("images") and (digest := self._selected("images")):
+        if self.focused is self._list("images") and (digest := self._list("images").selected):
             tag = next(
                 (image.tags[0] if image.tags else image.id for image in self._images if image.digest == digest), digest
             )
             self._ask(f"Remove the image {tag}?", f"workbench rmi {tag}", lambda: engine.remove_image(tag))
-        elif name := self._selected("containers"):
+        elif name := self._list("containers").selected:
             self._ask(
                 f"Stop and remove the container {name}?",
                 f"workbench rm -f {name}",
@@ -358,10 +336,11 @@ class WorkbenchApp(App[int]):
         if pane is not None and pane.has_class("pane"):
             pane.add_class("big")
             self.screen.add_class("zoomed")
-            self.screen.set_class(pane in list(self.query("#left .pane")), "zoom-left")
+            self.screen.set_class(isinstance(pane, RowList), "zoom-left")
+            self.screen.set_class(pane.id == "logs", "zoom-output")
 
     def _unzoom(self) -> None:
-        self.screen.remove_class("zoomed", "zoom-left")
+        self.screen.remove_class("zoomed", "zoom-left", "zoom-output")
         self.query(".big").remove_class("big")
 
     def action_help(self) -> None:

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from rich.cells import cell_len, set_cell_size
+from rich.text import Text
 
 from engine.api import (
     BuildFinished,
@@ -15,7 +20,7 @@ from engine.api import (
     StepFinished,
     StepStarted,
 )
-from engine.base.units import brief_seconds, human_duration, human_size
+from engine.base.units import brief_seconds, human_size
 
 GLYPHS = {"running": "●", "exited": "○", "created": "◌", "dead": "✗"}
 PHASES = {
@@ -47,30 +52,105 @@ def neutral(text: str, *, colours: bool = False) -> str:
     return _CONTROL.sub("", clean)
 
 
+@dataclass(frozen=True, slots=True)
+class Column:
+    """How a cell is set. `grow` takes the room that is left, `short` replaces words where there is little of it."""
+
+    grow: bool = False
+    right: bool = False
+    short: Mapping[str, str] = field(default_factory=dict)
+    styles: Mapping[str, str] = field(default_factory=dict)
+
+
+GREEN, DIM = "#8fbf7f", "dim"
+IMAGES = (Column(grow=True), Column(short={"in use": "●"}, styles={"in use": GREEN}), Column(right=True))
+LAYERS = (
+    Column(grow=True),
+    Column(short={"cached": "·", "built": "✓"}, styles={"built": GREEN, "cached": DIM}),
+    Column(right=True),
+    Column(right=True),
+)
+CONTAINERS = (
+    Column(styles={"●": GREEN, "○": DIM, "◌": DIM, "✗": "#d9746a"}),
+    Column(grow=True),
+    Column(),
+    Column(right=True),
+)
+ROOMY = 50  # cells from which a list writes words out
+
+
+def lay_out(rows: Sequence[Sequence[str]], columns: Sequence[Column], width: int) -> list[Text]:
+    """Rows of exactly `width` cells. What does not fit is cut with an ellipsis, first in the column that grows."""
+    roomy = width >= ROOMY
+    shown = [[cell if roomy else columns[i].short.get(cell, cell) for i, cell in enumerate(row)] for row in rows]
+    widths = [max((cell_len(row[i]) for row in shown), default=0) for i in range(len(columns))]
+    gap = 2 if roomy else 1
+    gaps = gap * max(0, sum(1 for i, column in enumerate(columns) if widths[i] or column.grow) - 1)
+    fixed = sum(size for size, column in zip(widths, columns, strict=True) if not column.grow)
+    widths = [max(0, width - fixed - gaps) if column.grow else widths[i] for i, column in enumerate(columns)]
+    lines = []
+    for original, row in zip(rows, shown, strict=True):
+        line = Text(no_wrap=True, end="")
+        for i, column in enumerate(columns):
+            if widths[i]:
+                line.append(" " * gap if line else "")
+                line.append(_fit(row[i], widths[i], column.right), column.styles.get(original[i], ""))
+        line.truncate(width)
+        lines.append(line)
+    return lines
+
+
+def _fit(text: str, width: int, right: bool) -> str:
+    if cell_len(text) > width:
+        return f"{set_cell_size(text, width - 1)}…"
+    return " " * (width - cell_len(text)) + text if right else set_cell_size(text, width)
+
+
+def brief_age(seconds: float) -> str:
+    """`5 s`, `3 min`, `2 h`, `4 d`."""
+    for limit, unit, name in ((60, 1, "s"), (3600, 60, "min"), (48 * 3600, 3600, "h")):
+        if seconds < limit:
+            return f"{max(0, int(seconds)) // unit} {name}"
+    return f"{int(seconds) // 86400} d"
+
+
+def brief_port(port: str) -> str:
+    """Docker's `0.0.0.0:8080->80/tcp` as `8080→80`, `8000/tcp` as `8000`."""
+    host, arrow, inside = port.removesuffix("/tcp").rpartition("->")
+    outside = host.rpartition(":")[2]
+    return f"{outside}→{inside}" if arrow and outside != inside else inside
+
+
 def image_row(image: ImageSummary) -> tuple[str, str, str]:
-    name = neutral(image.tags[0]) if image.tags else "<none>"
-    return name, human_size(image.size), "in use" if image.used_by else ""
+    """Name, whether it is in use, size."""
+    name = neutral(image.tags[0]).removesuffix(":latest") if image.tags else f"<none> {image.id[7:19]}"
+    return name, "in use" if image.used_by else "", human_size(image.size)
 
 
-def container_row(container: ContainerSummary, now: float | None = None) -> tuple[str, str, str]:
+def container_row(container: ContainerSummary, now: float | None = None) -> tuple[str, str, str, str]:
+    """Glyph, name, state, ports."""
     now = time.time() if now is None else now
     if container.running:
-        text = f"up {human_duration(now - container.started / 1e9).lower()}"
+        text = f"up {brief_age(now - container.started / 1e9)}"
     elif container.status == "exited":
         text = f"exit {container.exit_code if container.exit_code is not None else '?'}"
     else:
         text = container.status
-    return f"{GLYPHS[container.status]} {neutral(container.name)}", text, " ".join(container.ports)
+    ports = " ".join(dict.fromkeys(map(brief_port, container.ports)))
+    return GLYPHS[container.status], neutral(container.name), text, ports
 
 
 def layer_row(layer: LayerInfo) -> tuple[str, str, str, str]:
+    """Instruction, cached or built, size, time. A step that only changes settings has no layer, so the rest is empty."""
+    instruction = neutral(layer.instruction)
+    if layer.empty:
+        return instruction, "", "", ""
     kind = "" if layer.cached is None else "cached" if layer.cached else "built"
-    cost = brief_seconds(layer.seconds) if layer.seconds is not None and not layer.empty else ""
     return (
-        "" if layer.empty else human_size(layer.size),
-        kind if not layer.empty else "",
-        cost,
-        neutral(layer.instruction),
+        instruction,
+        kind,
+        human_size(layer.size),
+        brief_seconds(layer.seconds) if layer.seconds is not None else "",
     )
 
 

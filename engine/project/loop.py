@@ -34,6 +34,8 @@ from engine.errors import Cancelled, EngineError, NotFound
 from engine.project.model import Project, Service, config_hash, container_name, container_spec
 from engine.project.watch import Watched, watch
 
+_LOCK_RETRY = 0.5  # seconds
+
 
 @dataclass(slots=True)
 class _Running:
@@ -55,6 +57,7 @@ class InnerLoop:
         self._stop = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._undo = contextlib.ExitStack()
+        self._owner = False  # of the project's lock: only its owner builds
 
     # --- front ends read this ---------------------------------------------------------------------------
 
@@ -71,6 +74,9 @@ class InnerLoop:
 
     async def rebuild(self, service: str | None = None) -> None:
         """Builds and replaces now, without waiting for a change."""
+        if not self._owner:
+            self._say(LoopNotice("not rebuilt: another workbench looks after this project", service or ""))
+            return
         for name, running in self._services.items():
             if service in (None, name):
                 await self._changed(running, frozenset())
@@ -108,11 +114,13 @@ class InnerLoop:
             ProjectFound(project.name, str(project.path), str(project.file), tuple(self._services), project.notes)
         )
         if not self._lock():
-            self._say(
-                LoopNotice(f"another workbench looks after {project.name}: this one shows it and does not rebuild")
-            )
+            text = f"another workbench looks after {project.name}: this one shows it, and takes over when that one ends"
+            self._say(LoopNotice(text))
             await self._look_on()
-            return
+            if once:
+                self._queue.put_nowait(None)
+                return
+            await self._take_over()
         for running in self._services.values():
             await self._act(running, first=True)
         if once:
@@ -128,6 +136,7 @@ class InnerLoop:
             self._undo.enter_context(locked(self._state / f"{self._project.name}.lock", blocking=False))
         except BlockingIOError:
             return False
+        self._owner = True
         return True
 
     async def _look_on(self) -> None:
@@ -136,6 +145,12 @@ class InnerLoop:
             if found:
                 phase = "running" if found.running else "exited"
                 self._say(ServiceState(running.service.name, phase, found.name, found.image_id, _generation(found)))  # type: ignore[arg-type]
+
+    async def _take_over(self) -> None:
+        """Waits until the lock is free: flock(2) cannot be awaited, and its holder may be killed, so it is asked for now and then."""
+        while not self._lock():
+            await asyncio.sleep(_LOCK_RETRY)
+        self._say(LoopNotice("the other workbench has ended: this one rebuilds from now on"))
 
     async def _watch(self, running: _Running) -> None:
         build = running.service.build

@@ -39,7 +39,7 @@ RUN mkdir /out && echo made > /out/tool
 FROM workbench/base AS unused
 RUN exit 9
 FROM workbench/base
-WORKDIR /app
+WORKDIR /made-here
 COPY --from=tools /out/tool /usr/local/share/tool
 COPY --chown=12:34 --chmod=640 *.txt ./
 RUN cat a.txt > copied && rm /etc/hosts.none 2>/dev/null; echo "$GREETING"
@@ -310,6 +310,38 @@ async def test_saving_a_file_replaces_the_container_in_one_log(
     assert [stream for stream, _ in texts] == ["stdout", "workbench", "stdout"]
     assert (texts[0][1], texts[2][1]) == ("first", "second")
     shutil.rmtree(folder)
+
+
+async def test_the_second_workbench_on_a_project_takes_over_when_the_first_ends(
+    engine: LocalEngine, tmp_path: Path, data_root: Path
+) -> None:
+    folder = tmp_path / "pair"
+    folder.mkdir()
+    (folder / "Dockerfile").write_text('FROM workbench/base\nCMD ["sleep", "1000"]\n')
+    first = InnerLoop(engine, discover(folder), data_root / "projects")
+    await next_event(first.events(), ServiceState, [])
+    second = InnerLoop(engine, discover(folder), data_root / "projects")
+    events, seen = second.events(), []
+    notice = await next_event(events, LoopNotice, seen)
+    assert isinstance(notice, LoopNotice)
+    assert "another workbench looks after pair" in notice.text
+    shown = await next_event(events, ServiceState, seen)
+    assert isinstance(shown, ServiceState)
+    assert shown.container == "pair-app-1"
+    await second.rebuild()
+    refused = await next_event(events, LoopNotice, seen)
+    assert isinstance(refused, LoopNotice)
+    assert "not rebuilt" in refused.text
+    await first.close()
+    taken = await next_event(events, LoopNotice, seen)
+    assert isinstance(taken, LoopNotice)
+    assert "rebuilds from now on" in taken.text
+    await next_event(events, ServiceState, seen)
+    (folder / "Dockerfile").write_text('FROM workbench/base\nCMD ["sleep", "1001"]\n')
+    await second.rebuild()
+    replaced = await next_event(events, Replaced, seen)
+    assert isinstance(replaced, Replaced)
+    await second.close()
 
 
 async def _watching(loop: InnerLoop) -> None:

@@ -9,7 +9,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Button, Label, Static
 
 HELP = """[b]Panes[/b]
-  1 images   2 layers   3 containers   4 logs   5 build
+  1 images   2 layers   3 containers   4 build   5 logs
   tab / shift+tab   next and previous pane      z   zoom the pane
 
 [b]Moving[/b]
