@@ -112,7 +112,7 @@ async def test_build_is_cached_by_content_and_says_why_a_step_runs(engine: Local
     assert await run(engine, image="t") == (0, "made\ntwo\n", "hello\n")
     code, listing, _ = await run(engine, "stat", "-c", "%a %u:%g %n", "a.txt", "copied", image="t")
     assert (code, listing.splitlines()) == (0, ["640 12:34 a.txt", "644 0:0 copied"])
-    assert (await run(engine, "ls", "/app", image="t"))[1].split() == ["a.txt", "copied"]
+    assert (await run(engine, "ls", "/made-here", image="t"))[1].split() == ["a.txt", "copied"]
 
 
 async def test_image_is_an_oci_layout_that_checks(engine: LocalEngine, context: Path, data_root: Path) -> None:
