@@ -76,9 +76,6 @@ def container_spec(parsed: Parsed) -> ContainerSpec:
             hint="containers share the host's network for now",
         )
     options = parsed.items("security-opt")
-    for option in options:
-        if option.replace("=", ":") not in ("no-new-privileges", "no-new-privileges:true"):
-            raise InvalidInput(f"--security-opt {option} is not supported yet", hint="no-new-privileges is")
     entrypoint = parsed.text("entrypoint")
     return ContainerSpec(
         image=parsed.args[0],
@@ -95,7 +92,7 @@ def container_spec(parsed: Parsed) -> ContainerSpec:
         mounts=tuple(_volume(text) for text in parsed.items("volume")),
         ports=tuple(_port(text) for text in parsed.items("publish")),
         read_only=parsed.on("read-only"),
-        no_new_privileges=bool(options),
+        security_opt=tuple(options),
         privileged=parsed.on("privileged"),
         cap_add=tuple(parsed.items("cap-add")),
         cap_drop=tuple(parsed.items("cap-drop")),

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +78,7 @@ class Cgroup:
     def __init__(self, layout: Layout, path: str) -> None:
         self.layout = layout
         self.notes: list[str] = []
-        self.directories = {name: root / path for name, root in layout.roots.items()}
+        self.directories = {name: root / path.lstrip("/") for name, root in layout.roots.items()}
         self._depth = len(Path(path).parts)
         self._oom_before = 0
 
@@ -184,6 +185,18 @@ class Cgroup:
             pass
         return 0
 
+    def kill(self) -> None:
+        """Ends every process that is here. One that was reused in between is left alone: it is not in the list."""
+        for name, directory in self.directories.items():
+            if (directory / "cgroup.kill").exists():  # v2, Linux 5.14
+                _write(directory / "cgroup.kill", "1")
+                return
+            if name in ("pids", "devices", ""):
+                for _ in range(100):
+                    if not _kill_all(directory / "cgroup.procs"):
+                        return
+                    time.sleep(0.001)
+
     def remove(self) -> None:
         """Removes the directories; gives the kernel up to a second to let go of the dead."""
         for directory in self.directories.values():
@@ -197,6 +210,24 @@ class Cgroup:
                         time.sleep(0.01)
                         continue
                 break
+
+
+def _kill_all(procs: Path) -> bool:
+    """Whether there was anything left to end."""
+    pids = procs.read_text(encoding="ascii").split()
+    for pid in pids:
+        try:
+            handle = os.pidfd_open(int(pid))
+        except ProcessLookupError:
+            continue
+        try:
+            if pid in procs.read_text(encoding="ascii").split():
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        finally:
+            os.close(handle)
+    return bool(pids)
 
 
 def _write(path: Path, value: str) -> None:

@@ -51,8 +51,14 @@ def call(name: str, *arguments: int | bytes | None) -> int:
     return result
 
 
+def call_buffer(name: str, number: int, buffer: ctypes.Array[ctypes.c_char]) -> None:
+    """Calls the C library's `name(number, buffer)`. Raises OSError naming it."""
+    if getattr(_libc, name)(ctypes.c_int(number), buffer) < 0:
+        raise os_error(name)
+
+
 # Bound now: getattr on a CDLL is a dlsym, which must not happen for the first time inside the container.
-for _name in ("mount", "umount2", "unshare", "setns", "prctl", "sethostname"):
+for _name in ("mount", "umount2", "unshare", "setns", "prctl", "sethostname", "fstatfs"):
     getattr(_libc, _name, None)  # None: macOS, where the app loads this and uses none of it
 
 # --- prctl(2) -------------------------------------------------------------------------------------

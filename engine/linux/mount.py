@@ -6,6 +6,7 @@ goes onto `/proc/self/fd/N`, which the kernel follows to the very object that wa
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import struct
@@ -16,7 +17,12 @@ MS_RDONLY = 1
 MS_NOSUID = 2
 MS_NODEV = 4
 MS_NOEXEC = 8
+MS_SYNCHRONOUS = 16
 MS_REMOUNT = 32
+MS_MANDLOCK = 64
+MS_DIRSYNC = 128
+MS_NOATIME = 1024
+MS_NODIRATIME = 2048
 MS_BIND = 4096
 MS_REC = 16384
 MS_PRIVATE = 1 << 18
@@ -26,14 +32,34 @@ MS_STRICTATIME = 1 << 24
 
 MNT_DETACH = 2
 
+# Option of mount(8): what it sets and what it clears.
 FLAGS = {
-    "ro": MS_RDONLY,
-    "nosuid": MS_NOSUID,
-    "nodev": MS_NODEV,
-    "noexec": MS_NOEXEC,
-    "relatime": MS_RELATIME,
-    "strictatime": MS_STRICTATIME,
+    "ro": (MS_RDONLY, 0),
+    "rw": (0, MS_RDONLY),
+    "nosuid": (MS_NOSUID, 0),
+    "suid": (0, MS_NOSUID),
+    "nodev": (MS_NODEV, 0),
+    "dev": (0, MS_NODEV),
+    "noexec": (MS_NOEXEC, 0),
+    "exec": (0, MS_NOEXEC),
+    "sync": (MS_SYNCHRONOUS, 0),
+    "async": (0, MS_SYNCHRONOUS),
+    "dirsync": (MS_DIRSYNC, 0),
+    "mand": (MS_MANDLOCK, 0),
+    "nomand": (0, MS_MANDLOCK),
+    "noatime": (MS_NOATIME, 0),
+    "atime": (0, MS_NOATIME),
+    "nodiratime": (MS_NODIRATIME, 0),
+    "diratime": (0, MS_NODIRATIME),
+    "relatime": (MS_RELATIME, 0),
+    "norelatime": (0, MS_RELATIME),
+    "strictatime": (MS_STRICTATIME, 0),
+    "nostrictatime": (0, MS_STRICTATIME),
 }
+# They say how the mount is made, not what it is.
+NOT_DATA = frozenset(
+    "bind rbind private rprivate shared rshared slave rslave unbindable runbindable remount defaults".split()
+)
 
 _OPEN_TREE_CLONE = 1
 _AT_EMPTY_PATH = 0x1000
@@ -54,6 +80,14 @@ def mount(source: str, target: str, kind: str, flags: int = 0, data: str = "") -
 def mount_at(source: str, target_fd: int, kind: str, flags: int = 0, data: str = "") -> None:
     """mount(2) of a new file system onto what `target_fd` (O_PATH) is."""
     mount(source, f"/proc/self/fd/{target_fd}", kind, flags, data)
+
+
+def filesystem(fd: int) -> int:
+    """The magic number of the file system that `fd` (O_PATH will do) is on: statfs(2), f_type."""
+    buffer = ctypes.create_string_buffer(256)
+    libc.call_buffer("fstatfs", fd, buffer)
+    kind: int = struct.unpack_from("=l", buffer.raw)[0]
+    return kind
 
 
 def make_slave() -> None:

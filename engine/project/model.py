@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from engine.model import ContainerSpec, Mount
@@ -100,7 +100,7 @@ def container_spec(
         "workbench.generation": str(generation),
         "workbench.config-hash": config_hash(service),
     }
-    return ContainerSpec(**{**{f: getattr(spec, f) for f in ContainerSpec.__slots__}, "labels": labels})
+    return replace(spec, labels=labels)
 
 
 def config_hash(service: Service) -> str:

@@ -48,7 +48,7 @@ def run(
         stage = "user"
         root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         process, user = exec_process(spec, request)
-        identity = identify(root, user)
+        identity = identify(root, user, spec["workbench"].get("group_add", ()))
         command = init.prepare(process, spec["workbench"], identity, init=False)
         if request.get("privileged"):
             command = init.unfiltered(command)

@@ -18,14 +18,16 @@ import stat
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
-from engine.linux import capability, libc, mount, namespace, pty, seccomp
+from engine.linux import capability, libc, mount, pty, seccomp
 from engine.linux.cgroup import Cgroup
 from engine.linux.openat2 import open_in_root
+from engine.runtime import init_namespaces
 from engine.runtime.protocol import line
-from engine.runtime.rootfs import Rootfs, SetupError, mount_root
+from engine.runtime.rootfs import Rootfs, mount_root
+from engine.runtime.rootfs_devices import SetupError, make_console
+from engine.runtime.rootfs_protect import protect
 from engine.runtime.users import Identity, UserError, identify
 
-_NAMESPACES = {"mount": namespace.NEWNS, "uts": namespace.NEWUTS, "ipc": namespace.NEWIPC, "network": namespace.NEWNET}
 JOINED = b"joined"
 CHANNEL = 3  # where the error channel lives while the last steps run
 
@@ -73,7 +75,7 @@ def prepare(process: dict[str, Any], extra: dict[str, Any], identity: Identity, 
         candidates = [folder + b"/" + argv[0] for folder in folders if folder.startswith(b"/")]
     names = [name.removeprefix("CAP_") for name in process["capabilities"]["bounding"]]
     bits = capability.mask(names) & capability.permitted()
-    limits = [(getattr(resource, e["type"]), int(e["soft"]), int(e["hard"])) for e in process.get("rlimits", ())]
+    limits = [(_RLIMITS[e["type"]], _limit(e["soft"]), _limit(e["hard"])) for e in process.get("rlimits", ())]
     return Command(
         argv=argv,
         env=env,
@@ -89,6 +91,20 @@ def prepare(process: dict[str, Any], extra: dict[str, Any], identity: Identity, 
         rlimits=limits,
         init=init,
     )
+
+
+# asm-generic/resource.h; the resource module has no LOCKS.
+_RLIMITS = {
+    f"RLIMIT_{name}": number
+    for number, name in enumerate(
+        "CPU FSIZE DATA STACK CORE RSS NPROC NOFILE MEMLOCK AS LOCKS SIGPENDING MSGQUEUE NICE RTPRIO RTTIME".split()
+    )
+}
+
+
+def _limit(value: int) -> int:
+    """OCI's number as setrlimit has it: the largest means none."""
+    return resource.RLIM_INFINITY if value >= 1 << 63 else int(value)
 
 
 def unfiltered(command: Command) -> Command:
@@ -229,18 +245,20 @@ def run(
         os.umask(0o022)
         own_settings(spec)
         stage = "namespaces"
-        _unshare(spec)
+        shm = init_namespaces.enter(spec)
         stage = "root file system"
         root = mount_root(spec, bundle)
         stage = "mounts"
         rootfs = Rootfs(root, spec["workbench"]["upper"], track=spec["workbench"]["clean_stubs"])
         rootfs.mount_all(spec)
+        if shm >= 0:
+            rootfs.attach("/dev/shm", shm)
         if cgroup.layout.version != "v2":
             rootfs.mount_cgroup(spec, cgroup)
         stage = "sysctl"
-        _sysctls(spec)
+        init_namespaces.set_sysctls(spec)
         stage = "user"
-        identity = identify(root, spec["workbench"]["user"])
+        identity = identify(root, spec["workbench"]["user"], spec["workbench"].get("group_add", ()))
         command = prepare(spec["process"], spec["workbench"], identity)
         stage = "terminal"
         if spec["process"]["terminal"]:
@@ -252,7 +270,7 @@ def run(
         rootfs.make_cwd(spec["process"]["cwd"])
         channel.send(line({"stubs": rootfs.stubs, "copied": rootfs.copied}))
         stage = "masked paths"
-        rootfs.protect(spec)
+        protect(root, spec)
         stage = "cgroup"
         _await_cgroup(spec, channel)
         if cgroup.layout.version == "v2":
@@ -274,44 +292,24 @@ def run(
 
 def own_settings(spec: dict[str, Any]) -> None:
     """The monitor's protection from the out-of-memory killer is not the container's; nor are its keys."""
-    with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-        file.write(str(spec["process"].get("oomScoreAdj", 0)))
+    wanted = int(spec["process"].get("oomScoreAdj", 0))
+    try:
+        with open("/proc/self/oom_score_adj", "r+", encoding="ascii") as file:
+            if int(file.read()) != wanted:
+                file.write(str(wanted))
+    except PermissionError:
+        raise SetupError(f"oom_score_adj {wanted}: lowering it takes CAP_SYS_RESOURCE, which is not there") from None
     try:
         libc.join_session_keyring()
     except OSError:
         pass
 
 
-def _unshare(spec: dict[str, Any]) -> None:
-    kinds = {entry["type"] for entry in spec["linux"]["namespaces"]}
-    flags = 0
-    for kind in kinds:
-        flags |= _NAMESPACES.get(kind, 0)
-    namespace.unshare(flags)
-    if "network" in kinds:
-        namespace.loopback_up()
-    if spec["hostname"]:
-        namespace.sethostname(spec["hostname"])
-    mount.make_slave()
-
-
 def _await_cgroup(spec: dict[str, Any], channel: socket.socket) -> None:
     """The monitor moves us into our group meanwhile: milliseconds in the kernel, beside the mounts instead of after."""
     if channel.recv(16) != JOINED:
         raise SetupError("the monitor went away")
-    kinds = {entry["type"] for entry in spec["linux"]["namespaces"]}
-    if "cgroup" in kinds and os.path.exists("/proc/self/ns/cgroup"):
-        namespace.unshare(namespace.NEWCGROUP)  # after joining: our group becomes the root of what is seen
-
-
-def _sysctls(spec: dict[str, Any]) -> None:
-    """Only those of the new network namespace: in the host's /proc too, /proc/sys/net is that of the caller."""
-    for name, value in spec["linux"]["sysctl"].items():
-        try:
-            with open("/proc/sys/" + name.replace(".", "/"), "w", encoding="ascii") as file:
-                file.write(value)
-        except FileNotFoundError:  # a kernel without it
-            pass
+    init_namespaces.enter_cgroup(spec)
 
 
 def _terminal(rootfs: Rootfs, channel: socket.socket, spec: dict[str, Any], uid: int) -> int:
@@ -322,7 +320,7 @@ def _terminal(rootfs: Rootfs, channel: socket.socket, spec: dict[str, Any], uid:
     if rows and columns:
         pty.resize(master, rows, columns)
     os.fchown(slave, uid, -1)
-    rootfs.console(slave)
+    make_console(rootfs.root, slave)
     socket.send_fds(channel, [b'{"tty":1}\n'], [master])
     os.close(master)
     pty.take(slave)

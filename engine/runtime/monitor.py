@@ -19,12 +19,13 @@ from collections.abc import Callable
 from typing import Any
 
 from engine.linux import cgroup as cg
-from engine.linux import libc, namespace, overlay, pty
-from engine.runtime import init, protocol, stubs
+from engine.linux import libc, overlay, pty
+from engine.runtime import init, init_namespaces, protocol, stubs
 from engine.runtime import state as states
 from engine.runtime.clients import Client
 from engine.runtime.exec_sessions import ExecSession, start_exec
 from engine.runtime.jsonlog import LogFile, Splitter
+from engine.runtime.rootfs_devices import SetupError
 
 _CHUNK = 65536
 _RETRY = 0.25  # seconds between attempts to write to a full disk
@@ -138,7 +139,7 @@ class Monitor:
         assert self.cgroup is not None
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # For children only. Our execs land in it too, which spares them a second fork.
-        namespace.unshare(namespace.NEWPID)
+        init_namespaces.before_fork(self.spec)
         self.pid = os.fork()
         if self.pid == 0:
             ours.close()
@@ -209,6 +210,8 @@ class Monitor:
     def _start_failed(self, error: Exception) -> None:
         if isinstance(error, StartError):
             message, code, number = str(error), error.code, error.number
+        elif isinstance(error, SetupError):
+            message, code, number = str(error), 125, 0
         elif isinstance(error, OSError):
             message, code, number = f"starting the container: {error}", 125, error.errno or 0
         else:
@@ -286,6 +289,8 @@ class Monitor:
         self.state.finished = time.time_ns()
         self.state.status = "exited"
         self.dead = True
+        if self.cgroup is not None and init_namespaces.shares_pids(self.spec):
+            self.cgroup.kill()
         self._drain()
         self._clean()
 
@@ -520,9 +525,9 @@ def limits(spec: dict[str, Any]) -> cg.Limits:
     memory, cpu, pids = resources.get("memory", {}), resources.get("cpu", {}), resources.get("pids", {})
     return cg.Limits(
         memory=int(memory.get("limit", 0)),
-        swap=int(memory.get("swap", 0)),
+        swap=max(int(memory.get("swap", 0)), 0),
         quota=int(cpu.get("quota", 0)),
         period=int(cpu.get("period", 100_000)),
-        pids=int(pids.get("limit", 0)),
+        pids=max(int(pids.get("limit", 0)), 0),
         all_devices=bool(spec["workbench"]["privileged"]),
     )

@@ -15,23 +15,13 @@ from engine.linux import mount as m
 from engine.linux.cgroup import Cgroup
 from engine.linux.openat2 import mkdirs_in_root, open_in_root
 from engine.linux.overlay import mount_overlay
+from engine.runtime.rootfs_devices import SetupError, make_device, make_standard_devices
 
 _HANDLE = os.O_PATH | os.O_CLOEXEC
 _INERT = m.MS_NOSUID | m.MS_NODEV | m.MS_NOEXEC
 _KERNEL_DIRS = ("/proc", "/sys", "/dev")
-_DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
-_LINKS = {
-    "fd": "/proc/self/fd",
-    "stdin": "/proc/self/fd/0",
-    "stdout": "/proc/self/fd/1",
-    "stderr": "/proc/self/fd/2",
-    "core": "/proc/kcore",
-    "ptmx": "pts/ptmx",
-}
-
-
-class SetupError(Exception):
-    """A root that cannot be set up, in words for the user."""
+# These two the engine fills or sizes itself; any other tmpfs is the user's.
+_OWN_TMPFS = ("/dev", "/dev/shm")
 
 
 def mount_root(spec: dict[str, Any], bundle: str) -> int:
@@ -132,15 +122,17 @@ class Rootfs:
 
     def mount_all(self, spec: dict[str, Any]) -> None:
         """Docker's mounts but for the cgroups, then the user's."""
-        theirs = {os.path.normpath(e["destination"]) for e in spec["mounts"] if e["type"] == "bind"}
         for entry in spec["mounts"]:
-            where = entry["destination"]
             if entry["type"] == "bind":
                 self._bind(entry)
-            elif where not in theirs and entry["type"] != "cgroup":
+            elif entry["type"] == "tmpfs" and entry["destination"] not in _OWN_TMPFS:
+                self._tmpfs(entry)
+            elif entry["type"] != "cgroup":
                 self._kernel(entry)
-                if where == "/dev":
-                    self._devices()
+                if entry["destination"] == "/dev":
+                    make_standard_devices(self.root)
+        for node in spec["linux"].get("devices", ()):
+            make_device(self, node)
 
     def _ordinary(self, path: str) -> int:
         """`path` as a plain directory, not through any symbolic link: else labels, masks and device nodes would
@@ -171,49 +163,44 @@ class Rootfs:
         finally:
             os.close(fd)
 
-    def _devices(self) -> None:
-        dev = open_in_root(self.root, "/dev", _HANDLE | os.O_DIRECTORY)
-        before = os.umask(0)
-        try:
-            for name, (major, minor) in _DEVICES.items():
-                try:
-                    os.mknod(name, 0o666 | stat.S_IFCHR, os.makedev(major, minor), dir_fd=dev)
-                except PermissionError:  # a nested container: bind the host's
-                    os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=dev))
-                    self._bind_device(f"/dev/{name}", dev, name)
-            for name, where in _LINKS.items():
-                os.symlink(where, name, dir_fd=dev)
-            for name in ("pts", "shm", "mqueue"):
-                os.mkdir(name, 0o755, dir_fd=dev)
-        finally:
-            os.umask(before)
-            os.close(dev)
+    def _free_target(self, where: str, *, directory: bool) -> int:
+        """`target`, which a mount of the user's may cover: not the root, and nothing of /proc (CVE-2019-16884)."""
+        target = self.target(where, directory=directory)
+        path = self.real_path(target)
+        if path == "/" or path == "/proc" or path.startswith("/proc/"):
+            os.close(target)
+            reason = "the container's root" if path == "/" else "inside /proc"
+            raise SetupError(f"{where} cannot be mounted upon: it is {reason}")
+        return target
 
-    def _bind_device(self, source: str, dev: int, name: str) -> None:
-        origin = os.open(source, _HANDLE)
-        target = open_in_root(dev, name, _HANDLE | os.O_NOFOLLOW)
+    def _tmpfs(self, entry: dict[str, Any]) -> None:
+        """A tmpfs of the user's; over a directory of the image it has that one's mode unless told otherwise (as runc)."""
+        where = entry["destination"]
+        flags, data = split_options(entry["options"])
         try:
-            m.bind(origin, target)
+            os.close(open_in_root(self.root, where, _HANDLE))
+            made = False
+        except FileNotFoundError:
+            made = True
+        target = self._free_target(where, directory=True)
+        try:
+            status = os.fstat(target)
+            if not stat.S_ISDIR(status.st_mode):
+                raise SetupError(f"mount of a tmpfs at {where}: a directory onto a file")
+            if not made:
+                data = ",".join(filter(None, (f"mode={stat.S_IMODE(status.st_mode):o}", data)))  # the last one counts
+            m.mount_at("tmpfs", target, "tmpfs", flags, data)
+        except OSError as error:
+            raise SetupError(f"tmpfs at {where}: {error}") from None
         finally:
-            os.close(origin)
             os.close(target)
 
-    def console(self, slave: int) -> None:
-        """/dev/console is the container's terminal."""
-        dev = open_in_root(self.root, "/dev", _HANDLE | os.O_DIRECTORY)
-        try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            try:
-                os.close(os.open("console", flags, 0o600, dir_fd=dev))
-            except FileExistsError:
-                return
-            target = open_in_root(dev, "console", _HANDLE | os.O_NOFOLLOW)
-            try:
-                m.bind(slave, target)
-            finally:
-                os.close(target)
-        finally:
-            os.close(dev)
+    def attach(self, where: str, tree: int) -> None:
+        """Mounts a detached tree, and closes it."""
+        target = self.target(where, directory=True)
+        m.attach_tree(tree, target)
+        os.close(target)
+        os.close(tree)
 
     def _bind(self, entry: dict[str, Any]) -> None:
         where, source = entry["destination"], entry["source"]
@@ -223,13 +210,8 @@ class Rootfs:
             raise SetupError(f"bind source {source}: {error.strerror}") from None
         try:
             directory = stat.S_ISDIR(os.fstat(origin).st_mode)
-            target = self.target(where, directory=directory)
+            target = self._free_target(where, directory=directory)
             try:
-                path = self.real_path(target)
-                if path == "/proc" or path.startswith("/proc/"):
-                    raise SetupError(f"{where} cannot be mounted upon: it is inside /proc")
-                if path == "/":
-                    raise SetupError(f"{where} cannot be mounted upon: it is the container's root")
                 if stat.S_ISDIR(os.fstat(target).st_mode) != directory:
                     kind = "directory onto a file" if directory else "file onto a directory"
                     raise SetupError(f"mount of {source} at {where}: a {kind}")
@@ -281,40 +263,6 @@ class Rootfs:
         finally:
             os.close(top)
 
-    # --- what is hidden ------------------------------------------------------------------------------
-
-    def protect(self, spec: dict[str, Any]) -> None:
-        """Masked paths, read-only paths, and the read-only root."""
-        for path in spec["linux"]["readonlyPaths"]:
-            fd = self._existing(path)
-            if fd >= 0:
-                m.bind(fd, fd, m.MS_RDONLY | _INERT, recursive=True)
-                os.close(fd)
-        null, empty = null_device(), -1
-        for path in [*spec["linux"]["maskedPaths"], *_thermal(spec["linux"]["maskedPaths"])]:
-            fd = self._existing(path)
-            if fd < 0:
-                continue
-            if not stat.S_ISDIR(os.fstat(fd).st_mode):
-                m.bind(null, fd)
-            elif empty >= 0:
-                m.bind(empty, fd)
-            else:
-                m.mount_at("tmpfs", fd, "tmpfs", m.MS_RDONLY | _INERT, "nr_inodes=1")
-                empty = self._existing(path)
-            os.close(fd)
-        os.close(null)
-        if empty >= 0:
-            os.close(empty)
-        if spec["root"]["readonly"]:
-            m.mount("", f"/proc/self/fd/{self.root}", "", m.MS_REMOUNT | m.MS_BIND | m.MS_RDONLY)
-
-    def _existing(self, path: str) -> int:
-        try:
-            return open_in_root(self.root, path, _HANDLE)
-        except (FileNotFoundError, NotADirectoryError):
-            return -1
-
     def make_cwd(self, path: str) -> None:
         """Docker makes a missing working directory: 0755, root's. Inside the root, through no magic link."""
         try:
@@ -328,30 +276,13 @@ class Rootfs:
             pass  # chdir(2) will say what is wrong with it
 
 
-def _thermal(masked: list[str]) -> list[str]:
-    """Each CPU's thermal_throttle, as Docker masks beside its list."""
-    root = "/sys/devices/system/cpu"
-    if not masked or not os.path.isdir(f"{root}/cpu0/thermal_throttle"):
-        return []
-    return [f"{root}/{name}/thermal_throttle" for name in os.listdir(root) if name[:3] == "cpu" and name[3:].isdigit()]
-
-
-def null_device() -> int:
-    """The host's /dev/null, verified: the thing that hides files must not be a link to a file (CVE-2025-31133)."""
-    fd = os.open("/dev/null", os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
-    status = os.fstat(fd)
-    if not stat.S_ISCHR(status.st_mode) or status.st_rdev != os.makedev(1, 3):
-        os.close(fd)
-        raise SetupError("/dev/null of this host is not the null device")
-    return fd
-
-
 def split_options(options: list[str]) -> tuple[int, str]:
     """Mount flags, and the rest as the file system's data."""
     flags, data = 0, []
     for option in options:
         if option in m.FLAGS:
-            flags |= m.FLAGS[option]
-        else:
+            sets, clears = m.FLAGS[option]
+            flags = (flags & ~clears) | sets
+        elif option not in m.NOT_DATA:
             data.append(option)
     return flags, ",".join(data)

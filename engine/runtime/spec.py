@@ -13,9 +13,16 @@ from typing import Any, Literal
 
 from engine.errors import InvalidInput
 from engine.linux import capability
+from engine.model import HostConfig
+from engine.runtime import spec_namespaces as spaces
+from engine.runtime.spec_mounts import BindMount as BindMount
+from engine.runtime.spec_mounts import mounts
+from engine.runtime.spec_resources import DeviceNode, resources, rlimits
+from engine.runtime.spec_security import SecurityOptions, parse_security_options
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SPEC_VERSION = 1
+DEFAULT_CGROUP_PARENT = "/workbench"
 
 MASKED_PATHS = (
     "/proc/acpi",
@@ -35,17 +42,7 @@ READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysr
 
 
 @dataclass(frozen=True, slots=True)
-class BindMount:
-    """A host path shown in the container. `recursive` takes the mounts below it along."""
-
-    source: str
-    target: str
-    read_only: bool = False
-    recursive: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class SpecParams:
+class SpecParams(HostConfig):
     """Everything that decides how a container runs. Paths are absolute host paths unless said otherwise."""
 
     container_id: str
@@ -64,21 +61,11 @@ class SpecParams:
     open_stdin: bool = False  # a pipe that attached clients write to; otherwise /dev/null
     stdio: Literal["log", "fds"] = "log"  # "fds": what the starter passes (build steps)
     log_path: str = ""
-    read_only: bool = False
-    no_new_privileges: bool = False
-    privileged: bool = False
-    seccomp: bool = True
-    cap_add: Sequence[str] = ()
-    cap_drop: Sequence[str] = ()
-    memory: int = 0  # bytes
-    memory_swap: int = 0  # memory plus swap, 0: twice the memory
-    cpus: float = 0.0
-    pids_limit: int = 0
     network: Literal["host", "none"] = "host"
     clean_stubs: bool = False  # take the engine's mount points out of the upper directory afterwards
-    shm_size: int = 64 * 1024 * 1024
-    oom_score_adj: int = 0
-    rlimits: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # "NOFILE": (soft, hard)
+    device_nodes: Sequence[DeviceNode] = ()  # what `devices` (or `privileged`) come to on this host
+    device_numbers: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # of the block devices with limits
+    join: Mapping[str, spaces.Join] = field(default_factory=dict)  # OCI namespace type: whose it is
     masked_paths: Sequence[str] = MASKED_PATHS
     readonly_paths: Sequence[str] = READONLY_PATHS
 
@@ -98,9 +85,9 @@ def capability_names(
         return found
 
     everything = capability.available(last)
+    added, dropped = known(add, "--cap-add"), known(drop, "--cap-drop")
     if privileged:
         return list(everything)
-    added, dropped = known(add, "--cap-add"), known(drop, "--cap-drop")
     base = set(everything) if "ALL" in added else set(capability.DEFAULT)
     if "ALL" in dropped:
         base = set(everything) if "ALL" in added else set()
@@ -108,7 +95,8 @@ def capability_names(
     return [name for name in everything if name in result]
 
 
-def _check_text(what: str, text: str) -> None:
+def check_text(what: str, text: str) -> None:
+    """Raises InvalidInput for what would become more than one line of a file in the container (CVE-2022-4318)."""
     if any(c in text for c in "\0\n\r"):
         raise InvalidInput(f"{what} {text!r} holds a control character")
 
@@ -127,75 +115,78 @@ def _environment(params: SpecParams) -> list[str]:
     return first + given
 
 
-def _mounts(params: SpecParams) -> list[dict[str, Any]]:
-    def entry(target: str, kind: str, *options: str, source: str = "") -> dict[str, Any]:
-        return {"destination": target, "type": kind, "source": source or kind, "options": list(options)}
-
-    quiet = ("nosuid", "noexec", "nodev")
-    writable = params.privileged
-    result = [
-        entry("/proc", "proc", *quiet),
-        entry("/dev", "tmpfs", "nosuid", "strictatime", "mode=755", "size=65536k", source="tmpfs"),
-        entry("/dev/pts", "devpts", "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"),
-        entry("/sys", "sysfs", *quiet, *(() if writable else ("ro",))),
-        entry("/sys/fs/cgroup", "cgroup", *quiet, *(() if writable else ("ro",))),
-        entry("/dev/mqueue", "mqueue", *quiet),
-        entry("/dev/shm", "tmpfs", *quiet, "mode=1777", f"size={params.shm_size}", source="shm"),
-    ]
-    for mount in params.mounts:
-        _check_text("mount target", mount.target)
-        if not mount.target.startswith("/"):
-            raise InvalidInput(f"mount target {mount.target!r} is not an absolute path")
-        options = ("rbind" if mount.recursive else "bind", "rprivate", "ro" if mount.read_only else "rw")
-        result.append(entry(mount.target, "bind", *options, source=mount.source))
-    return result
+def cgroups_path(container_id: str, parent: str = "") -> str:
+    """Where the container's group is, below the controllers' mounts. Raises InvalidInput for a parent that climbs."""
+    if parent.endswith(".slice"):
+        raise InvalidInput(
+            f"--cgroup-parent {parent} names a systemd slice", hint="this engine takes a path, such as /mygroup"
+        )
+    check_text("cgroup parent", parent)
+    parts = [part for part in (parent or DEFAULT_CGROUP_PARENT).split("/") if part]
+    if any(part in (".", "..") for part in parts):
+        raise InvalidInput(f"--cgroup-parent {parent!r} holds '..'")
+    return "/" + "/".join([*parts, container_id])
 
 
-def make_spec(params: SpecParams, *, seccomp_program: bytes | None = None) -> dict[str, Any]:
-    """The document. `seccomp_program` is a compiled filter; None: the default one (compiled once per set)."""
+def check(params: SpecParams) -> SecurityOptions:
+    """Whether the parts fit together; for `create`, which has no root to look into. Raises InvalidInput."""
     if not params.args:
         raise InvalidInput("no command specified", hint="give a command, or set CMD or ENTRYPOINT in the image")
     for argument in params.args:
         if "\0" in argument:
             raise InvalidInput(f"the command's argument {argument!r} holds a NUL character")
     for what, text in (("user", params.user), ("hostname", params.hostname), ("working directory", params.cwd)):
-        _check_text(what, text)
+        check_text(what, text)
+    for text in params.group_add:
+        check_text("group", text)
     if not params.cwd.startswith("/"):
         raise InvalidInput(f"working directory {params.cwd!r} is not an absolute path")
-    caps = capability_names(add=params.cap_add, drop=params.cap_drop, privileged=params.privileged)
-    if seccomp_program is None and params.seccomp and not params.privileged:
-        from engine.runtime import seccomp  # the compiler is not needed by the supervisor
+    for name in params.annotations:
+        if name.startswith("org.systemd.property."):  # CVE-2024-3154
+            raise InvalidInput(f"annotation {name} would set a property of a systemd unit")
+    spaces.check(params, params.network)
+    return parse_security_options(params.security_opt)
 
-        seccomp_program = seccomp.default_program(frozenset(caps))
-    spaces = ["mount", "pid", "uts", "ipc", "cgroup", *(["network"] if params.network == "none" else [])]
+
+def make_spec(params: SpecParams, *, seccomp_program: bytes | None = None) -> dict[str, Any]:
+    """The document. `seccomp_program` is a compiled filter; None: the one that `security_opt` means."""
+    security = check(params)
+    caps = capability_names(add=params.cap_add, drop=params.cap_drop, privileged=params.privileged)
+    if seccomp_program is None:
+        seccomp_program = security.seccomp_program(caps, privileged=params.privileged)
+    bare = params.privileged or security.systempaths_unconfined
     prefixed = [f"CAP_{name}" for name in caps]
     return {
         "ociVersion": "1.2.0",
         "process": {
             "terminal": params.tty,
+            "user": {"uid": 0, "gid": 0},  # an OCI runtime is given what the names below mean in the mounted root
             "args": list(params.args),
             "env": _environment(params),
             "cwd": params.cwd,
             "capabilities": {"bounding": prefixed, "effective": prefixed, "permitted": prefixed},
-            "noNewPrivileges": params.no_new_privileges,
+            "noNewPrivileges": security.no_new_privileges,
             "oomScoreAdj": params.oom_score_adj,
-            "rlimits": [{"type": f"RLIMIT_{k}", "soft": s, "hard": h} for k, (s, h) in params.rlimits.items()],
+            "rlimits": rlimits(params.ulimits),
         },
         "root": {"path": "rootfs", "readonly": params.read_only},
         "hostname": params.hostname,
-        "mounts": _mounts(params),
+        "mounts": mounts(params, params.mounts),
+        "annotations": dict(params.annotations),
         "linux": {
-            "namespaces": [{"type": kind} for kind in spaces],
-            "maskedPaths": [] if params.privileged else list(params.masked_paths),
-            "readonlyPaths": [] if params.privileged else list(params.readonly_paths),
-            "cgroupsPath": f"workbench/{params.container_id}",
-            "sysctl": _sysctls(params),
-            "resources": _resources(params),
+            "namespaces": spaces.namespaces(params, params.network, params.join),
+            "maskedPaths": [] if bare else list(params.masked_paths),
+            "readonlyPaths": [] if bare else list(params.readonly_paths),
+            "cgroupsPath": cgroups_path(params.container_id, params.cgroup_parent),
+            "sysctl": spaces.sysctls(params, params.network),
+            "devices": [node.document() for node in params.device_nodes],
+            "resources": resources(params, params.device_nodes, params.device_numbers),
         },
         "workbench": {
             "version": SPEC_VERSION,
             "id": params.container_id,
             "user": params.user,
+            "group_add": list(params.group_add),
             "lowers": list(params.lowers),
             "upper": params.upper,
             "work": params.work,
@@ -207,22 +198,7 @@ def make_spec(params: SpecParams, *, seccomp_program: bytes | None = None) -> di
             "clean_stubs": params.clean_stubs,
             "privileged": params.privileged,
             "seccomp": base64.b64encode(seccomp_program).decode() if seccomp_program else "",
+            "join": {kind: [join.pid, join.start] for kind, join in params.join.items()},
+            "share_shm": spaces.shm_of(params),
         },
     }
-
-
-def _sysctls(params: SpecParams) -> dict[str, str]:
-    if params.network != "none":  # they would be the host's (CVE-2022-0811's kin)
-        return {}
-    return {"net.ipv4.ping_group_range": "0 2147483647", "net.ipv4.ip_unprivileged_port_start": "0"}
-
-
-def _resources(params: SpecParams) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    if params.memory:
-        result["memory"] = {"limit": params.memory, "swap": params.memory_swap or params.memory * 2}
-    if params.cpus:
-        result["cpu"] = {"quota": max(int(params.cpus * 100_000), 1000), "period": 100_000}
-    if params.pids_limit > 0:
-        result["pids"] = {"limit": params.pids_limit}
-    return result

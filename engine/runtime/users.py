@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from engine.linux.openat2 import open_in_root
 
@@ -117,6 +118,11 @@ def _group(which: str, group: bytes) -> int:
     raise UserError(f"unable to find group {which}: no matching entries in group file")
 
 
-def identify(root_fd: int, user: str) -> Identity:
-    """`resolve` against the files of the container's root."""
-    return resolve(user, read_database(root_fd, "/etc/passwd"), read_database(root_fd, "/etc/group"))
+def identify(root_fd: int, user: str, more_groups: Sequence[str] = ()) -> Identity:
+    """`resolve` against the files of the container's root, and the groups of `--group-add`."""
+    group = read_database(root_fd, "/etc/group")
+    found = resolve(user, read_database(root_fd, "/etc/passwd"), group)
+    if not more_groups:
+        return found
+    added = [_group(name, group) for name in more_groups]
+    return replace(found, groups=tuple(dict.fromkeys([*found.groups, *added])))

@@ -20,11 +20,23 @@ from engine.base.atomic import write_atomic
 from engine.base.clock import rfc3339
 from engine.base.ids import check_name, new_id, random_name
 from engine.errors import Conflict, Corrupt, InvalidInput, NotFound, from_os_error
-from engine.model import ContainerDetail, ContainerSpec, ContainerSummary, ExecSpec, Mount
+from engine.model import (
+    ContainerDetail,
+    ContainerSpec,
+    ContainerSummary,
+    Device,
+    DeviceLimit,
+    ExecSpec,
+    Mount,
+    Ulimit,
+    host_config,
+)
 from engine.oci.config import ImageConfig
 from engine.runtime.client import ExecParams, Runtime
 from engine.runtime.connections import AttachConnection, ExecConnection
 from engine.runtime.spec import BindMount, SpecParams, make_spec
+from engine.runtime.spec_namespaces import Join
+from engine.service import hostside
 from engine.service.logs import rule_record
 from engine.service.system import require_root
 from engine.store.images import Image
@@ -177,7 +189,7 @@ class ContainerService:
                 "CapAdd": list(spec.cap_add) or None,
                 "CapDrop": list(spec.cap_drop) or None,
                 "LogConfig": {"Type": "json-file", "Config": {}},
-                "SecurityOpt": ["no-new-privileges"] if spec.no_new_privileges else None,
+                "SecurityOpt": list(spec.security_opt) or None,
             },
             "Config": {
                 "Hostname": record["hostname"],
@@ -308,15 +320,34 @@ class ContainerService:
             work=str(folder / "work"),
             log_path=record["log_path"],
             mounts=(*files, *(BindMount(m.source, m.target, m.read_only) for m in spec.mounts)),
-            read_only=spec.read_only,
-            no_new_privileges=spec.no_new_privileges,
-            privileged=spec.privileged,
-            cap_add=spec.cap_add,
-            cap_drop=spec.cap_drop,
-            memory=spec.memory,
-            cpus=spec.cpus,
-            pids_limit=spec.pids_limit,
+            **host_config(spec),
+            **self._on_this_host(spec),
         )
+
+    def _on_this_host(self, spec: ContainerSpec) -> dict[str, Any]:
+        """What only this host can tell: device numbers, and the processes whose namespaces are joined."""
+        join = {}
+        for kind, mode in (("pid", spec.pid_mode), ("ipc", spec.ipc_mode)):
+            if mode.startswith("container:"):
+                join[kind] = self._join(mode.removeprefix("container:"), kind)
+        return {
+            "device_nodes": hostside.device_nodes(spec),
+            "device_numbers": hostside.device_numbers(spec),
+            "join": join,
+        }
+
+    def _join(self, name: str, kind: str) -> Join:
+        """The first process of a running container whose namespace is to be shared. Raises Conflict, InvalidInput."""
+        container_id, record = self.resolve(name)
+        state = self._runtime.state(self.bundle(container_id))
+        if state.status != "running":
+            raise Conflict(f"cannot join the {kind.upper()} namespace of a non running container: {record['name']}")
+        if kind == "ipc" and spec_from_json(record["spec"]).ipc_mode not in ("shareable", "host"):
+            raise InvalidInput(
+                f"cannot join IPC namespace of container {record['name']}: non-shareable IPC",
+                hint="start that one with --ipc shareable",
+            )
+        return Join(state.pid, state.pid_start)
 
     def _image_of(self, container_id: str) -> Image:
         row = self._store.records.one("SELECT image FROM containers WHERE id = ?", container_id)
@@ -436,11 +467,26 @@ class ContainerService:
         self._store.records.event("container", action, container_id, attributes)
 
 
+_NESTED: dict[str, Any] = {
+    "mounts": Mount,
+    "devices": Device,
+    "ulimits": Ulimit,
+    "blkio_weight_device": DeviceLimit,
+    "blkio_device_read_bps": DeviceLimit,
+    "blkio_device_write_bps": DeviceLimit,
+    "blkio_device_read_iops": DeviceLimit,
+    "blkio_device_write_iops": DeviceLimit,
+}
+
+
 def spec_from_json(document: dict[str, Any]) -> ContainerSpec:
+    """A recorded spec; fields that a later version does not know are left out."""
+    known = {entry.name for entry in dataclasses.fields(ContainerSpec)}
     values: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in document.items()
+        key: tuple(value) if isinstance(value, list) else value for key, value in document.items() if key in known
     }
-    values["mounts"] = tuple(Mount(**mount) for mount in document["mounts"])
+    for key, kind in _NESTED.items():
+        values[key] = tuple(kind(**entry) for entry in document.get(key, ()))
     return ContainerSpec(**values)
 
 

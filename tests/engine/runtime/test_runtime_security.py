@@ -33,7 +33,7 @@ def status(text: str) -> dict[str, str]:
         ({"cap_drop": ["ALL"]}, NONE, NONE),
         ({"cap_drop": ["ALL"], "cap_add": ["CAP_KILL"]}, f"{1 << 5:016x}", f"{1 << 5:016x}"),
         ({"cap_add": ["net_admin"], "cap_drop": ["MKNOD"]}, "00000000a00435fb", "00000000a00435fb"),
-        ({"no_new_privileges": True}, DEFAULT, DEFAULT),
+        ({"security_opt": ("no-new-privileges",)}, DEFAULT, DEFAULT),
     ],
 )
 def test_capabilities(box: MakeBox, params: dict[str, Any], bounding: str, effective: str) -> None:
@@ -43,11 +43,11 @@ def test_capabilities(box: MakeBox, params: dict[str, Any], bounding: str, effec
     assert (seen["CapBnd"], seen["CapPrm"], seen["CapEff"]) == (bounding, effective, effective)
     assert (seen["CapInh"], seen["CapAmb"]) == (NONE, NONE)
     assert seen["Seccomp"] == "2"
-    assert seen["NoNewPrivs"] == ("1" if params.get("no_new_privileges") else "0")
+    assert seen["NoNewPrivs"] == ("1" if params.get("security_opt") else "0")
 
 
 def test_an_exec_is_confined_as_the_container(box: MakeBox) -> None:
-    one = box("sleep", "100", no_new_privileges=True)
+    one = box("sleep", "100", security_opt=("no-new-privileges",))
     one.start()
     process = one.runtime.exec(one.id, ExecParams(["cat", "/proc/self/status"]))
     text = b"".join(item[1] for item in iter(process.read, None)).decode()

@@ -1,0 +1,173 @@
+"""The namespaces of a container, made or joined, in the order that the kernel asks for.
+
+Process ids and time are given to children only, so the monitor sets them before it forks (`before_fork`); everything
+else the first process does itself (`enter`, and `enter_cgroup` once it is in its group).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import Any
+
+from engine.linux import mount, namespace
+from engine.linux.openat2 import open_in_root
+from engine.runtime.rootfs_devices import SetupError
+
+_FLAGS = {
+    "mount": namespace.NEWNS,
+    "uts": namespace.NEWUTS,
+    "ipc": namespace.NEWIPC,
+    "network": namespace.NEWNET,
+}
+_FILES = {"pid": "pid", "ipc": "ipc", "network": "net", "uts": "uts"}
+_PROC_MAGIC = 0x9FA0
+_TMPFS_MAGIC = 0x01021994
+
+
+def new_kinds(spec: dict[str, Any]) -> set[str]:
+    """The namespaces that are the container's own."""
+    return {entry["type"] for entry in spec["linux"]["namespaces"] if "path" not in entry}
+
+
+def shares_pids(spec: dict[str, Any]) -> bool:
+    """Whether the end of the first process does not end the others by itself: the pid namespace is not its own."""
+    return "pid" not in new_kinds(spec)
+
+
+def before_fork(spec: dict[str, Any]) -> None:
+    """In the monitor: which pid and time namespaces its children are in. Raises SetupError, OSError."""
+    kinds = new_kinds(spec)
+    flags = (namespace.NEWPID if "pid" in kinds else 0) | (namespace.NEWTIME if "time" in kinds else 0)
+    try:
+        namespace.unshare(flags)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        # A second start: the last container's pid namespace is dead, and one cannot be made below it.
+        _back_to_own(("pid", namespace.NEWPID), ("time", namespace.NEWTIME))
+        if flags & namespace.NEWTIME and not os.path.exists("/proc/self/ns/time"):  # before Linux 5.6
+            flags &= ~namespace.NEWTIME
+        namespace.unshare(flags)
+    if "pid" in spec["workbench"].get("join", {}):
+        fd = _open_namespace(spec, "pid")
+        namespace.setns(fd, namespace.NEWPID)
+        os.close(fd)
+
+
+def _back_to_own(*which: tuple[str, int]) -> None:
+    for name, flag in which:
+        try:
+            fd = os.open(f"/proc/self/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        namespace.setns(fd, flag)
+        os.close(fd)
+
+
+def _open_process(spec: dict[str, Any], kind: str) -> int:
+    """/proc/PID of the other container's first process: verified, and from then on never another's."""
+    pid, start = spec["workbench"]["join"][kind]
+    try:
+        fd = os.open(f"/proc/{pid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        stat = os.open("stat", os.O_RDONLY | os.O_CLOEXEC, dir_fd=fd)
+        with open(stat, "rb") as file:
+            if int(file.read().rpartition(b")")[2].split()[19]) == start:
+                return fd
+    except OSError:
+        pass
+    raise SetupError(f"the container whose {kind} namespace is to be joined is not running any more")
+
+
+def _open_namespace(spec: dict[str, Any], kind: str) -> int:
+    process = _open_process(spec, kind)
+    try:
+        return os.open(f"ns/{_FILES[kind]}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=process)
+    except OSError as error:
+        raise SetupError(f"the {kind} namespace of the other container: {error.strerror}") from None
+    finally:
+        os.close(process)
+
+
+def enter(spec: dict[str, Any]) -> int:
+    """In the first process: joins and makes what it can before it is in its group. Returns the other container's
+    /dev/shm as a detached mount, or -1."""
+    joined = [
+        (_open_namespace(spec, kind), _FLAGS[kind]) for kind in spec["workbench"].get("join", {}) if kind != "pid"
+    ]
+    shm = _take_shm(spec) if spec["workbench"].get("share_shm") else -1
+    for fd, flag in joined:
+        namespace.setns(fd, flag)
+        os.close(fd)
+    kinds = new_kinds(spec)
+    flags = 0
+    for kind in kinds:
+        flags |= _FLAGS.get(kind, 0)
+    namespace.unshare(flags)
+    if "network" in kinds:
+        namespace.loopback_up()
+    if spec["hostname"] and "uts" in kinds:
+        namespace.sethostname(spec["hostname"])
+    mount.make_slave()
+    return shm
+
+
+def _take_shm(spec: dict[str, Any]) -> int:
+    """A copy of the mount that the other container has at /dev/shm. It can only be taken from inside its mount
+    namespace: go there, take it, come back. Its root is in force meanwhile, so a link of its own leads nowhere else."""
+    process = _open_process(spec, "ipc")
+    own = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    theirs = os.open("ns/mnt", os.O_RDONLY | os.O_CLOEXEC, dir_fd=process)
+    os.close(process)
+    tree, number = -1, 0
+    namespace.setns(theirs, namespace.NEWNS)
+    try:
+        fd = os.open(b"/dev/shm", os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        if mount.filesystem(fd) == _TMPFS_MAGIC:
+            tree = mount.clone_tree(fd)
+        os.close(fd)
+    except OSError as error:
+        number = error.errno or errno.EIO
+    namespace.setns(own, namespace.NEWNS)
+    os.close(own)
+    os.close(theirs)
+    if tree < 0:
+        raise SetupError(f"/dev/shm of the other container cannot be shared: {os.strerror(number or errno.EINVAL)}")
+    return tree
+
+
+def enter_cgroup(spec: dict[str, Any]) -> None:
+    """After joining the group: it becomes the root of what is seen."""
+    if "cgroup" in new_kinds(spec) and os.path.exists("/proc/self/ns/cgroup"):
+        namespace.unshare(namespace.NEWCGROUP)
+
+
+# A kernel may not have these, which every container with a network of its own gets.
+_OPTIONAL = ("net.ipv4.ping_group_range", "net.ipv4.ip_unprivileged_port_start")
+
+
+def set_sysctls(spec: dict[str, Any]) -> None:
+    """Through a descriptor that is verified to be procfs, which nothing of the image can have redirected
+    (CVE-2025-52881): it is the host's, where these files are those of the caller's namespaces."""
+    wanted: dict[str, str] = spec["linux"]["sysctl"]
+    if not wanted:
+        return
+    top = os.open("/proc/sys", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if mount.filesystem(top) != _PROC_MAGIC:
+            raise SetupError("/proc of this host is not procfs")
+        for name, value in wanted.items():
+            path = name.translate({ord("."): "/", ord("/"): "."})
+            try:
+                fd = open_in_root(top, path, os.O_WRONLY | os.O_NOFOLLOW, no_symlinks=True)
+                try:
+                    os.write(fd, value.encode())
+                finally:
+                    os.close(fd)
+            except FileNotFoundError:
+                if name not in _OPTIONAL:
+                    raise SetupError(f"sysctl {name}: this kernel does not have it") from None
+            except OSError as error:
+                raise SetupError(f"sysctl {name} = {value!r}: {error.strerror}") from None
+    finally:
+        os.close(top)

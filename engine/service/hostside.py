@@ -1,0 +1,64 @@
+"""What a container's configuration means on this host: device nodes and numbers."""
+
+from __future__ import annotations
+
+import os
+
+from engine.errors import InvalidInput, NotFound
+from engine.linux import devices
+from engine.model import Device, HostConfig, Resources
+from engine.runtime.spec_resources import DeviceNode, limited_devices
+
+
+def device_nodes(host: HostConfig) -> tuple[DeviceNode, ...]:
+    """`--device` and `--privileged` as nodes. Raises InvalidInput, NotFound."""
+    if host.privileged:
+        return tuple(_node(found, found.path, "rwm") for found in devices.all_devices())
+    nodes: list[DeviceNode] = []
+    for wanted in host.devices:
+        nodes += _named(wanted)
+    return tuple(nodes)
+
+
+def _named(wanted: Device) -> list[DeviceNode]:
+    source, target = wanted.path_on_host, wanted.path_in_container or wanted.path_on_host
+    access = wanted.cgroup_permissions or "rwm"
+    if set(access) - set("rwm") or len(set(access)) != len(access):
+        raise InvalidInput(f"invalid device mode: {access}", hint="any of r, w and m")
+    if not target.startswith("/") or any(c in target for c in "\0\n\r") or ".." in target.split("/"):
+        raise InvalidInput(f"device target {target!r} is not an absolute path")
+    try:
+        real = os.path.realpath(source, strict=True)
+        if os.path.isdir(real):
+            found = list(devices.devices_below(real))
+            if not found:
+                raise InvalidInput(f"no devices found in {source}")
+            return [_node(one, target.rstrip("/") + one.path[len(real) :], access) for one in found]
+        one = devices.device(real)
+    except OSError as error:
+        raise NotFound(
+            f'error gathering device information while adding custom device "{source}": {error.strerror}'
+        ) from None
+    if one is None:
+        raise InvalidInput(
+            f'error gathering device information while adding custom device "{source}": not a device node'
+        )
+    return [_node(one, target, access)]
+
+
+def _node(found: devices.HostDevice, path: str, access: str) -> DeviceNode:
+    return DeviceNode(path, found.kind, found.major, found.minor, found.mode, found.uid, found.gid, access)
+
+
+def device_numbers(wanted: Resources) -> dict[str, tuple[int, int]]:
+    """Of the block devices with a weight or a rate. Raises InvalidInput."""
+    numbers = {}
+    for path in limited_devices(wanted):
+        try:
+            found = devices.device(path)
+        except OSError as error:
+            raise InvalidInput(f"device {path}: {error.strerror}") from None
+        if found is None or found.kind != "b":
+            raise InvalidInput(f"{path} is not a block device", hint="limits are for whole disks, such as /dev/sda")
+        numbers[path] = (found.major, found.minor)
+    return numbers
