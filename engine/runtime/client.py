@@ -9,26 +9,33 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
+import hashlib
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import engine
-from engine.errors import Conflict, EngineError, StartFailed, Unavailable
-from engine.linux import cgroup
+from engine.errors import Conflict, EngineError, StartFailed, Unavailable, Unsupported
+from engine.linux import cgroup, freezer
 from engine.runtime import protocol, supervisor
 from engine.runtime import state as states
 from engine.runtime.connections import AttachConnection, ExecConnection
+from engine.runtime.journal import Journal
 from engine.runtime.state import State
 
 LOST = "exit code unknown: the container's monitor was lost"
+REBOOTED = "exit code unknown: the host was restarted while it ran"
+UNKNOWN_CODE = 255  # what Docker's interfaces, which need a number, show for a code that nobody knows
 _ABSENT = (FileNotFoundError, ConnectionRefusedError)
 
 
@@ -54,6 +61,19 @@ class ExecParams:
     stdin: bool = False
     privileged: bool = False
     tty_size: tuple[int, int] = (0, 0)
+    id: str = ""  # "" lets the monitor choose
+    detach: bool = False  # nobody holds its streams
+
+
+@functools.cache
+def program() -> str:
+    """Which version of the program this process runs: a digest of the files that supervisor and monitors are made of."""
+    folder = Path(engine.__file__).parent
+    lines = []
+    for path in sorted([*folder.glob("runtime/*.py"), *folder.glob("linux/*.py"), *folder.glob("network/*.py")]):
+        status = path.stat()
+        lines.append(f"{path.parent.name}/{path.name} {status.st_size} {status.st_mtime_ns}")
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 @dataclass
@@ -92,10 +112,11 @@ class Runtime:
 
     def _launch(self) -> None:
         root = str(Path(engine.__file__).resolve().parent.parent)
-        program = os.path.realpath(sys.executable)
+        interpreter = os.path.realpath(sys.executable)
         read, write = os.pipe()
         try:
-            command = [program, "-I", "-S", "-c", supervisor.bootstrap(root), str(self.run_dir), str(write), "plain"]
+            text = supervisor.bootstrap(root)
+            command = [interpreter, "-I", "-S", "-c", text, str(self.run_dir), str(write), "plain", program()]
             environment = {"PATH": "/usr/bin:/bin", "LC_CTYPE": "C.UTF-8"}
             process = subprocess.Popen(
                 command,
@@ -122,9 +143,15 @@ class Runtime:
     # --- start ---------------------------------------------------------------------------------------
 
     def start(
-        self, container_id: str, bundle: Path, *, stdio: tuple[int, int, int] | None = None, attach: bool = False
+        self,
+        container_id: str,
+        bundle: Path,
+        *,
+        stdio: tuple[int, int, int] | None = None,
+        attach: bool = False,
+        removes: bool = False,
     ) -> Started:
-        """Starts what `bundle/config.json` says. With `stdio` (a build step) the container gets these descriptors and
+        """Starts what `bundle/config.json` says; `removes`: whoever calls removes it after its end (auto-remove). With `stdio` (a build step) the container gets these descriptors and
         is killed when this process goes away, or on `release`. Raises StartFailed (125, 126, 127) or Conflict."""
         request = {
             "op": "start",
@@ -132,15 +159,15 @@ class Runtime:
             "bundle": str(bundle),
             "tether": stdio is not None,
             "attach": attach,
+            "removes": removes,
+            "program": program(),
         }
-        sock = self._supervisor()
-        reader = protocol.LineReader(sock)
+        try:
+            reader, answer = self._request_start(request, stdio or ())
+        except OSError as error:
+            raise StartFailed(f"starting {container_id[:12]}: {error.strerror or error}") from error
         keep = False
         try:
-            protocol.send_line(sock, request, stdio or ())
-            answer = reader.read()
-            if answer is None:
-                raise StartFailed("the supervisor closed the connection without an answer")
             if "error" in answer:
                 message, code = str(answer["error"]), int(answer.get("code", 125))
                 if "is running already" in message:
@@ -148,18 +175,37 @@ class Runtime:
                 raise StartFailed(message, exit_code=code)
             connection = None
             if attach:
-                connection = AttachConnection(sock, tty=bool(answer["tty"]), buffered=bytes(reader.buffer))
+                connection = AttachConnection(reader.sock, tty=bool(answer["tty"]), buffered=bytes(reader.buffer))
                 keep = True
             elif stdio is not None:
                 with self._lock:
                     self._tethers[container_id] = reader
                 keep = True
             return Started(int(answer["pid"]), int(answer["started"]), connection, tuple(answer["notes"]))
-        except OSError as error:
-            raise StartFailed(f"starting {container_id[:12]}: {error.strerror or error}") from error
         finally:
             if not keep:
-                sock.close()
+                reader.sock.close()
+
+    def _request_start(self, request: dict[str, Any], fds: Sequence[int]) -> tuple[protocol.LineReader, dict[str, Any]]:
+        """The monitor's answer. A supervisor of another version of the program is replaced first, and so is one that was
+        killed before it forked: the end of the stream without an answer says that no monitor holds the other end."""
+        for _attempt in range(5):
+            reader = protocol.LineReader(self._supervisor())
+            answer = None
+            try:
+                protocol.send_line(reader.sock, request, fds)
+                answer = reader.read()
+            except (BrokenPipeError, ConnectionResetError):
+                pass
+            except BaseException:
+                reader.sock.close()
+                raise
+            if answer is not None and "stale" not in answer:
+                return reader, answer
+            reader.sock.close()
+            if answer is not None:
+                _await_end(int(answer["stale"]))
+        raise StartFailed("the supervisor closed the connection without an answer")
 
     def release(self, container_id: str) -> None:
         """Lets go of a build step's container: it is killed if it still runs."""
@@ -187,15 +233,66 @@ class Runtime:
             raise Unavailable(f"the monitor of {container_id[:12]} does not answer: {error}") from error
         if answer is None:
             raise Conflict(f"container {container_id[:12]} is not running")
-        if "error" in answer:
-            if answer.get("errno") == errno.ESRCH:
-                raise Conflict(f"container {container_id[:12]} is not running")
-            raise EngineError(f"container {container_id[:12]}: {answer['error']}")
+        _raise(container_id, answer)
         return answer
 
     def signal(self, container_id: str, signum: int) -> None:
         """Raises Conflict when it does not run."""
         self._ask(container_id, {"op": "signal", "signum": int(signum)})
+
+    def stop(
+        self, container_id: str, bundle: Path, signum: int, grace: float | None, *, removes: bool = False
+    ) -> int | None:
+        """Signal, `grace` seconds (None: for ever), SIGKILL; returns the exit code (None: unknown) when it has ended. The
+        monitor goes on with it when this process goes away. Raises Conflict when it does not run."""
+        request = {"op": "stop", "signum": int(signum), "timeout": grace, "removes": removes}
+        try:
+            with self._monitor(container_id) as sock:
+                protocol.send_line(sock, request)
+                reader = protocol.LineReader(sock)
+                answer = reader.read()
+                if answer is not None and str(answer.get("error", "")).startswith("no operation"):
+                    return self._stop_by_hand(container_id, bundle, signum, grace)
+                if answer is not None:
+                    _raise(container_id, answer)
+                    reader.read()
+        except (*_ABSENT, ConnectionResetError, BrokenPipeError):
+            pass
+        return self.state(bundle).exit_code
+
+    def _stop_by_hand(self, container_id: str, bundle: Path, signum: int, grace: float | None) -> int:
+        """With a monitor of protocol version 1."""
+        self.signal(container_id, signum)
+        try:
+            return self.wait(container_id, bundle, grace)
+        except TimeoutError:
+            self.signal(container_id, signal.SIGKILL)
+            return self.wait(container_id, bundle)
+
+    def pause(self, container_id: str) -> None:
+        """Raises Conflict when it does not run or is paused already, Unsupported where nothing can freeze it."""
+        self._newer(container_id, "pause")
+
+    def unpause(self, container_id: str) -> None:
+        self._newer(container_id, "unpause")
+
+    def _newer(self, container_id: str, op: str) -> None:
+        try:
+            self._ask(container_id, {"op": op})
+        except EngineError as error:
+            if "no operation" in error.message:
+                raise Unsupported(
+                    f"container {container_id[:12]} was started by an older version, whose monitor cannot {op} it",
+                    hint="restart the container",
+                ) from error
+            raise
+
+    def execs(self, container_id: str) -> list[dict[str, Any]]:
+        """`{"id", "pid", "exit_code"}` of what was executed in it, running (exit_code None) or lately ended."""
+        try:
+            return list(self._ask(container_id, {"op": "execs"})["execs"])
+        except EngineError:
+            return []
 
     def resize(self, container_id: str, rows: int, columns: int) -> None:
         self._ask(container_id, {"op": "resize", "rows": rows, "columns": columns})
@@ -203,12 +300,12 @@ class Runtime:
     def state(self, bundle: Path) -> State:
         """What is so now. A container whose monitor is gone is ended, and recorded as "exited" with code None."""
         state = self._read(bundle)
-        if state.status != "running":
+        if not state.active:
             return state
         if state.boot_id == states.boot_id() and states.is_alive(state.monitor_pid, state.monitor_start):
             return state
         state = self._read(bundle)  # it may have recorded the end between the two looks
-        return self._bury(bundle, state) if state.status == "running" else state
+        return self._bury(bundle) if state.active else state
 
     def _read(self, bundle: Path) -> State:
         try:
@@ -216,26 +313,53 @@ class Runtime:
         except (ValueError, TypeError) as error:
             return State(status="exited", error=f"state file is damaged: {error}")
 
-    def _bury(self, bundle: Path, state: State) -> State:
-        """Ends what a lost monitor left (the kernel kills the container with it; this makes sure), and records it."""
-        if state.boot_id == states.boot_id():
-            if states.is_alive(state.pid, state.pid_start):
-                with contextlib.suppress(OSError):
-                    pidfd = os.pidfd_open(state.pid)
-                    if states.is_alive(state.pid, state.pid_start):
-                        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-                    os.close(pidfd)
-            text = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
-            cgroup.Cgroup(cgroup.discover(text), f"workbench/{bundle.name}").remove()
-        with contextlib.suppress(OSError):
-            os.unlink(self.run_dir / "c" / f"{bundle.name[:12]}.sock")
-        state.status, state.exit_code, state.error = "exited", None, LOST
-        with contextlib.suppress(OSError):
-            states.write(str(bundle), state, durable=True)
-        return state
+    def _bury(self, bundle: Path) -> State:
+        """Ends what a lost monitor left (the kernel kills the container with it; this makes sure), and records it, once,
+        whichever engine comes first: `exited`, code unknown, and why."""
+        try:
+            lock = os.open(bundle / "monitor.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError:  # it is being removed
+            return self._read(bundle)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            state = self._read(bundle)
+            if not state.active or states.is_alive(state.monitor_pid, state.monitor_start):
+                return state
+            rebooted = state.boot_id != states.boot_id()
+            if not rebooted:
+                self._end_leftovers(bundle, state)
+            with contextlib.suppress(OSError):
+                os.unlink(self.run_dir / "c" / f"{bundle.name[:12]}.sock")
+            state.status, state.exit_code, state.error = "exited", None, REBOOTED if rebooted else LOST
+            state.pid, state.pid_start, state.finished = 0, 0, time.time_ns()
+            if state.health is not None:
+                state.health["status"] = "unhealthy"
+            with contextlib.suppress(OSError):
+                states.write(str(bundle), state, durable=True)
+            Journal(str(bundle)).note("die", exitCode=str(UNKNOWN_CODE), error=state.error)
+            return state
+        finally:
+            os.close(lock)
 
-    def wait(self, container_id: str, bundle: Path, timeout: float | None = None) -> int:
-        """The exit code, when it has ended. Raises TimeoutError; EngineError when nobody knows the code."""
+    def _end_leftovers(self, bundle: Path, state: State) -> None:
+        text = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
+        path = f"workbench/{bundle.name}"
+        group = cgroup.Cgroup(cgroup.discover(text), path)
+        with contextlib.suppress(OSError, KeyError):
+            freezer.thaw(group, path)  # a frozen process does not die
+        if states.is_alive(state.pid, state.pid_start):
+            with contextlib.suppress(OSError):
+                pidfd = os.pidfd_open(state.pid)
+                if states.is_alive(state.pid, state.pid_start):
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                    select.select([pidfd], [], [], 10)
+                os.close(pidfd)
+        group.remove()
+        freezer.remove(group, path)
+
+    def wait(self, container_id: str, bundle: Path, timeout: float | None = None, *, removes: bool = False) -> int:
+        """The exit code, when it has ended (also when its restart policy will start it again). Raises TimeoutError;
+        EngineError when nobody knows the code. `removes` as in `start`."""
         with self._lock:
             reader = self._tethers.get(container_id)
         try:
@@ -244,7 +368,7 @@ class Runtime:
                 self.release(container_id)
             else:
                 with self._monitor(container_id) as sock:
-                    protocol.send_line(sock, {"op": "wait"})
+                    protocol.send_line(sock, {"op": "wait", "removes": removes})
                     answer = self._wait_line(protocol.LineReader(sock), timeout)
             if answer is not None and answer.get("exit_code") is not None:
                 return int(answer["exit_code"])
@@ -261,7 +385,9 @@ class Runtime:
 
     # --- streams -------------------------------------------------------------------------------------
 
-    def attach(self, container_id: str, *, stdin: bool = True) -> AttachConnection:
+    def attach(
+        self, container_id: str, *, stdin: bool = True, stdout: bool = True, stderr: bool = True
+    ) -> AttachConnection:
         """Output from now on. `start(attach=True)` is the way to miss nothing."""
         try:
             sock = self._monitor(container_id)
@@ -269,10 +395,11 @@ class Runtime:
             raise Conflict(f"container {container_id[:12]} is not running") from None
         reader = protocol.LineReader(sock)
         try:
-            protocol.send_line(sock, {"op": "attach", "stdin": stdin})
+            protocol.send_line(sock, {"op": "attach", "stdin": stdin, "stdout": stdout, "stderr": stderr})
             answer = reader.read()
             if answer is None:
                 raise Conflict(f"container {container_id[:12]} is not running")
+            _raise(container_id, answer)
         except BaseException as error:
             sock.close()
             if isinstance(error, OSError):
@@ -284,6 +411,7 @@ class Runtime:
         """Runs a further process. Raises StartFailed (126, 127 as Docker) or Conflict."""
         request = {
             "op": "exec",
+            "id": params.id,
             "args": list(params.args),
             "env": list(params.env),
             "user": params.user,
@@ -321,9 +449,39 @@ class Runtime:
             if "started" in answer:
                 return int(answer["started"])
             if "error" in answer:
-                if "is not running" in answer["error"]:
-                    raise Conflict(f"container {container_id[:12]} is not running")
+                _raise_reason(container_id, answer)
                 raise StartFailed(str(answer["error"]), exit_code=int(answer.get("code", 125)))
+
+
+def _raise_reason(container_id: str, answer: dict[str, Any]) -> None:
+    """The state that the container is in, and would have to be out of."""
+    if "reason" in answer or "is not running" in str(answer["error"]):
+        raise Conflict(f"container {container_id[:12]} {answer.get('reason', 'is not running')}")
+
+
+def _raise(container_id: str, answer: dict[str, Any]) -> None:
+    """The error in a monitor's answer, if there is one."""
+    if "error" not in answer:
+        return
+    _raise_reason(container_id, answer)
+    short, text = container_id[:12], str(answer["error"])
+    if answer.get("errno") == errno.ESRCH:
+        raise Conflict(f"container {short} is not running")
+    if answer.get("conflict"):
+        raise Conflict(f"container {short}: {text}")
+    if answer.get("errno") == errno.EOPNOTSUPP:
+        raise Unsupported(f"container {short}: {text}")
+    raise EngineError(f"container {short}: {text}")
+
+
+def _await_end(pid: int) -> None:
+    """Of a supervisor that was told to go, at most 10 s."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError:
+        return
+    select.select([pidfd], [], [], 10)
+    os.close(pidfd)
 
 
 class _Pipes:
@@ -333,6 +491,12 @@ class _Pipes:
         self.theirs: list[int] = []
         self.outputs: dict[int, str] = {}
         self.stdin = -1
+        if params.detach:
+            null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+            self.theirs += [null, os.dup(null), os.dup(null)] if not params.tty else []
+            if params.tty:
+                os.close(null)
+            return
         if params.tty:
             return
         if params.stdin:

@@ -6,6 +6,7 @@ import socket
 from typing import Any
 
 from engine.runtime import protocol
+from engine.runtime.loop import READ, Loop
 
 # A client that reads slower than the container writes is let go rather than slowing the container or eating memory.
 MAX_BUFFER = 8 << 20
@@ -20,11 +21,25 @@ class Client:
         self.reader = protocol.LineReader(sock)
         self.out = bytearray()
         self.attached = False
-        self.stdin = False
+        self.feeds = False  # its STDIN frames reach the program
+        self.kinds: tuple[int, ...] = (protocol.STDOUT, protocol.STDERR)  # the streams it is attached to
+        self.last_word = True  # when it goes, so may the program's stdin
         self.waiting = False
         self.tether = False
         self.closing = False  # close when `out` is empty
         self.dead = False
+        self._watched = READ
+
+    def attach(self, request: dict[str, Any]) -> None:
+        """Frames from now on. `stdin`, `stdout`, `stderr` of the request say which (default: all)."""
+        self.attached, self.feeds = True, bool(request.get("stdin", True))
+        names = {protocol.STDOUT: "stdout", protocol.STDERR: "stderr"}
+        self.kinds = tuple(kind for kind, name in names.items() if request.get(name, True))
+
+    def watch(self, loop: Loop, events: int) -> None:
+        if events != self._watched:
+            self._watched = events
+            loop.change(self.sock.fileno(), events)
 
     def send(self, data: bytes) -> None:
         if self.dead or self.closing:

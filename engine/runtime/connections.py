@@ -60,6 +60,10 @@ class AttachConnection:
     def resize(self, rows: int, columns: int) -> None:
         self._send(protocol.RESIZE, rows.to_bytes(2, "big") + columns.to_bytes(2, "big"))
 
+    def detach(self) -> None:
+        """Lets go as the detach keys do: the program's stdin stays open, and `events` tells it."""
+        self._send(protocol.DETACH)
+
     def wait(self) -> int:
         """Reads on to the end and returns the exit code."""
         while self.read() is not None:

@@ -1,76 +1,117 @@
-"""The monitor's side of one exec: its channel, its exit, its client."""
+"""The monitor's side of one exec: its channel, its exit, and whoever wants to know of them."""
 
 from __future__ import annotations
 
 import json
 import os
-import selectors
+import signal
 import socket
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from engine.linux.cgroup import Cgroup
 from engine.runtime import execs, protocol
 from engine.runtime.clients import Client
+from engine.runtime.loop import READ, Loop
+
+
+class Listener(Protocol):
+    """Who asked for the exec. Either `failed`, or `started` and then `ended`."""
+
+    def terminal(self, fds: list[int]) -> None:
+        """The master of its terminal; the descriptors are closed afterwards."""
+
+    def started(self, pid: int) -> None: ...
+
+    def failed(self, message: str, code: int, number: int) -> None: ...
+
+    def ended(self, code: int) -> None: ...
+
+
+class ClientListener:
+    """Tells a client `{"started": pid}` and then `{"exit_code": n}`, or `{"error", "code", "errno"}`. The process goes on
+    when the client goes away."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def terminal(self, fds: list[int]) -> None:
+        # Sent at once, past the buffer: descriptors cannot wait in a bytearray. The buffer is empty here, because
+        # nothing else has been said on this connection.
+        try:
+            protocol.send_line(self._client.sock, {"tty": True}, fds)
+        except OSError:
+            self._client.dead = True
+
+    def started(self, pid: int) -> None:
+        self._client.send_line({"started": pid})
+
+    def failed(self, message: str, code: int, number: int) -> None:
+        self._client.send_line({"error": message, "code": code, "errno": number})
+        self._client.finish()
+
+    def ended(self, code: int) -> None:
+        self._client.send_line({"exit_code": code})
+        self._client.finish()
 
 
 class ExecSession:
-    """Tells its client `{"started": pid}` (with the terminal's master where there is one) and then `{"exit_code": n}`;
-    or `{"error", "code"}` when the command could not be run. The process goes on when the client goes away."""
+    """One process beside the container's first. `exit_code` is None while it runs."""
 
-    def __init__(self, pid: int, channel: socket.socket, client: Client) -> None:
+    def __init__(self, identity: str, pid: int, channel: socket.socket, listeners: list[Listener]) -> None:
+        self.id = identity
         self.pid = pid
-        self.pidfd = os.pidfd_open(pid)
-        self.channel = channel
-        self.client = client
+        self.exit_code: int | None = None
+        self._pidfd = os.pidfd_open(pid)
+        self._channel = channel
+        self._listeners = listeners
         self._failed = False
         self._listening = True
-        self._selector: selectors.BaseSelector | None = None
-        self._forget: Callable[[], object] = lambda: None
+        self._loop: Loop | None = None
 
-    def register(self, selector: selectors.BaseSelector, forget: Callable[[], object]) -> None:
-        self._selector, self._forget = selector, forget
-        selector.register(self.channel, selectors.EVENT_READ, self._on_channel)
-        selector.register(self.pidfd, selectors.EVENT_READ, self._on_exit)
+    def register(self, loop: Loop) -> None:
+        self._loop = loop
+        loop.watch(self._channel.fileno(), READ, self._on_channel)
+        loop.watch(self._pidfd, READ, self._on_exit)
+
+    def kill(self) -> None:
+        if self.exit_code is None:
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def _on_channel(self, _fd: int, _events: int) -> None:
-        raw, fds, _flags, _address = socket.recv_fds(self.channel, 1 << 20, 1, socket.MSG_CMSG_CLOEXEC)
-        assert self._selector is not None
+        raw, fds, _flags, _address = socket.recv_fds(self._channel, 1 << 20, 1, socket.MSG_CMSG_CLOEXEC)
+        assert self._loop is not None
         if not raw:  # closed by execve, or by death
-            self._selector.unregister(self.channel)
-            self.channel.close()
+            self._loop.forget(self._channel.fileno())
+            self._channel.close()
             self._listening = False
             if not self._failed:
-                self.client.send_line({"started": self.pid})
+                for listener in self._listeners:
+                    listener.started(self.pid)
             return
         message = json.loads(raw)
         if fds:
-            # Sent at once, past the buffer: descriptors cannot wait in a bytearray. The buffer is empty here, because
-            # nothing else has been said on this connection.
-            try:
-                protocol.send_line(self.client.sock, {"tty": True}, fds)
-            except OSError:
-                self.client.dead = True
+            for listener in self._listeners:
+                listener.terminal(list(fds))
             for fd in fds:
                 os.close(fd)
         if "error" in message:
             self._failed = True
             error = message["error"]
-            self.client.send_line({"error": error["message"], "code": error["code"], "errno": error["errno"]})
+            for listener in self._listeners:
+                listener.failed(str(error["message"]), int(error["code"]), int(error["errno"]))
 
     def _on_exit(self, _fd: int, _events: int) -> None:
         while self._listening:
             self._on_channel(-1, 0)
-        assert self._selector is not None
-        self._selector.unregister(self.pidfd)
-        os.close(self.pidfd)
+        assert self._loop is not None
+        self._loop.forget(self._pidfd)
+        os.close(self._pidfd)
         result = os.waitid(os.P_PID, self.pid, os.WEXITED)
         assert result is not None
-        code = result.si_status if result.si_code == os.CLD_EXITED else 128 + result.si_status
+        self.exit_code = result.si_status if result.si_code == os.CLD_EXITED else 128 + result.si_status
         if not self._failed:
-            self.client.send_line({"exit_code": code})
-        self.client.finish()
-        self._forget()
+            for listener in self._listeners:
+                listener.ended(self.exit_code)
 
 
 def start_exec(
@@ -78,15 +119,11 @@ def start_exec(
     request: dict[str, Any],
     fds: list[int],
     target: tuple[int, int, Cgroup],
-    client: Client,
-    *,
-    alive: bool,
+    listeners: list[Listener],
 ) -> ExecSession | None:
-    """Forks the process into `target` (pid 1, its pidfd, its cgroup). None: the client was told why not."""
+    """Forks the process into `target` (pid 1, its pidfd, its cgroup). None: the listeners were told why not."""
     tty = bool(request.get("tty"))
     try:
-        if not alive:
-            raise ProcessLookupError("the container is not running")
         if not request.get("args") or (not tty and len(fds) != 3):
             raise ValueError("an exec needs a command, and 3 descriptors or a terminal")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -101,10 +138,10 @@ def start_exec(
             stdio = None if tty else (fds[0], fds[1], fds[2])
             execs.run(spec, request, *target, theirs, stdio)
         theirs.close()
-        return ExecSession(child, ours, client)
+        return ExecSession(str(request.get("id") or ""), child, ours, listeners)
     except (OSError, ValueError) as error:
-        client.send_line({"error": str(error), "code": 125, "errno": getattr(error, "errno", None) or 0})
-        client.finish()
+        for listener in listeners:
+            listener.failed(str(error), 125, getattr(error, "errno", None) or 0)
         return None
     finally:
         for fd in fds:

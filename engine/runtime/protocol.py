@@ -1,7 +1,10 @@
 """How client, supervisor and monitor talk: JSON lines on unix sockets, then, for an attached stream, frames.
 
 A frame is type (1 byte), length (4 bytes, big-endian), payload. Towards the client: STDOUT, STDERR, EXIT (payload: the
-decimal exit code). Towards the monitor: STDIN, STDIN_EOF, RESIZE (rows and columns, 2 bytes each).
+decimal exit code). Towards the monitor: STDIN, STDIN_EOF, RESIZE (rows and columns, 2 bytes each), DETACH.
+
+A monitor outlives the program that started it, so engines meet older ones: operations are only ever added, and an
+engine that gets `no operation` for a newer one does it with older ones or says what is missing. `ping` tells VERSION.
 """
 
 from __future__ import annotations
@@ -15,7 +18,8 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-STDIN, STDOUT, STDERR, EXIT, STDIN_EOF, RESIZE = 0, 1, 2, 3, 4, 5
+VERSION = 2  # 1: no stop, pause, unpause, execs; no DETACH frame
+STDIN, STDOUT, STDERR, EXIT, STDIN_EOF, RESIZE, DETACH = 0, 1, 2, 3, 4, 5, 6
 STREAM_NAMES = {STDOUT: "stdout", STDERR: "stderr"}
 MAX_LINE = 8 << 20
 _HEADER = struct.Struct("!BI")

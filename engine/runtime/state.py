@@ -14,7 +14,7 @@ NAME = "state.json"
 class State:
     """`exit_code` None with status "exited": nobody saw the end (`error` says why). Times in ns since the epoch."""
 
-    status: Literal["created", "running", "exited"] = "created"
+    status: Literal["created", "running", "paused", "restarting", "exited"] = "created"
     pid: int = 0
     pid_start: int = 0  # field 22 of /proc/PID/stat: tells a reused pid
     started: int = 0
@@ -26,6 +26,14 @@ class State:
     monitor_pid: int = 0
     monitor_start: int = 0
     notes: tuple[str, ...] = ()
+    restart_count: int = 0  # by its restart policy, since it was last started by hand
+    stopped_by_hand: bool = False  # `unless-stopped` does not bring it back
+    health: dict[str, Any] | None = None  # Docker's State.Health
+
+    @property
+    def active(self) -> bool:
+        """A monitor is there: it runs, is paused, or waits to be restarted."""
+        return self.status in ("running", "paused", "restarting")
 
 
 def boot_id() -> str:

@@ -24,7 +24,8 @@ LOCK = "supervisor.lock"
 
 
 def bootstrap(root: str) -> str:
-    """The program text for `python -I -S -c`: arguments are run directory, ready descriptor, "plain" or "sealed".
+    """The program text for `python -I -S -c`: arguments are run directory, ready descriptor, "plain" or "sealed", and which
+    version of the program it is (`client.program`).
 
     The root goes last on the path: it may be a site-packages full of backports of standard modules.
     """
@@ -32,8 +33,8 @@ def bootstrap(root: str) -> str:
 
 
 def main(argv: list[str]) -> None:
-    run_dir, ready, form = argv[0], int(argv[1]), argv[2]
-    note = _reexec_sealed(run_dir, ready) if form == "plain" else ""
+    run_dir, ready, form, version = argv[0], int(argv[1]), argv[2], argv[3]
+    note = _reexec_sealed(run_dir, ready, version) if form == "plain" else ""
     _detach(ready)
     lock = os.open(os.path.join(run_dir, LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -43,10 +44,10 @@ def main(argv: list[str]) -> None:
     listener = protocol.listen(run_dir, SOCKET, backlog=1024)
     os.write(ready, b"ready " + note.encode())
     os.close(ready)
-    serve(run_dir, listener, lock)
+    serve(run_dir, listener, lock, version)
 
 
-def _reexec_sealed(run_dir: str, ready: int) -> str:
+def _reexec_sealed(run_dir: str, ready: int, version: str) -> str:
     """Becomes the same program from a sealed memfd. Returns (why not) when that does not work here."""
     try:
         fd = os.memfd_create("workbench", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
@@ -63,7 +64,8 @@ def _reexec_sealed(run_dir: str, ready: int) -> str:
         real = os.readlink("/proc/self/exe")
         root = sys.path[-1]
         # argv[0] is the real path: the interpreter finds its library beside it.
-        os.execve(fd, [real, "-I", "-S", "-c", bootstrap(root), run_dir, str(ready), "sealed"], dict(os.environ))
+        words = [real, "-I", "-S", "-c", bootstrap(root), run_dir, str(ready), "sealed", version]
+        os.execve(fd, words, dict(os.environ))
     except OSError as error:
         return f"interpreter not sealed in memory: {error.strerror}"
 
@@ -102,7 +104,7 @@ def _detach(ready: int) -> None:
         pass
 
 
-def serve(run_dir: str, listener: socket.socket, lock: int) -> None:
+def serve(run_dir: str, listener: socket.socket, lock: int, version: str) -> None:
     """One fork a connection; the child answers it."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # monitors are not waited for
     boot = state.boot_id()
@@ -127,7 +129,7 @@ def serve(run_dir: str, listener: socket.socket, lock: int) -> None:
         try:
             listener.close()
             os.close(lock)
-            _monitor(run_dir, boot, layout, connection)
+            _monitor(run_dir, boot, layout, connection, version)
         except BaseException as error:  # the child must never come back into this loop
             _refuse(connection, f"{type(error).__name__}: {error}")
         finally:
@@ -143,7 +145,7 @@ def _refuse(connection: socket.socket, message: str) -> None:
         pass
 
 
-def _monitor(run_dir: str, boot: str, layout: cgroup.Layout, connection: socket.socket) -> None:
+def _monitor(run_dir: str, boot: str, layout: cgroup.Layout, connection: socket.socket, version: str) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # whoever ends the session means the container: it gets its own
     if protocol.peer_uid(connection) != os.geteuid():
@@ -154,10 +156,17 @@ def _monitor(run_dir: str, boot: str, layout: cgroup.Layout, connection: socket.
     if request is None:
         return
     if request.get("op") == "ping":
-        connection.sendall(protocol.line({"ok": True, "pid": os.getppid()}))
+        connection.sendall(protocol.line({"ok": True, "pid": os.getppid(), "program": version}))
         return
     if request.get("op") != "start":
         _refuse(connection, f"no operation {request.get('op')!r}")
+        return
+    if request.get("program", version) != version:
+        # Ours is another version of the program than the caller's. It starts its own supervisor; what we have started
+        # goes on, since a monitor needs no supervisor.
+        supervisor = os.getppid()
+        os.kill(supervisor, signal.SIGTERM)
+        connection.sendall(protocol.line({"error": "another version of the program", "stale": supervisor}))
         return
     os.setsid()
     libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)

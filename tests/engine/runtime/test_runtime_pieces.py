@@ -10,7 +10,7 @@ import pytest
 
 from engine.runtime import protocol
 from engine.runtime import state as states
-from engine.runtime.jsonlog import LogFile, Splitter, stamp
+from engine.runtime.jsonlog import Log, Splitter, stamp
 
 
 def texts(records: bytes) -> list[str]:
@@ -52,7 +52,7 @@ def test_record_form() -> None:
 def test_a_torn_tail_does_not_swallow_the_next_record(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_bytes(b'{"log":"whole\\n"}\n{"log":"to')
-    log = LogFile(str(path))
+    log = Log(str(path))
     log.write(b'{"log":"next\\n"}\n')
     log.close()
     assert path.read_bytes().splitlines() == [b'{"log":"whole\\n"}', b'{"log":"to', b'{"log":"next\\n"}']
@@ -61,7 +61,7 @@ def test_a_torn_tail_does_not_swallow_the_next_record(tmp_path: Path) -> None:
 def test_a_log_that_is_a_link_is_refused(tmp_path: Path) -> None:
     (tmp_path / "log").symlink_to("elsewhere")
     with pytest.raises(OSError, match="symbolic links"):
-        LogFile(str(tmp_path / "log"))
+        Log(str(tmp_path / "log"))
 
 
 def test_frames() -> None:

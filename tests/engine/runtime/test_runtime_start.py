@@ -48,7 +48,7 @@ def test_a_command_that_cannot_run(box: MakeBox, args: tuple[str, ...], code: in
         one.start()
     assert (caught.value.exit_code, caught.value.message) == (code, message)
     state = one.runtime.state(one.bundle)
-    assert (state.status, state.exit_code, state.error) == ("exited", code, message)
+    assert (state.status, state.exit_code, state.error) == ("created", code, message)
 
 
 def test_not_an_executable_format(box: MakeBox) -> None:
