@@ -36,6 +36,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "inspect": ("inspect", "Return low-level information on containers and images"),
     "check": ("system", "Verify the store and name what is damaged"),
     "info": ("system", "Display what this engine and this host can do"),
+    "serve": ("serve", "Serve the Docker Engine API on a socket"),
     "version": ("system", "Show the version"),
 }
 

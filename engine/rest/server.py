@@ -1,0 +1,178 @@
+"""Listening: unix sockets with Docker's rights, sockets that systemd hands over, TCP with mutual TLS alone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import grp
+import os
+import socket
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.api import Engine
+from engine.errors import Conflict, InvalidInput, from_os_error
+from engine.rest.containers import ContainerRoutes
+from engine.rest.http import Answer, Connection, Request, error_response
+from engine.rest.images import ImageRoutes
+from engine.rest.router import Router
+from engine.rest.system import SystemRoutes
+
+MAX_CLIENTS = 2000
+_FIRST_PASSED = 3  # sd_listen_fds(3): SD_LISTEN_FDS_START
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """PEM files. Clients must show a certificate that `ca` has signed: who reaches the API is root on this host."""
+
+    ca: Path
+    certificate: Path
+    key: Path
+
+    def context(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.verify_mode = ssl.CERT_REQUIRED
+        try:
+            context.load_verify_locations(self.ca)
+            context.load_cert_chain(self.certificate, self.key)
+        except (OSError, ssl.SSLError) as error:
+            raise InvalidInput(
+                f"TLS files of the API: {error}", hint="PEM files for --tlscacert, --tlscert, --tlskey"
+            ) from None
+        return context
+
+
+def build_router(engine: Engine) -> Router:
+    """Every endpoint over `engine`."""
+    router = Router()
+    for routes in (SystemRoutes, ContainerRoutes, ImageRoutes):
+        routes(engine, router)
+    return router
+
+
+class ApiServer:
+    """Serves one engine on any number of listening sockets until `close`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._router = build_router(engine)
+        self._servers: list[asyncio.Server] = []
+        self._clients: set[asyncio.Task[None]] = set()
+        self._paths: list[tuple[Path, int]] = []
+
+    async def listen_unix(self, path: Path, *, group: str = "") -> None:
+        """Listens at `path`: mode 0660, owned by `group` where that group exists (Docker's habit: "docker").
+
+        Raises `Conflict` when something answers there already.
+        """
+        await self._free(path)
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            # Nobody may connect between bind and chmod: the socket is born without any rights (as go-connections).
+            before = os.umask(0o777)
+            try:
+                sock.bind(str(path))
+            finally:
+                os.umask(before)
+            gid = _group(group)
+            if gid is not None:
+                os.chown(path, -1, gid)
+            sock.listen(1024)
+            os.chmod(path, 0o660)
+        except OSError as error:
+            sock.close()
+            raise from_os_error(error, f"listening at {path}") from error
+        self._paths.append((path, os.stat(path).st_ino))
+        await self._serve(sock)
+
+    async def _free(self, path: Path) -> None:
+        """Takes a dead server's socket away."""
+        if not path.is_socket():
+            if path.exists():
+                raise Conflict(f"{path} exists and is no socket", hint="choose another --socket")
+            return
+        try:
+            _, writer = await asyncio.open_unix_connection(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+            return
+        writer.close()
+        raise Conflict(f"an engine serves at {path} already", hint="stop it, or choose another --socket")
+
+    async def listen_tcp(self, host: str, port: int, tls: Tls) -> None:
+        try:
+            server = await asyncio.start_server(self._connected, host, port, ssl=tls.context(), limit=1 << 18)
+        except OSError as error:
+            raise from_os_error(error, f"listening at {host}:{port}") from error
+        self._servers.append(server)
+
+    async def listen_passed(self) -> int:
+        """Takes the sockets that systemd passes (socket activation); returns how many there were."""
+        if os.environ.get("LISTEN_PID") != str(os.getpid()):
+            return 0
+        count = int(os.environ.get("LISTEN_FDS", "0"))
+        for fd in range(_FIRST_PASSED, _FIRST_PASSED + count):
+            sock = socket.socket(fileno=fd)
+            if sock.family != socket.AF_UNIX:
+                raise InvalidInput(
+                    "systemd passed a socket that is no unix socket", hint="use ListenStream=/path in the unit"
+                )
+            sock.setblocking(False)
+            await self._serve(sock)
+        return count
+
+    async def _serve(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._servers.append(await asyncio.start_unix_server(self._connected, sock=sock, limit=1 << 18))
+
+    @property
+    def addresses(self) -> Sequence[str]:
+        return [f"unix://{path}" for path, _ in self._paths]
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # a callback of asyncio's server is a task
+        if len(self._clients) >= MAX_CLIENTS:
+            writer.close()
+            return
+        self._clients.add(task)
+        try:
+            await Connection(reader, writer, self._guarded).serve()
+        except asyncio.CancelledError:
+            writer.close()
+        finally:
+            self._clients.discard(task)
+
+    async def _guarded(self, request: Request) -> Answer:
+        """A page in a browser may reach a loopback port, never this API: it sends an Origin (CSRF, DNS rebinding)."""
+        if "origin" in request.headers:
+            return error_response(InvalidInput("requests from web pages are refused"), 403)
+        return await self._router(request)
+
+    async def close(self) -> None:
+        """Stops listening and lets go of the clients. Containers go on."""
+        for server in self._servers:
+            server.close()
+        for task in list(self._clients):
+            task.cancel()
+        await asyncio.gather(*self._clients, return_exceptions=True)
+        for path, inode in self._paths:
+            with contextlib.suppress(FileNotFoundError):
+                if os.stat(path).st_ino == inode:
+                    path.unlink()
+
+
+def _group(name: str) -> int | None:
+    try:
+        return grp.getgrnam(name or "docker").gr_gid
+    except KeyError:
+        if name:
+            raise InvalidInput(
+                f"there is no group {name!r} on this host", hint=f"groupadd {name}, or leave --group out"
+            ) from None
+        return None

@@ -1,0 +1,79 @@
+"""Docker's stream forms: multiplexed frames, raw terminals, and lines of JSON.
+
+A frame is the stream's number (1 stdout, 2 stderr), three zero bytes, the payload's length as 4 bytes big-endian, and the
+payload (Engine API, "Attach to a container: Stream format"). A container with a terminal has one stream, sent raw.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from engine.api import Stream
+from engine.errors import EngineError
+from engine.rest.http import Duplex
+
+RAW = "application/vnd.docker.raw-stream"
+MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
+_NUMBER = {"stdout": 1, "stderr": 2, "systemerr": 3}
+MAX_FRAME = 1 << 20
+
+Encode = Callable[[str, bytes], bytes]
+
+
+def multiplex(stream: str, data: bytes) -> bytes:
+    return bytes((_NUMBER[stream], 0, 0, 0)) + len(data).to_bytes(4, "big") + data
+
+
+def raw(_stream: str, data: bytes) -> bytes:
+    return data
+
+
+async def json_lines(events: AsyncIterator[dict[str, Any]]) -> AsyncIterator[bytes]:
+    """Progress as the docker client reads it. The head is out already, so a failure is the last line."""
+    try:
+        async for event in events:
+            yield json.dumps(event, ensure_ascii=False).encode() + b"\r\n"
+    except EngineError as error:
+        message = str(error) + (f"\n{error.hint}" if error.hint else "")
+        document = {"errorDetail": {"message": message}, "error": message}
+        if (code := getattr(error, "exit_code", 0)) > 0:
+            document["errorDetail"] = {"code": code, "message": message}
+        yield json.dumps(document, ensure_ascii=False).encode() + b"\r\n"
+
+
+async def converse(
+    duplex: Duplex,
+    stream: Stream,
+    encode: Encode,
+    *,
+    stdin: bool,
+    wanted: frozenset[str] = frozenset(("stdout", "stderr")),
+) -> None:
+    """Joins a hijacked connection and a container's streams until the output ends or the client has gone.
+
+    The end of the client's input closes the container's stdin and nothing else: `printf x | docker exec -i` reads the
+    answer after it.
+    """
+
+    async def feed() -> None:
+        while data := await duplex.read():
+            if stdin:
+                await stream.write(data)
+        await stream.close_stdin()
+
+    feeding = asyncio.ensure_future(feed())
+    try:
+        while (chunk := await stream.read()) is not None:
+            name, data = chunk
+            if name in wanted:
+                await duplex.write(encode(name, data))
+    except ConnectionError:
+        pass
+    finally:
+        feeding.cancel()
+        with contextlib.suppress(asyncio.CancelledError, Exception):
+            await feeding

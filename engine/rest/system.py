@@ -1,0 +1,253 @@
+"""`/_ping`, `/version`, `/info`, `/events`, and what a daemon without Swarm and plugins answers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import platform
+import socket
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from engine.api import Engine, EngineEvent
+from engine.base.clock import rfc3339
+from engine.errors import InvalidInput, NotFound, Unavailable
+from engine.rest.http import Answer, Request, Response, json_response
+from engine.rest.router import API_VERSION, MIN_VERSION, Router
+
+_ARCH = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+def dotted(version: tuple[int, int]) -> str:
+    return f"{version[0]}.{version[1]}"
+
+
+class SystemRoutes:
+    def __init__(self, engine: Engine, router: Router) -> None:
+        self._engine = engine
+        router.add("GET", "/_ping", self.ping)
+        router.add("GET", "/version", self.version)
+        router.add("GET", "/info", self.info)
+        router.add("GET", "/events", self.events)
+        for path in ("/swarm", "/nodes", "/services", "/tasks", "/secrets", "/configs"):
+            router.add("GET", path, self.no_swarm)
+            router.add("GET", path + "/{rest*}", self.no_swarm)
+            router.add("POST", path + "/{rest*}", self.no_swarm)
+            router.add("DELETE", path + "/{rest*}", self.no_swarm)
+        router.add("GET", "/plugins", self.no_plugins)
+        router.add("GET", "/plugins/{name*}/json", self.no_plugin)
+
+    async def ping(self, request: Request) -> Answer:
+        headers = {
+            "Api-Version": dotted(API_VERSION),
+            "Builder-Version": "1",  # `docker build` without buildx then posts the context to /build
+            "Docker-Experimental": "false",
+            "Ostype": "linux",
+            "Swarm": "inactive",
+            "Cache-Control": "no-cache, no-store, must-revalidate",
+            "Pragma": "no-cache",
+        }
+        return Response(200, b"OK", "text/plain; charset=utf-8", headers)
+
+    async def version(self, request: Request) -> Answer:
+        info = await self._engine.info()
+        kernel, machine = platform.release(), _ARCH.get(platform.machine(), platform.machine())
+        details = {
+            "ApiVersion": dotted(API_VERSION),
+            "Arch": machine,
+            "Experimental": "false",
+            "KernelVersion": kernel,
+            "MinAPIVersion": dotted(MIN_VERSION),
+            "Os": "linux",
+        }
+        return json_response(
+            {
+                "Platform": {"Name": "container-workbench"},
+                "Components": [{"Name": "Engine", "Version": info.version, "Details": details}],
+                "Version": info.version,
+                "ApiVersion": dotted(API_VERSION),
+                "MinAPIVersion": dotted(MIN_VERSION),
+                "GitCommit": "",
+                "GoVersion": "",
+                "Os": "linux",
+                "Arch": machine,
+                "KernelVersion": kernel,
+            }
+        )
+
+    async def info(self, request: Request) -> Answer:
+        info = await self._engine.info()
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return json_response(
+            {
+                "ID": info.root,
+                "Name": socket.gethostname(),
+                "Containers": info.containers,
+                "ContainersRunning": info.running,
+                "ContainersPaused": 0,
+                "ContainersStopped": info.containers - info.running,
+                "Images": info.images,
+                "Driver": "overlay2",
+                "DriverStatus": [["Backing Filesystem", "overlayfs"]],
+                "Plugins": {
+                    "Volume": ["local"],
+                    "Network": ["bridge", "host", "none"],
+                    "Authorization": None,
+                    "Log": ["json-file", "none"],
+                },
+                "MemoryLimit": info.cgroup != "none",
+                "SwapLimit": info.cgroup != "none",
+                "CpuCfsPeriod": info.cgroup != "none",
+                "CpuCfsQuota": info.cgroup != "none",
+                "CPUShares": info.cgroup != "none",
+                "CPUSet": info.cgroup != "none",
+                "PidsLimit": info.cgroup != "none",
+                "IPv4Forwarding": _forwarding(),
+                "OomKillDisable": info.cgroup in ("v1", "hybrid"),
+                "LoggingDriver": "json-file",
+                "CgroupDriver": "cgroupfs",
+                "CgroupVersion": "2" if info.cgroup == "v2" else "1",
+                "NEventsListener": 0,
+                "KernelVersion": info.kernel,
+                "OperatingSystem": _os_name(),
+                "OSType": "linux",
+                "Architecture": platform.machine(),
+                "NCPU": os.cpu_count() or 1,
+                "MemTotal": memory,
+                "IndexServerAddress": "https://index.docker.io/v1/",
+                "DockerRootDir": info.root,
+                "ServerVersion": info.version,
+                "SystemTime": rfc3339(),
+                "Runtimes": {"workbench": {"path": "workbench"}},
+                "DefaultRuntime": "workbench",
+                "Swarm": {"NodeID": "", "LocalNodeState": "inactive", "ControlAvailable": False, "Error": ""},
+                "SecurityOptions": ["name=seccomp,profile=builtin"],
+                "Warnings": list(info.notes) or None,
+                "Debug": False,
+                "ExperimentalBuild": False,
+                "LiveRestoreEnabled": True,
+                "HttpProxy": "",
+                "HttpsProxy": "",
+                "NoProxy": "",
+                "Labels": [],
+                "InitBinary": "",
+                "RegistryConfig": {"IndexConfigs": {}, "InsecureRegistryCIDRs": [], "Mirrors": []},
+            }
+        )
+
+    async def events(self, request: Request) -> Answer:
+        filters = request.query.filters()
+        since, until = _moment(request.query.text("since")), _moment(request.query.text("until"))
+        return Response(200, self._events(filters, since, until))
+
+    async def _events(
+        self, filters: dict[str, list[str]], since: int | None, until: int | None
+    ) -> AsyncIterator[bytes]:
+        yield b""
+        events = self._engine.events(since=0 if since is not None else None)
+        try:
+            while True:
+                left = None if until is None else max(0.0, (until - time.time_ns()) / 1e9)
+                try:
+                    event = await asyncio.wait_for(anext(events), left)
+                except (TimeoutError, StopAsyncIteration):
+                    return
+                if until is not None and event.time > until:
+                    return
+                if (since is None or event.time >= since) and matches(event, filters):
+                    yield json.dumps(event_document(event)).encode() + b"\n"
+        finally:
+            close = getattr(events, "aclose", None)
+            if close is not None:
+                await close()
+
+    async def no_swarm(self, request: Request) -> Answer:
+        raise Unavailable(
+            'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to '
+            "swarm and try again."
+        )
+
+    async def no_plugins(self, request: Request) -> Answer:
+        return json_response([])
+
+    async def no_plugin(self, request: Request) -> Answer:
+        raise NotFound(f"plugin {request.params['name']!r} not found")
+
+
+def event_document(event: EngineEvent) -> dict[str, Any]:
+    """As the API has it; the top-level status, id and from are what clients of old versions read."""
+    attributes = dict(event.attributes)
+    document: dict[str, Any] = {}
+    if event.type in ("container", "image"):
+        document = {"status": event.action, "id": event.id}
+        if event.type == "container" and "image" in attributes:
+            document["from"] = attributes["image"]
+    return {
+        **document,
+        "Type": event.type,
+        "Action": event.action,
+        "Actor": {"ID": event.id, "Attributes": attributes},
+        "scope": "local",
+        "time": event.time // 1_000_000_000,
+        "timeNano": event.time,
+    }
+
+
+def matches(event: EngineEvent, filters: dict[str, list[str]]) -> bool:
+    """Docker's event filters: the values of one filter are alternatives, the filters together must all hold."""
+    for key, wanted in filters.items():
+        if key == "type":
+            found = event.type in wanted
+        elif key == "event":
+            found = event.action in wanted or event.action.partition(":")[0] in wanted
+        elif key in ("container", "image", "network", "volume"):
+            names = {event.id, event.attributes.get("name", "")} if event.type == key else set()
+            if key == "image" and event.type == "container":
+                names = {event.attributes.get("image", "")}
+            found = any(want in names or (len(want) >= 4 and event.id.startswith(want)) for want in wanted) and bool(
+                names
+            )
+        elif key == "label":
+            found = all(_has_label(event, label) for label in wanted)
+        elif key in ("scope", "daemon", "node", "service", "secret", "config", "plugin"):
+            found = key == "scope" and "local" in wanted
+        else:
+            raise InvalidInput(f"invalid filter '{key}'")
+        if not found:
+            return False
+    return True
+
+
+def _has_label(event: EngineEvent, label: str) -> bool:
+    name, equals, value = label.partition("=")
+    return name in event.attributes and (not equals or event.attributes[name] == value)
+
+
+def _moment(text: str) -> int | None:
+    """Nanoseconds of `1763900000` or `1763900000.123456789`, which is how the client sends every time."""
+    if not text:
+        return None
+    seconds, _, fraction = text.partition(".")
+    try:
+        return int(seconds) * 1_000_000_000 + int((fraction + "000000000")[:9])
+    except ValueError:
+        raise InvalidInput(
+            f"{text!r} is not a time", hint="seconds since the epoch, with a fraction if need be"
+        ) from None
+
+
+def _forwarding() -> bool:
+    try:
+        with open("/proc/sys/net/ipv4/ip_forward", encoding="ascii") as file:
+            return file.read().strip() == "1"
+    except OSError:
+        return False
+
+
+def _os_name() -> str:
+    try:
+        return platform.freedesktop_os_release().get("PRETTY_NAME", "Linux")
+    except OSError:
+        return "Linux"
