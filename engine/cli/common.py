@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.cli.flags import Flag, Parsed, help_text, parse
+from engine.cli.flags import Flag, Parsed, UsageError, help_text, parse
 from engine.errors import EngineError, InvalidInput
 
 if TYPE_CHECKING:
@@ -35,21 +35,23 @@ def read(
     maximum: int | None = None,
     stop_at_argument: bool = False,
 ) -> Parsed | None:
-    """Parses a verb's words; prints help and returns None for --help."""
+    """Parses a verb's words; prints help and returns None for --help. Raises `UsageError`."""
     verb = usage.split()[0]
     known = [*flags, HELP]
-    parsed = parse(args, known, verb, stop_at_argument=stop_at_argument)
+    try:
+        parsed = parse(args, known, verb, stop_at_argument=stop_at_argument)
+    except InvalidInput as error:
+        raise UsageError(error.message, usage, 125) from error
     if parsed.on("help"):
         print(help_text(usage, summary, known))
         return None
-    if len(parsed.args) < minimum:
-        raise InvalidInput(
-            f"{verb} needs at least {minimum} argument{'s' if minimum != 1 else ''}", hint=f"Usage: workbench {usage}"
-        )
-    if maximum is not None and len(parsed.args) > maximum:
-        raise InvalidInput(
-            f"{verb} takes at most {maximum} argument{'s' if maximum != 1 else ''}", hint=f"Usage: workbench {usage}"
-        )
+    count = len(parsed.args)
+    if maximum == 0 and count:
+        raise UsageError(f"{verb} accepts no arguments", usage, 1)
+    if count < minimum or (maximum is not None and count > maximum):
+        bound = "" if minimum == maximum else "at least " if count < minimum else "at most "
+        number = minimum if count < minimum else maximum
+        raise UsageError(f"{verb} requires {bound}{number} argument{'s' if number != 1 else ''}", usage, 1)
     return parsed
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from pathlib import Path
@@ -30,12 +31,13 @@ def status(container: ContainerSummary) -> str:
 
 
 def _row(container: ContainerSummary, full: bool) -> dict[str, object]:
-    command = clean(container.command)
+    command = container.command
+    shown = command if full or len(command) <= 20 else command[:19] + "…"
     ports = ", ".join(container.ports)
     return {
         "ID": container.id if full else container.id[:12],
         "Image": container.image,
-        "Command": f'"{command if full or len(command) <= 20 else command[:19] + "…"}"',
+        "Command": clean(json.dumps(shown, ensure_ascii=False)),  # quoted, as Go's strconv.Quote does it
         "CreatedAt": rfc3339(container.created),
         "RunningFor": ago(container.created),
         "Status": status(container),
@@ -111,6 +113,7 @@ def cmd_logs(root: Path, args: list[str]) -> int:
         Flag("tail", "Number of lines to show from the end", "n", kind="str"),
         Flag("timestamps", "Show timestamps", "t"),
         Flag("since", "Show logs since a time (RFC 3339) or a duration (10m)", kind="str"),
+        Flag("until", "Show logs before a time (RFC 3339) or a duration (10m)", kind="str"),
     ]
     parsed = read(args, "logs [OPTIONS] CONTAINER", "Fetch the logs of a container", flags, minimum=1, maximum=1)
     if parsed is None:
@@ -121,9 +124,12 @@ def cmd_logs(root: Path, args: list[str]) -> int:
 
     async def work(engine: LocalEngine) -> int:
         tail = None if tail_text == "all" else int(tail_text)
+        until = _moment("until", parsed.text("until"))
         async for line in engine.logs(
-            parsed.args[0], follow=parsed.on("follow"), tail=tail, since=_since(parsed.text("since"))
+            parsed.args[0], follow=parsed.on("follow"), tail=tail, since=_moment("since", parsed.text("since"))
         ):
+            if until and line.time > until:
+                return 0
             stamp = f"{rfc3339(line.time)} " if parsed.on("timestamps") else ""
             out = sys.stderr if line.stream == "stderr" else sys.stdout
             print(f"{stamp}{line.text}", file=out, flush=parsed.on("follow"))
@@ -135,7 +141,7 @@ def cmd_logs(root: Path, args: list[str]) -> int:
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-def _since(text: str) -> int:
+def _moment(flag: str, text: str) -> int:
     """Nanoseconds since the epoch of `10m`, `2026-11-23T10:00:00Z`, `1763900000`."""
     if not text:
         return 0
@@ -147,7 +153,7 @@ def _since(text: str) -> int:
         return parse_rfc3339(text)
     except ValueError:
         raise InvalidInput(
-            f"--since {text!r} is neither a time nor a duration", hint="10m, 2h or 2026-11-23T10:00:00Z"
+            f"--{flag} {text!r} is neither a time nor a duration", hint="10m, 2h or 2026-11-23T10:00:00Z"
         ) from None
 
 

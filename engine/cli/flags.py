@@ -16,6 +16,16 @@ _TRUE = {"1", "t", "T", "true", "TRUE", "True"}
 _FALSE = {"0", "f", "F", "false", "FALSE", "False"}
 
 
+class UsageError(InvalidInput):
+    """Words that the command line cannot read. `exit_status` is Docker's: 125 for a flag, 1 for the number of arguments."""
+
+    def __init__(self, message: str, usage: str, exit_status: int) -> None:
+        verb = usage.split()[0]
+        shown = f"Usage:  workbench {usage}\n\nRun `workbench {verb} --help` for more information"
+        super().__init__(f"{message}\n\n{shown}")
+        self.exit_status = exit_status
+
+
 @dataclass(frozen=True, slots=True)
 class Flag:
     """`kind` list may be given many times."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from engine.base.clock import rfc3339
 from engine.base.units import human_duration, human_size
@@ -15,13 +16,20 @@ from engine.cli.flags import Flag
 from engine.cli.tables import render, table
 from engine.errors import EngineError, InvalidInput, NotFound
 from engine.model import ImageSummary, PullProgress
+from engine.oci.reference import Reference, familiar_match
 
 if TYPE_CHECKING:
+    from rich.progress import TaskID
+
     from engine.local import LocalEngine
 
 
+def _age(ns: int) -> str:
+    return human_duration((time.time_ns() - ns) / 1e9)
+
+
 def ago(ns: int) -> str:
-    return f"{human_duration((time.time_ns() - ns) / 1e9)} ago" if ns else "N/A"
+    return f"{_age(ns)} ago" if ns else "N/A"
 
 
 def short(digest: str, full: bool = False) -> str:
@@ -34,6 +42,7 @@ def cmd_images(root: Path, args: list[str]) -> int:
         Flag("quiet", "Only show image IDs", "q"),
         Flag("no-trunc", "Don't truncate output"),
         Flag("digests", "Show digests"),
+        Flag("filter", "Filter by dangling=, label=, before=, since=, reference=", "f", kind="list"),
         Flag("format", "Format output: json, or a template of {{.Field}}", kind="str"),
     ]
     parsed = read(args, "images [OPTIONS] [REPOSITORY[:TAG]]", "List images", flags, maximum=1)
@@ -41,27 +50,18 @@ def cmd_images(root: Path, args: list[str]) -> int:
         return 0
 
     async def work(engine: LocalEngine) -> int:
-        from engine.oci.reference import Reference
-
         rows = []
-        wanted = Reference.parse(parsed.args[0]) if parsed.args else None
+        wanted = await _Wanted.read(engine, parsed.items("filter"), parsed.args)
         for image in await engine.images(all=True):
+            if not await wanted.image(engine, image):
+                continue
+            digests = (await engine.image(image.digest)).repo_digests if parsed.on("digests") else ()
             for tag in image.tags or ("",):
                 reference = Reference.parse(tag) if tag else None
-                if wanted and (
-                    reference is None or reference.name != wanted.name or (wanted.tag and reference.tag != wanted.tag)
-                ):
-                    continue
-                rows.append(
-                    _row(
-                        image,
-                        reference.familiar_name if reference else "<none>",
-                        reference.tag if reference else "<none>",
-                        parsed.on("no-trunc"),
-                    )
-                )
+                if wanted.reference(reference):
+                    rows.append(_row(image, reference, digests, parsed.on("no-trunc")))
         if parsed.on("quiet"):
-            print("\n".join(dict.fromkeys(str(row["ID"]) for row in rows)), end="\n" if rows else "")
+            print("\n".join(str(row["ID"]) for row in rows), end="\n" if rows else "")
         elif parsed.given("format"):
             print(render(parsed.text("format"), rows), end="\n" if rows else "")
         else:
@@ -73,13 +73,67 @@ def cmd_images(root: Path, args: list[str]) -> int:
     return run(root, work)
 
 
-def _row(image: ImageSummary, repository: str, tag: str, full: bool) -> dict[str, object]:
+@dataclass(slots=True)
+class _Wanted:
+    """`images --filter`: which images and names to list."""
+
+    dangling: bool | None = None
+    labels: list[str] = field(default_factory=list)
+    before: int | None = None
+    since: int | None = None
+    patterns: list[str] = field(default_factory=list)
+
+    @classmethod
+    async def read(cls, engine: LocalEngine, filters: list[str], names: list[str]) -> _Wanted:
+        wanted = cls(patterns=list(names))
+        for text in filters:
+            key, _, value = text.partition("=")
+            if key == "dangling" and value in ("true", "false", "1", "0"):
+                wanted.dangling = value in ("true", "1")
+            elif key == "label":
+                wanted.labels.append(value)
+            elif key == "before":
+                wanted.before = (await engine.image(value)).summary.created
+            elif key == "since":
+                wanted.since = (await engine.image(value)).summary.created
+            elif key == "reference":
+                wanted.patterns.append(value)
+            else:
+                raise InvalidInput(
+                    f"invalid filter {text!r}", hint="dangling=, label=, before=, since= and reference= are known"
+                )
+        return wanted
+
+    async def image(self, engine: LocalEngine, image: ImageSummary) -> bool:
+        if self.dangling is not None and self.dangling != (not image.tags):
+            return False
+        if (self.before is not None and image.created >= self.before) or (
+            self.since is not None and image.created <= self.since
+        ):
+            return False
+        if not self.labels:
+            return True
+        config = (await engine.image(image.digest)).config.get("config")
+        labels = config.get("Labels") or {} if isinstance(config, dict) else {}
+        return all(
+            name in labels and (not equals or labels[name] == value)
+            for name, equals, value in (label.partition("=") for label in self.labels)
+        )
+
+    def reference(self, reference: Reference | None) -> bool:
+        if not self.patterns:
+            return True
+        return reference is not None and any(familiar_match(pattern, reference) for pattern in self.patterns)
+
+
+def _row(image: ImageSummary, reference: Reference | None, digests: Sequence[str], full: bool) -> dict[str, object]:
+    name = reference.familiar_name if reference else "<none>"
     return {
-        "Repository": repository,
-        "Tag": tag,
+        "Repository": name,
+        "Tag": reference.tag if reference else "<none>",
         "ID": short(image.id, full),
-        "Digest": image.digest,
-        "CreatedSince": ago(image.created),
+        "Digest": next((d.partition("@")[2] for d in digests if d.partition("@")[0] == name), "<none>"),
+        "CreatedSince": f"{_age(image.created)} ago",
         "CreatedAt": rfc3339(image.created),
         "Size": human_size(image.size),
     }
@@ -88,7 +142,8 @@ def _row(image: ImageSummary, repository: str, tag: str, full: bool) -> dict[str
 def cmd_history(root: Path, args: list[str]) -> int:
     flags = [
         Flag("no-trunc", "Don't truncate output"),
-        Flag("quiet", "Only show layer digests", "q"),
+        Flag("quiet", "Only show image IDs", "q"),
+        Flag("human", "Print sizes and dates in human readable format (default true)", "H"),
         Flag("format", "Format output: json, or a template of {{.Field}}", kind="str"),
     ]
     parsed = read(args, "history [OPTIONS] IMAGE", "Show the history of an image", flags, minimum=1, maximum=1)
@@ -97,16 +152,16 @@ def cmd_history(root: Path, args: list[str]) -> int:
 
     async def work(engine: LocalEngine) -> int:
         detail = await engine.image(parsed.args[0])
-        full = parsed.on("no-trunc")
+        full, human = parsed.on("no-trunc"), parsed.on("human") or not parsed.given("human")
         rows: list[dict[str, object]] = []
         for layer in reversed(detail.layers):
             command = clean(layer.created_by)
             rows.append(
                 {
                     "ID": short(detail.summary.id, full) if layer is detail.layers[-1] else "<missing>",
-                    "CreatedSince": ago(layer.created),
+                    "CreatedSince": ago(layer.created) if human else rfc3339(layer.created),
                     "CreatedBy": command if full or len(command) <= 45 else command[:44] + "…",
-                    "Size": human_size(layer.size),
+                    "Size": human_size(layer.size) if human else str(layer.size),
                     "Comment": "buildkit.dockerfile.v0" if layer.line else "",
                 }
             )
@@ -117,7 +172,7 @@ def cmd_history(root: Path, args: list[str]) -> int:
         else:
             print(
                 table(
-                    ["IMAGE", "CREATED", "CREATED BY", "SIZE", "COMMENT"],
+                    ["IMAGE", "CREATED" if human else "CREATED AT", "CREATED BY", "SIZE", "COMMENT"],
                     [[str(value) for value in row.values()] for row in rows],
                 )
             )
@@ -133,56 +188,36 @@ def cmd_pull(root: Path, args: list[str]) -> int:
     )
     if parsed is None:
         return 0
+    name = Reference.parse(parsed.args[0])
+    full = name.with_default_tag()
 
     async def work(engine: LocalEngine) -> int:
-        await show_pull(engine.pull(parsed.args[0]), quiet=parsed.on("quiet"))
-        print(
-            (await engine.image(parsed.args[0])).summary.tags[0]
-            if parsed.on("quiet")
-            else f"Status: {parsed.args[0]} is here"
-        )
+        quiet = parsed.on("quiet")
+        before = await _id_of(engine, parsed.args[0])
+        if not quiet:
+            if name != full:
+                print("Using default tag: latest")
+            print(f"{full.digest or full.tag}: Pulling from {full.path}", flush=True)
+        await show_pull(engine.pull(parsed.args[0]), quiet=quiet, out=sys.stdout)
+        if not quiet:
+            new = before != await _id_of(engine, parsed.args[0])
+            print(f"Status: {'Downloaded newer image' if new else 'Image is up to date'} for {full.familiar}")
+        print(full)
         return 0
 
     return run(root, work)
 
 
-def cmd_push(root: Path, args: list[str]) -> int:
-    flags = [
-        Flag("quiet", "Suppress verbose output", "q"),
-        Flag("all-tags", "Push all tags of an image to the repository", "a"),
-    ]
-    parsed = read(args, "push [OPTIONS] NAME[:TAG]", "Upload an image to a registry", flags, minimum=1, maximum=1)
-    if parsed is None:
-        return 0
-
-    async def work(engine: LocalEngine) -> int:
-        for name in await _pushed(engine, parsed.args[0], parsed.on("all-tags")):
-            await show_pull(engine.push(name), quiet=parsed.on("quiet"))
-            if parsed.on("quiet"):
-                print(name)
-        return 0
-
-    return run(root, work)
+async def _id_of(engine: LocalEngine, name: str) -> str:
+    try:
+        return (await engine.image(name)).summary.id
+    except NotFound:
+        return ""
 
 
-async def _pushed(engine: LocalEngine, name: str, every_tag: bool) -> list[str]:
-    from engine.oci.reference import Reference
-
-    if not every_tag:
-        return [Reference.parse(name).with_default_tag().familiar]
-    repository = Reference.parse(name)
-    if repository.tag or repository.digest:
-        raise InvalidInput(f"{name}: a tag cannot be used with --all-tags", hint="give the repository's name alone")
-    tags = [Reference.parse(tag) for image in await engine.images(all=True) for tag in image.tags]
-    found = sorted(tag.familiar for tag in tags if tag.name == repository.name)
-    if not found:
-        raise NotFound(f"no image has a tag of {name}", hint="`workbench images` lists what is here")
-    return found
-
-
-async def show_pull(events: AsyncIterator[PullProgress], *, quiet: bool = False) -> None:
-    """Draws a pull: bars with bytes, rate and time left on a terminal, lines elsewhere."""
-    drawer = PullDrawer(quiet=quiet)
+async def show_pull(events: AsyncIterator[PullProgress], *, quiet: bool = False, out: TextIO = sys.stderr) -> None:
+    """Draws a pull: bars with bytes, rate and time left on a terminal, Docker's lines elsewhere."""
+    drawer = PullDrawer(quiet=quiet, out=out)
     try:
         async for event in events:
             drawer.feed(event)
@@ -190,13 +225,22 @@ async def show_pull(events: AsyncIterator[PullProgress], *, quiet: bool = False)
         drawer.close()
 
 
+_WORDS = {
+    "waiting": "Pulling fs layer",
+    "downloading": "Downloading",
+    "done": "Download complete",
+    "extracting": "Extracting",
+    "exists": "Already exists",
+}
+
+
 class PullDrawer:
-    def __init__(self, *, quiet: bool = False) -> None:
-        self._quiet = quiet
+    def __init__(self, *, quiet: bool = False, out: TextIO = sys.stderr) -> None:
+        self._quiet, self._out = quiet, out
         self._live = None
-        self._seen: dict[tuple[str, str], int] = {}
-        if sys.stderr.isatty() and not quiet:
-            from rich.console import Console
+        self._seen: set[tuple[str, str]] = set()
+        if out.isatty() and not quiet:
+            from rich.console import Console  # 60 ms that only a terminal needs
             from rich.progress import (
                 BarColumn,
                 DownloadColumn,
@@ -212,31 +256,33 @@ class PullDrawer:
                 DownloadColumn(),
                 TransferSpeedColumn(),
                 TimeRemainingColumn(),
-                console=Console(stderr=True),
+                console=Console(file=out),
             )
-            self._tasks: dict[str, int] = {}
+            self._tasks: dict[str, TaskID] = {}
             self._live.start()
 
     def feed(self, event: PullProgress) -> None:
         if self._quiet:
             return
         if self._live is not None and event.layer:
-            from rich.progress import TaskID
-
-            task = self._tasks.setdefault(event.layer, -1)
-            if task < 0:
-                task = self._tasks[event.layer] = self._live.add_task(event.layer, total=event.total or None)
-            words = f"{event.layer} {event.phase}"
+            words = f"{event.layer}: {_WORDS.get(event.phase, event.phase)}"
+            if event.layer not in self._tasks:
+                self._tasks[event.layer] = self._live.add_task(words, total=event.total or None)
             if event.phase == "extracting":
-                self._live.update(TaskID(task), description=words)
+                self._live.update(self._tasks[event.layer], description=words)
             else:
-                self._live.update(TaskID(task), description=words, completed=event.current, total=event.total or None)
+                self._live.update(
+                    self._tasks[event.layer], description=words, completed=event.current, total=event.total or None
+                )
             return
         key = (event.layer, event.phase)
-        if key not in self._seen:
-            self._seen[key] = 1
-            what = event.text or event.phase
-            print(f"{event.layer or event.reference}: {what}", file=sys.stderr, flush=True)
+        if key in self._seen:
+            return
+        self._seen.add(key)
+        if event.layer:
+            print(f"{event.layer}: {_WORDS.get(event.phase, event.phase)}", file=self._out, flush=True)
+        elif event.text:
+            print(event.text, file=self._out, flush=True)
 
     def close(self) -> None:
         if self._live is not None:

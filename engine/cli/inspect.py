@@ -36,18 +36,20 @@ def cmd_inspect(root: Path, args: list[str]) -> int:
         raise InvalidInput(f"--type {wanted!r} is not known", hint="container or image")
 
     async def work(engine: LocalEngine) -> int:
-        found, status = [], 0
+        found: list[dict[str, object]] = []
+        missing: list[str] = []
         for name in parsed.args:
             try:
                 found.append(await _one(engine, name, wanted))
             except (NotFound, InvalidInput) as error:
-                status = 1
-                print(f"workbench: {error if wanted else f'no such object: {name}'}", file=sys.stderr)
+                missing.append(f"workbench: {error if wanted else f'No such object: {name}'}")
         if parsed.given("format"):
             print(render(parsed.text("format"), found))
         else:
             print(json.dumps(found, indent=4, ensure_ascii=False))
-        return status
+        for line in missing:
+            print(line, file=sys.stderr)
+        return 1 if missing else 0
 
     return run(root, work)
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from engine.cli.flags import Flag, help_text, parse
+from engine.cli.flags import Flag, UsageError, help_text, parse
 from engine.errors import BuildFailed, Cancelled, DockerfileError, EngineError, StartFailed, Unsupported, from_os_error
 
 VERSION = "0.1.0"
@@ -82,8 +82,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(error, error.exit_code)
     except Cancelled:
         return 130
+    except UsageError as error:
+        return _fail(error, error.exit_status)
     except EngineError as error:
-        return _fail(error, 125 if args and args[0] in ("run", "exec") else 1)
+        # Docker's `run` keeps 125 for itself, so that 1 to 124 are the container's own.
+        return _fail(error, 125 if args and args[0] == "run" else 1)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:

@@ -18,6 +18,7 @@ from engine.cli.flags import Flag, Parsed
 from engine.cli.images import show_pull
 from engine.errors import InvalidInput, NotFound
 from engine.model import ContainerSpec, ExecSpec, Mount
+from engine.oci.reference import Reference
 
 if TYPE_CHECKING:
     from engine.api import Stream
@@ -154,6 +155,9 @@ async def _run(engine: LocalEngine, parsed: Parsed) -> int:
         if spec.image.split(":")[0] == "workbench/base":
             await engine.ensure_base()
         else:
+            if not parsed.on("quiet"):
+                name = Reference.parse(spec.image).with_default_tag().familiar
+                print(f"Unable to find image '{name}' locally", file=sys.stderr, flush=True)
             await show_pull(engine.pull(spec.image), quiet=parsed.on("quiet"))
         container_id = await engine.create(spec)
     if parsed.on("detach"):

@@ -12,11 +12,11 @@ _ACTION = re.compile(r"\{\{\s*(.*?)\s*\}\}")
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns three spaces apart, as Docker's tabwriter sets them."""
-    widths = [max([len(header), *(len(row[i]) for row in rows)]) for i, header in enumerate(headers)]
+    """Columns as Docker's tabwriter sets them: at least ten wide, three spaces apart, the last one as it comes."""
+    widths = [max(10, 3 + max([len(header), *(len(row[i]) for row in rows)])) for i, header in enumerate(headers)]
     lines = [headers, *rows]
     return "\n".join(
-        "   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+        "".join(cell.ljust(width) for cell, width in zip(line[:-1], widths, strict=False)) + line[-1] for line in lines
     )
 
 
@@ -48,6 +48,15 @@ def _action(text: str, row: Mapping[str, object]) -> str:
             known = ", ".join(map(str, value)) if isinstance(value, Mapping) else "none"
             raise InvalidInput(f"--format: no field {part!r}", hint=f"fields here: {known}")
         value = value[part]
-    if function == "json" or isinstance(value, Mapping | list | tuple):
-        return json.dumps(value)
+    return json.dumps(value) if function == "json" else _go(value)
+
+
+def _go(value: object) -> str:
+    """A value as Go's text/template prints it: `[a b]`, `map[k:v]`, `true`, `<no value>`."""
+    if value is None:
+        return "<no value>"
+    if isinstance(value, Mapping):
+        return f"map[{' '.join(f'{key}:{_go(one)}' for key, one in sorted(value.items()))}]"
+    if isinstance(value, list | tuple):
+        return f"[{' '.join(map(_go, value))}]"
     return str(value).lower() if isinstance(value, bool) else str(value)

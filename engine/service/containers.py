@@ -111,7 +111,7 @@ class ContainerService:
         if not rows and name and all(c in "0123456789abcdef" for c in name):
             rows = self._store.records.read("SELECT id, name, document FROM containers WHERE id GLOB ?", name + "*")
         if not rows:
-            raise NotFound(f"no such container: {name}", hint="`workbench ps -a` lists them")
+            raise NotFound(f"No such container: {name}", hint="`workbench ps -a` lists them")
         if len(rows) > 1:
             raise Conflict(f"container id {name!r} is ambiguous", hint="give more digits, or the name")
         return rows[0]["id"], {**json.loads(rows[0]["document"]), "name": rows[0]["name"]}
@@ -139,7 +139,7 @@ class ContainerService:
             record["name"],
             spec["image"],
             record["image_id"],
-            " ".join(record["args"]),
+            " ".join(f"'{arg}'" if " " in arg else arg for arg in record["args"]),
             status,
             record["created"],
             state.started,
@@ -267,12 +267,17 @@ class ContainerService:
                 if not isinstance(error.__cause__, sqlite3.IntegrityError):
                     raise
                 if not picked:
-                    raise Conflict(
-                        f"the container name {name!r} is taken",
-                        hint=f"remove it (workbench rm -f {name}) or choose another --name",
-                    ) from None
+                    raise self._taken(name) from None
                 name = f"{random_name()}{attempt}"
         raise Conflict("no free container name found", hint="give one with --name")
+
+    def _taken(self, name: str) -> Conflict:
+        holder = self._store.records.one("SELECT id FROM containers WHERE name = ?", name)
+        return Conflict(
+            f'Conflict. The container name "/{name}" is already in use by container "{holder["id"] if holder else ""}". '
+            "You have to remove (or rename) that container to be able to reuse that name.",
+            hint=f"workbench rm -f {name}, or another --name",
+        )
 
     def start(self, name: str, *, attach: bool = False) -> AttachConnection | None:
         """Starts it; with `attach` returns a connection that misses no byte. Running already is fine."""
@@ -374,7 +379,7 @@ class ContainerService:
     def kill(self, name: str, signal: str) -> None:
         container_id, record = self.resolve(name)
         if self._runtime.state(self.bundle(container_id)).status != "running":
-            raise Conflict(f"container {record['name']} is not running")
+            raise Conflict(f"Cannot kill container: {name}: Container {container_id} is not running")
         self._signal(container_id, signal_number(signal))
         self._event("kill", container_id, record, signal=signal)
 
@@ -394,8 +399,9 @@ class ContainerService:
         if self._runtime.state(bundle).status == "running":
             if not force:
                 raise Conflict(
-                    f"container {record['name']} is running",
-                    hint=f"stop it first (workbench stop {record['name']}), or use rm --force",
+                    f"You cannot remove a running container {container_id}. "
+                    "Stop the container before attempting removal or force remove",
+                    hint=f"workbench stop {record['name']}, or rm --force",
                 )
             self._signal(container_id, 9)
             self._runtime.wait(container_id, bundle, None)
@@ -427,7 +433,7 @@ class ContainerService:
             with self._store.records.write() as db:
                 db.execute("UPDATE containers SET name = ? WHERE id = ?", (new_name, container_id))
         except Corrupt as error:
-            raise Conflict(f"the container name {new_name!r} is taken") from error
+            raise self._taken(new_name) from error
         self._event("rename", container_id, {**record, "name": new_name})
 
     # --- journal ----------------------------------------------------------------------------------------

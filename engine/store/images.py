@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine.base.clock import parse_rfc3339
-from engine.errors import Conflict, Corrupt, NotFound
+from engine.errors import Conflict, Corrupt, InvalidInput, NotFound
 from engine.oci.config import ImageConfig
 from engine.oci.digest import Digest
 from engine.oci.manifest import Manifest, parse_manifest
@@ -131,7 +131,7 @@ class ImageStore:
         found = self.find(name)
         if found is None:
             raise NotFound(
-                f"no such image: {name}",
+                f"No such image: {_tagged(name)}",
                 hint=f"`workbench images` lists what is here; `workbench pull {name}` fetches it",
             )
         return found
@@ -172,3 +172,11 @@ class ImageStore:
     def put_steps(self, config: Digest, steps: Sequence[dict[str, object]]) -> None:
         with self._records.write() as db:
             db.execute("INSERT OR REPLACE INTO steps VALUES (?, ?)", (config, json.dumps(list(steps))))
+
+
+def _tagged(name: str) -> str:
+    """`name` with `:latest` where a reference has neither tag nor digest, as Docker names what it did not find."""
+    try:
+        return Reference.parse(name).with_default_tag().familiar
+    except InvalidInput:
+        return name

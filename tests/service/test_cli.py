@@ -62,8 +62,12 @@ def test_flags_follow_pflag() -> None:
 
 
 def test_tables_and_templates() -> None:
-    assert table(["A", "LONG"], [["1", "x"]]) == "A   LONG\n1   x"
-    row = {"Name": "n", "State": {"Running": True}}
+    assert table(["A", "LONG"], [["1", "x"]]) == "A         LONG\n1         x", "a column is ten wide at least"
+    assert table(["A", "B"], [["a name of 20 letters", ""]]) == f"A{' ' * 22}B\na name of 20 letters   "
+    row: dict[str, object] = {"Name": "n", "State": {"Running": True}}
+    assert render("{{.State}} {{.Cmd}} {{.None}}", [{**row, "Cmd": ["a", 1], "None": None}]) == (
+        "map[Running:true] [a 1] <no value>"
+    )
     assert render("{{.Name}} {{.State.Running}}", [row]) == "n true"
     assert render("json", [row]) == '{"Name": "n", "State": {"Running": true}}'
     with pytest.raises(InvalidInput, match="Nope"):
@@ -74,14 +78,21 @@ def test_tables_and_templates() -> None:
     ("args", "code", "words"),
     [
         (["inspcet"], 1, "did you mean `workbench inspect`?"),
-        (["run"], 125, "at least 1 argument"),
+        (["run"], 1, "run requires at least 1 argument\n\nUsage:  workbench run [OPTIONS] IMAGE"),
+        (["run", "--nope", "x"], 125, "unknown flag: --nope"),
+        (["tag", "one"], 1, "tag requires 2 arguments"),
+        (["ps", "more"], 1, "ps accepts no arguments"),
+        (["pull", "a", "b"], 1, "pull requires 1 argument\n"),
+        (["images", "-f", "colour=red"], 1, "invalid filter 'colour=red'"),
+        (["exec", "nobody", "true"], 1, "No such container: nobody"),
+        (["tag", "nothing", "x"], 1, "No such image: nothing:latest"),
         (["run", "--network", "bridge", "x"], 125, "not supported yet"),
         (["run", "-p", "8080:80", "x"], 125, "host's network"),
-        (["ps", "--nope"], 1, "unknown flag: --nope"),
+        (["ps", "--nope"], 125, "unknown flag: --nope"),
         (["build", "/no/such/folder"], 1, "is not a folder"),
-        (["images", "UPPER"], 1, "lower case"),
+        (["tag", "UPPER", "x"], 1, "lower case"),
         (["--host", "tcp://x", "ps"], 1, "not supported yet"),
-        (["logs", "nobody"], 1, "no such container"),
+        (["logs", "nobody"], 1, "No such container: nobody"),
         (["."], 1, "needs a terminal"),
     ],
 )
@@ -134,6 +145,20 @@ def test_a_day_of_docker_verbs(data_root: Path, tmp_path: Path) -> None:
     assert workbench(data_root, "inspect", "-f", "{{.State.Status}}", "daily").stdout == "running\n"
     assert workbench(data_root, "tag", "day", "night:1").returncode == 0
     assert "night" in workbench(data_root, "images").stdout
+    assert workbench(data_root, "images", "--format", "{{.Repository}}", "nig*").stdout == "night\n"
+    assert workbench(data_root, "images", "-q", "-f", "dangling=true", "night").stdout == ""
+    plain = workbench(data_root, "history", "-H=false", "--format", "{{.Size}}", "day").stdout.split()
+    assert plain[1] == "14"
+    taken = workbench(data_root, "run", "-d", "--name", "daily", "day")
+    assert (taken.returncode, 'The container name "/daily" is already in use by container "' in taken.stderr) == (
+        125,
+        True,
+    )
+    assert "\"sh -c 'exit 0'\"" in (
+        workbench(data_root, "run", "--name", "quoted", "day", "sh", "-c", "exit 0").stdout
+        + workbench(data_root, "ps", "-a", "--no-trunc").stdout
+    )
+    assert workbench(data_root, "rm", "quoted").stdout == "quoted\n"
     refused = workbench(data_root, "rm", "daily")
     assert (refused.returncode, "rm --force" in refused.stderr) == (1, True)
     assert workbench(data_root, "rm", "-f", "daily").stdout == "daily\n"

@@ -229,7 +229,7 @@ async def test_life_of_a_container(engine: LocalEngine) -> None:
     await engine.ensure_base()
     script = "trap 'echo bye; exit 0' TERM; echo ready; while :; do sleep 0.1; done"
     name = await engine.create(ContainerSpec("workbench/base", name="life", command=("sh", "-c", script)))
-    with pytest.raises(Conflict, match="taken"):
+    with pytest.raises(Conflict, match="already in use"):
         await engine.create(ContainerSpec("workbench/base", name="life", command=("true",)))
     await engine.start("life")
     lines = engine.logs("life", follow=True)
