@@ -1,11 +1,9 @@
 """Control groups of both versions behind one class.
 
 v1 (also "hybrid": v1 controllers beside an empty v2 tree): one directory per controller, `<mount>/<path>`.
-v2: one directory, `<mount>/<path>`, with the controllers enabled from the root down.
+v2: one directory, `<mount>/<path>`, with the controllers enabled from the root down; processes are in leaves only.
 
-Devices: v1 has the devices controller, and Docker's list is written to it. v2 has no file for it, only a BPF program
-attached to the group; that is not built yet, so on v2 the bounding set (MKNOD without any device in /dev) and the
-mount flags are what stands between a container and the host's devices. `notes` says so where it holds.
+What is written comes from `cgroup_limits` (numbers) and `device_filter` (devices), which are pure.
 """
 
 from __future__ import annotations
@@ -14,33 +12,20 @@ import errno
 import os
 import signal
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+from engine.linux import device_filter
+from engine.linux.cgroup_limits import Write, not_on_v2, plan_v1, plan_v2
 
 Version = Literal["v1", "hybrid", "v2", "none"]
 
-# What a v1 container joins. `cpuset` would need its cpus and mems copied from the parent first, and nothing sets them.
-_V1 = ("devices", "memory", "cpu", "cpuacct", "pids")
-_V2 = ("cpu", "memory", "pids")
-
-# moby's defaults and runc's AllowedDevices: mknod of anything, use of the harmless ones.
-ALLOWED_DEVICES = (
-    "c *:* m", "b *:* m", "c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm", "c 1:9 rwm", "c 5:0 rwm", "c 5:1 rwm",
-    "c 5:2 rwm", "c 136:* rwm",
-)  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """0 is no limit. `memory` in bytes; `swap` is memory plus swap, as Docker counts; `quota` in µs per `period`."""
-
-    memory: int = 0
-    swap: int = 0
-    quota: int = 0
-    period: int = 100_000
-    pids: int = 0
-    all_devices: bool = False
+# What a v1 container is in from the start. The rest (cpuset, the freezer) it joins when something is asked of it.
+_V1 = ("devices", "memory", "cpu", "cpuacct", "pids", "blkio")
+_V1_LATER = ("cpuset",)
+_V2 = ("cpu", "memory", "pids", "io", "cpuset")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +50,17 @@ def discover(mountinfo: str) -> Layout:
             v2 = v2 or where
         elif kinds[0] == "cgroup":
             for name in kinds[2].split(","):
-                if name in _V1:
+                if name in _V1 or name in _V1_LATER:
                     v1.setdefault(name, where)
     if v1:
         return Layout("hybrid" if v2 else "v1", v1)
     return Layout("v2", {"": v2}) if v2 else Layout("none", {})
+
+
+def here() -> Layout:
+    """The layout that this process sees."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        return discover(file.read())
 
 
 class Cgroup:
@@ -77,157 +68,254 @@ class Cgroup:
 
     def __init__(self, layout: Layout, path: str) -> None:
         self.layout = layout
+        self.path = path.lstrip("/")
         self.notes: list[str] = []
-        self.directories = {name: root / path.lstrip("/") for name, root in layout.roots.items()}
-        self._depth = len(Path(path).parts)
+        self.directories = {name: root / self.path for name, root in layout.roots.items() if name not in _V1_LATER}
         self._oom_before = 0
 
-    def create(self, limits: Limits) -> None:
-        """Makes the directories and writes the limits. A limit that is refused raises; a missing controller, noted."""
+    @property
+    def v2(self) -> bool:
+        return self.layout.version == "v2"
+
+    def create(self, resources: dict[str, Any]) -> None:
+        """Makes the directories and puts OCI's `linux.resources` in force. A limit that is refused raises OSError; what
+        this host has no controller for is in `notes`."""
+        if "cpus" in resources.get("cpu", {}) or "mems" in resources.get("cpu", {}):
+            self._add("cpuset")
         for name in list(self.directories):
-            directory = self.directories[name]
-            if self.layout.version == "v2":
-                self._enable_v2(directory)
-            try:
-                directory.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
-                    raise
-                self.notes.append(f"cgroup controller {name or 'v2'} is not writable here: its limits do not hold")
-                del self.directories[name]
-        if self.layout.version == "v2":
-            self._limit_v2(limits)
-        else:
-            self._limit_v1(limits)
+            self._make(name)
+        self._set_devices(resources.get("devices", ()))
+        self._set_limits(resources)
         self._oom_before = self._oom_count()
 
+    def update(self, resources: dict[str, Any]) -> None:
+        """New limits for a group with processes in it. Raises OSError."""
+        cpu = resources.get("cpu", {})
+        if not self.v2 and ("cpus" in cpu or "mems" in cpu) and self._add("cpuset"):
+            self._make("cpuset")
+            self._set_limits(resources)
+            self._gather("cpuset")
+            return
+        self._set_limits(resources)
+
+    # --- directories ---------------------------------------------------------------------------------
+
+    def _add(self, name: str) -> bool:
+        """Takes one of the controllers that are joined when needed. False: it is there already, or not on this host."""
+        if name in self.directories or name not in self.layout.roots:
+            return False
+        self.directories[name] = self.layout.roots[name] / self.path
+        return True
+
+    def _make(self, name: str) -> None:
+        directory = self.directories[name]
+        try:
+            if self.v2:
+                self._enable_v2(directory)
+            directory.mkdir(parents=True, exist_ok=True)
+            if name == "cpuset":
+                self._inherit_cpuset(directory)
+        except OSError as error:
+            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+                raise
+            self.notes.append(f"cgroup controller {name or 'v2'} is not writable here: its limits do not hold")
+            del self.directories[name]
+
     def _enable_v2(self, directory: Path) -> None:
+        """Down to the parent of the container's group, which itself stays a leaf."""
         root = self.layout.roots[""]
-        parents = [*reversed(directory.relative_to(root).parents)]
-        for part in parents:
+        for part in reversed(directory.relative_to(root).parents):
             place = root / part
             place.mkdir(exist_ok=True)
-            try:
-                have = (place / "cgroup.controllers").read_text(encoding="ascii").split()
-            except OSError:
-                have = []
+            have = _words(place / "cgroup.controllers")
+            done = _words(place / "cgroup.subtree_control")
             for name in _V2:
-                if name not in have:
+                if name not in have or name in done:
                     continue
                 try:
                     _write(place / "cgroup.subtree_control", f"+{name}")
                 except OSError as error:
                     self.notes.append(f"cgroup controller {name}: {error.strerror} at {place}: its limits do not hold")
 
-    def _set(self, controller: str, file: str, value: str, what: str, *, need: bool = True) -> None:
-        directory = self.directories.get(controller)
-        if directory is None or not (directory / file).exists():
-            if need:
-                self.notes.append(f"{what} cannot be limited here: no {file}")
-            return
+    def _inherit_cpuset(self, directory: Path) -> None:
+        """v1: a new cpuset is empty, and nothing can join an empty one."""
+        root = self.layout.roots["cpuset"]
+        for part in reversed((directory / "x").relative_to(root).parents):
+            for file in ("cpuset.cpus", "cpuset.mems"):
+                place = root / part / file
+                if part != Path() and not place.read_text(encoding="ascii").strip():
+                    _write(place, (place.parent.parent / file).read_text(encoding="ascii").strip())
+
+    # --- limits --------------------------------------------------------------------------------------
+
+    def _set_limits(self, resources: dict[str, Any]) -> None:
+        if self.v2:
+            self.notes += not_on_v2(resources)
+            leaf = self.directories.get("", Path("/nonexistent"))
+            quota, period = (_words(leaf / "cpu.max") + ["max", "100000"])[:2]
+            if not period.isdigit():  # a file with one word
+                period = "100000"
+            plan = plan_v2(resources, current_memory=_integer(leaf / "memory.max"), current_cpu=(quota, int(period)))
+        else:
+            plan = plan_v1(resources)
+        retry = [write for write in plan if not self._perform(write, last=False)]
+        # memory and memory-with-swap, or quota and period: one must be raised before the other.
+        for write in retry[::-1] if len(retry) > 1 else retry:
+            self._perform(write, last=True)
+
+    def _perform(self, write: Write, *, last: bool) -> bool:
+        """False: the kernel found it inconsistent with another limit; it may come later."""
+        directory = self.directories.get(write.controller, Path("/nonexistent"))
+        file, value = write.file, write.value
+        for other, otherwise in write.instead:
+            if (directory / other).exists():
+                file, value = other, otherwise
+        if not (directory / file).exists():
+            if write.need:
+                self.notes.append(f"{write.what} cannot be limited here: no {file}")
+            return True
         try:
             _write(directory / file, value)
         except OSError as error:
-            if not need:
-                return
-            raise OSError(error.errno, f"setting {what} ({file} = {value}): {error.strerror}") from None
+            if not last and error.errno in (errno.EINVAL, errno.EBUSY):
+                return False
+            if not write.need and error.errno == errno.EOPNOTSUPP:
+                return True
+            raise OSError(error.errno, f"setting {write.what} ({file} = {value}): {error.strerror}") from None
+        return True
 
-    def _limit_v1(self, limits: Limits) -> None:
-        if not limits.all_devices and "devices" in self.directories:
-            self._set("devices", "devices.deny", "a", "devices")
-            fd = os.open(self.directories["devices"] / "devices.allow", os.O_WRONLY | os.O_CLOEXEC)
-            try:
-                for rule in ALLOWED_DEVICES:
-                    os.write(fd, rule.encode())  # one rule a write
-            finally:
+    def _set_devices(self, rules: Sequence[dict[str, Any]]) -> None:
+        if not rules:
+            return
+        if self.v2:
+            if "" in self.directories:
+                try:
+                    device_filter.attach(self.directories[""], rules)
+                except OSError as error:
+                    if error.errno not in (errno.EPERM, errno.EINVAL, errno.ENOSYS, errno.ENOTTY):
+                        raise
+                    self.notes.append(f"no device filter on this host: {error.strerror}")
+            return
+        if "devices" not in self.directories:
+            self.notes.append("no device filter on this host: the devices controller is not there")
+            return
+        opened: dict[str, int] = {}
+        try:
+            for file, line in device_filter.lines_v1(rules):
+                if file not in opened:
+                    opened[file] = os.open(self.directories["devices"] / file, os.O_WRONLY | os.O_CLOEXEC)
+                os.write(opened[file], line.encode())  # one rule a write
+        finally:
+            for fd in opened.values():
                 os.close(fd)
-        if limits.memory:
-            total = str(limits.swap or limits.memory * 2)
-            # In this order: memory.memsw must never be below memory.limit.
-            self._set("memory", "memory.limit_in_bytes", str(limits.memory), "memory")
-            self._set("memory", "memory.memsw.limit_in_bytes", total, "swap", need=False)
-        if limits.quota:
-            self._set("cpu", "cpu.cfs_period_us", str(limits.period), "cpu")
-            self._set("cpu", "cpu.cfs_quota_us", str(limits.quota), "cpu")
-        if limits.pids:
-            self._set("pids", "pids.max", str(limits.pids), "pids")
 
-    def _limit_v2(self, limits: Limits) -> None:
-        if limits.memory:
-            swap = (limits.swap or limits.memory * 2) - limits.memory
-            self._set("", "memory.max", str(limits.memory), "memory")
-            self._set("", "memory.swap.max", str(max(swap, 0)), "swap", need=False)
-        if limits.quota:
-            self._set("", "cpu.max", f"{limits.quota} {limits.period}", "cpu")
-        if limits.pids:
-            self._set("", "pids.max", str(limits.pids), "pids")
+    # --- members -------------------------------------------------------------------------------------
 
     def join(self, pid: int = 0) -> None:
         """Moves `pid` (0: the caller) in. Takes milliseconds: the kernel waits for an RCU grace period."""
-        for directory in self.directories.values():
+        for directory in dict.fromkeys(self.directories.values()):
             _write(directory / "cgroup.procs", str(pid))
+
+    def _gather(self, name: str) -> None:
+        """Moves all members into a controller that they were not in; children of a moved one are born in it."""
+        target = self.directories[name]
+        while outside := set(self.members()) - set(_words(target / "cgroup.procs")):
+            for pid in outside:
+                try:
+                    _write(target / "cgroup.procs", pid)
+                except ProcessLookupError:
+                    pass
+
+    def members(self) -> list[str]:
+        """Process ids, of the group and those below it that the container made."""
+        for name in ("pids", "memory", "devices", "cpu", ""):
+            if name in self.directories:
+                found: list[str] = []
+                for folder, _folders, _files in os.walk(self.directories[name]):
+                    found += _words(Path(folder) / "cgroup.procs")
+                return found
+        return []
 
     def oom_killed(self) -> bool:
         """Whether the kernel killed something here for memory since `create`."""
         return self._oom_count() > self._oom_before
 
     def _oom_count(self) -> int:
-        if self.layout.version == "v2":
-            file = self.directories.get("", Path("/nonexistent")) / "memory.events"
-        else:
-            file = self.directories.get("memory", Path("/nonexistent")) / "memory.oom_control"
+        name, file = ("", "memory.events") if self.v2 else ("memory", "memory.oom_control")
         try:
-            for line in file.read_text(encoding="ascii").splitlines():
-                key, _, value = line.partition(" ")
-                if key == "oom_kill":
-                    return int(value)
+            text = (self.directories.get(name, Path("/nonexistent")) / file).read_text(encoding="ascii")
+            return next((int(line.split()[1]) for line in text.splitlines() if line.startswith("oom_kill ")), 0)
         except (OSError, ValueError):
-            pass
-        return 0
+            return 0
 
     def kill(self) -> None:
-        """Ends every process that is here. One that was reused in between is left alone: it is not in the list."""
-        for name, directory in self.directories.items():
-            if (directory / "cgroup.kill").exists():  # v2, Linux 5.14
-                _write(directory / "cgroup.kill", "1")
+        """Ends every process that is here."""
+        everything = self.directories.get("", Path("/nonexistent")) / "cgroup.kill"
+        if everything.exists():  # v2, Linux 5.14
+            _write(everything, "1")
+            return
+        for _ in range(1000):
+            if not self._kill_members():
                 return
-            if name in ("pids", "devices", ""):
-                for _ in range(100):
-                    if not _kill_all(directory / "cgroup.procs"):
-                        return
-                    time.sleep(0.001)
+            time.sleep(0.001)
+
+    def _kill_members(self) -> bool:
+        """Whether there was anything left to end. A pid that was reused in between is left alone: it is not here."""
+        found = self.members()
+        for pid in found:
+            try:
+                handle = os.pidfd_open(int(pid))
+            except ProcessLookupError:
+                continue
+            try:
+                if pid in self.members():
+                    signal.pidfd_send_signal(handle, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            finally:
+                os.close(handle)
+        return bool(found)
 
     def remove(self) -> None:
-        """Removes the directories; gives the kernel up to a second to let go of the dead."""
+        """Removes the directories, with what a container made below; gives the kernel up to a second to let go of the
+        dead."""
+        for name in _V1_LATER:  # an update through another process may have made it
+            self._add(name)
         for directory in self.directories.values():
-            for attempt in range(100):
-                try:
-                    os.rmdir(directory)
-                except FileNotFoundError:
-                    pass
-                except OSError as error:
-                    if error.errno == errno.EBUSY and attempt < 99:
-                        time.sleep(0.01)
-                        continue
-                break
+            try:
+                below = [entry.path for entry in os.scandir(directory) if entry.is_dir(follow_symlinks=False)]
+            except OSError:
+                continue
+            for path in below:
+                for folder, _folders, _files in os.walk(path, topdown=False):
+                    _remove(folder)
+            _remove(directory)
 
 
-def _kill_all(procs: Path) -> bool:
-    """Whether there was anything left to end."""
-    pids = procs.read_text(encoding="ascii").split()
-    for pid in pids:
+def _remove(directory: str | Path) -> None:
+    for attempt in range(100):
         try:
-            handle = os.pidfd_open(int(pid))
-        except ProcessLookupError:
-            continue
-        try:
-            if pid in procs.read_text(encoding="ascii").split():
-                signal.pidfd_send_signal(handle, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        finally:
-            os.close(handle)
-    return bool(pids)
+            os.rmdir(directory)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno == errno.EBUSY and attempt < 99:
+                time.sleep(0.01)
+                continue
+        return
+
+
+def _words(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="ascii").split()
+    except OSError:
+        return []
+
+
+def _integer(path: Path) -> int:
+    """The number in a file; 0 for "max" and for no file."""
+    words = _words(path)
+    return int(words[0]) if words and words[0].isdigit() else 0
 
 
 def _write(path: Path, value: str) -> None:

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import functools
 import hashlib
+import json
 import os
 import select
 import signal
@@ -342,9 +343,11 @@ class Runtime:
             os.close(lock)
 
     def _end_leftovers(self, bundle: Path, state: State) -> None:
-        text = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
-        path = f"workbench/{bundle.name}"
-        group = cgroup.Cgroup(cgroup.discover(text), path)
+        try:
+            path = str(json.loads((bundle / "config.json").read_bytes())["linux"]["cgroupsPath"])
+        except (OSError, ValueError, KeyError):
+            path = f"workbench/{bundle.name}"
+        group = cgroup.Cgroup(cgroup.here(), path)
         with contextlib.suppress(OSError, KeyError):
             freezer.thaw(group, path)  # a frozen process does not die
         if states.is_alive(state.pid, state.pid_start):
@@ -354,6 +357,8 @@ class Runtime:
                     signal.pidfd_send_signal(pidfd, signal.SIGKILL)
                     select.select([pidfd], [], [], 10)
                 os.close(pidfd)
+        with contextlib.suppress(OSError):
+            group.kill()  # with the host's pid namespace the others outlive the first
         group.remove()
         freezer.remove(group, path)
 

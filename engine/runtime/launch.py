@@ -42,7 +42,7 @@ class Started:
 def launch(spec: dict[str, Any], bundle: str, cgroup: cg.Cgroup, fds: list[int]) -> Started:
     """Starts what `spec` says, in `cgroup`, which is made. Raises StartError or OSError; the caller then cleans up
     (`ending.clean`). `fds` are a build step's streams, and are closed."""
-    cgroup.create(limits(spec))
+    cgroup.create(spec["linux"]["resources"])
     stdio, ours = _streams(spec, fds)
     try:
         started = _fork_init(spec, bundle, cgroup, stdio)
@@ -126,17 +126,3 @@ def _hear(channel: socket.socket, started: Started) -> dict[str, Any] | None:
             started.master = fds[0]
         if "stubs" in message:
             started.stubs, started.copied = message["stubs"], message["copied"]
-
-
-def limits(spec: dict[str, Any]) -> cg.Limits:
-    """The resource section as the cgroup's limits."""
-    resources = spec["linux"]["resources"]
-    memory, cpu, pids = resources.get("memory", {}), resources.get("cpu", {}), resources.get("pids", {})
-    return cg.Limits(
-        memory=int(memory.get("limit", 0)),
-        swap=max(int(memory.get("swap", 0)), 0),
-        quota=int(cpu.get("quota", 0)),
-        period=int(cpu.get("period", 100_000)),
-        pids=max(int(pids.get("limit", 0)), 0),
-        all_devices=bool(spec["workbench"]["privileged"]),
-    )

@@ -54,6 +54,8 @@ def make_standard_devices(root: int) -> None:
 def make_device(rootfs: Root, node: dict[str, Any]) -> None:
     """One of the user's devices, an entry of OCI's `linux.devices`."""
     folder, _, name = str(node["path"]).rstrip("/").rpartition("/")
+    if (folder, name) == ("/dev", "ptmx"):  # the container's own
+        return
     kind = stat.S_IFBLK if node["type"] == "b" else stat.S_IFCHR
     number = os.makedev(int(node["major"]), int(node["minor"]))
     parent = rootfs.target(folder or "/", directory=True)

@@ -22,7 +22,7 @@ from engine.runtime.spec_security import SecurityOptions, parse_security_options
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SPEC_VERSION = 1
-DEFAULT_CGROUP_PARENT = "/workbench"
+DEFAULT_CGROUP_PARENT = "workbench"
 
 MASKED_PATHS = (
     "/proc/acpi",
@@ -125,7 +125,7 @@ def cgroups_path(container_id: str, parent: str = "") -> str:
     parts = [part for part in (parent or DEFAULT_CGROUP_PARENT).split("/") if part]
     if any(part in (".", "..") for part in parts):
         raise InvalidInput(f"--cgroup-parent {parent!r} holds '..'")
-    return "/" + "/".join([*parts, container_id])
+    return "/".join([*parts, container_id])
 
 
 def check(params: SpecParams) -> SecurityOptions:

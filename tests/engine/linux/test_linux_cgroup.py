@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.linux.cgroup import Cgroup, Layout, Limits, discover
+from engine.linux.cgroup import Cgroup, Layout, discover
+from engine.linux.cgroup_limits import cpu_weight, io_weight, plan_v1, plan_v2
 
 V2 = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
 V1 = (
@@ -44,15 +45,21 @@ def v2_tree(root: Path, controllers: str = "cpuset cpu io memory pids") -> Path:
 def test_v2_limits(tmp_path: Path) -> None:
     leaf = v2_tree(tmp_path)
     group = Cgroup(Layout("v2", {"": tmp_path}), "workbench/id")
-    group.create(Limits(memory=1 << 20, swap=3 << 20, quota=50_000, pids=7))
+    group.create(
+        {
+            "memory": {"limit": 1 << 20, "swap": 3 << 20},
+            "cpu": {"quota": 50_000, "period": 100_000},
+            "pids": {"limit": 7},
+        }
+    )
     assert group.notes == []
     # A file of a recorded tree is overwritten from its start, as the kernel takes each write for itself.
     assert (leaf / "memory.max").read_text() == "1048576"
     assert (leaf / "memory.swap.max").read_text() == "2097152"
     assert (leaf / "cpu.max").read_text() == "50000 100000"
     assert (leaf / "pids.max").read_text().startswith("7")
-    for folder in (tmp_path, tmp_path / "workbench"):  # "+cpu", "+memory", "+pids" in turn, each over the last
-        assert (folder / "cgroup.subtree_control").read_text() == "+pidsry"
+    for folder in (tmp_path, tmp_path / "workbench"):  # "+cpu" ... "+cpuset" in turn, each over the last
+        assert (folder / "cgroup.subtree_control").read_text() == "+cpuset"
     assert (leaf / "cgroup.subtree_control").read_text() == ""  # processes live in leaves only
     group.join(4321)
     assert (leaf / "cgroup.procs").read_text() == "4321"
@@ -65,13 +72,16 @@ def test_v2_without_a_controller_is_noted_not_silent(tmp_path: Path) -> None:
     leaf = v2_tree(tmp_path, "cpu")
     (leaf / "memory.max").unlink()
     group = Cgroup(Layout("v2", {"": tmp_path}), "workbench/id")
-    group.create(Limits(memory=1 << 20))
-    assert group.notes == ["memory cannot be limited here: no memory.max"]
+    group.create({"memory": {"limit": 1 << 20, "swappiness": 1}})
+    assert group.notes == [
+        "memory swappiness cannot be set for a container on cgroup v2: it is the host's",
+        "memory cannot be limited here: no memory.max",
+    ]
 
 
 def test_no_limits_touch_nothing(tmp_path: Path) -> None:
     leaf = v2_tree(tmp_path)
-    Cgroup(Layout("v2", {"": tmp_path}), "workbench/id").create(Limits())
+    Cgroup(Layout("v2", {"": tmp_path}), "workbench/id").create({})
     assert {(leaf / name).read_text() for name in ("memory.max", "cpu.max", "pids.max")} == {"max"}
 
 
@@ -87,7 +97,9 @@ def test_v1_limits_and_devices(tmp_path: Path) -> None:
         for member in (*members, "cgroup.procs"):
             (folder / member).write_text("")
     group = Cgroup(Layout("v1", {name: tmp_path / name for name in files}), "workbench/id")
-    group.create(Limits(memory=4096, quota=25_000, pids=3))
+    rules = [{"allow": False, "access": "rwm"}, {"allow": True, "type": "c", "major": 136, "access": "rwm"}]
+    memory = {"limit": 4096, "swap": 8192}
+    group.create({"memory": memory, "cpu": {"quota": 25_000}, "pids": {"limit": 3}, "devices": rules})
     assert (tmp_path / "memory/workbench/id/memory.limit_in_bytes").read_text() == "4096"
     assert (tmp_path / "memory/workbench/id/memory.memsw.limit_in_bytes").read_text() == "8192"
     assert (tmp_path / "cpu/workbench/id/cpu.cfs_quota_us").read_text() == "25000"
@@ -101,4 +113,52 @@ def test_a_refused_limit_is_an_error_that_names_it(tmp_path: Path) -> None:
     (leaf / "pids.max").unlink()
     (leaf / "pids.max").mkdir()
     with pytest.raises(OSError, match=r"setting pids \(pids.max = 9\)"):
-        Cgroup(Layout("v2", {"": tmp_path}), "workbench/id").create(Limits(pids=9))
+        Cgroup(Layout("v2", {"": tmp_path}), "workbench/id").create({"pids": {"limit": 9}})
+
+
+def test_the_plans_name_every_limit() -> None:
+    disk = {"major": 8, "minor": 0}
+    wanted = {
+        "memory": {"limit": 10, "swap": -1, "reservation": 5, "swappiness": 7, "disableOOMKiller": True},
+        "cpu": {"shares": 512, "period": 1000, "quota": 500, "cpus": "0-1", "mems": "0"},
+        "pids": {"limit": -1},
+        "blockIO": {
+            "weight": 500,
+            "weightDevice": [{**disk, "weight": 10}],
+            "throttleReadBpsDevice": [{**disk, "rate": 1}],
+            "throttleWriteIOPSDevice": [{**disk, "rate": 2}],
+        },
+    }
+    assert {(w.file, w.value) for w in plan_v1(wanted)} == {
+        ("memory.limit_in_bytes", "10"), ("memory.memsw.limit_in_bytes", "-1"), ("memory.soft_limit_in_bytes", "5"),
+        ("memory.swappiness", "7"), ("memory.oom_control", "1"), ("cpu.shares", "512"), ("cpu.cfs_period_us", "1000"),
+        ("cpu.cfs_quota_us", "500"), ("cpuset.cpus", "0-1"), ("cpuset.mems", "0"), ("pids.max", "max"),
+        ("blkio.weight", "500"), ("blkio.weight_device", "8:0 10"), ("blkio.throttle.read_bps_device", "8:0 1"),
+        ("blkio.throttle.write_iops_device", "8:0 2"),
+    }  # fmt: skip
+    assert {(w.file, w.value) for w in plan_v2(wanted)} == {
+        ("memory.max", "10"), ("memory.swap.max", "max"), ("memory.low", "5"), ("cpu.weight", "59"),
+        ("cpu.max", "500 1000"), ("cpuset.cpus", "0-1"), ("cpuset.mems", "0"), ("pids.max", "max"),
+        ("io.weight", "default 4950"), ("io.weight", "8:0 1"), ("io.max", "8:0 rbps=1"), ("io.max", "8:0 wiops=2"),
+    }  # fmt: skip
+
+
+def test_an_update_of_half_of_a_file_keeps_the_other_half() -> None:
+    (cpu,) = plan_v2({"cpu": {"quota": 5}}, current_cpu=("max", 7))
+    assert cpu.value == "5 7"
+    (cpu,) = plan_v2({"cpu": {"period": 9}}, current_cpu=("5", 7))
+    assert cpu.value == "5 9"
+    (swap,) = plan_v2({"memory": {"swap": 30}}, current_memory=10)
+    assert (swap.file, swap.value) == ("memory.swap.max", "20")
+
+
+@pytest.mark.parametrize(("shares", "weight"), [(2, 1), (1024, 100), (262144, 10000), (0, 1), (999999, 10000)])
+def test_weights_meet_at_both_ends_and_at_the_defaults(shares: int, weight: int) -> None:
+    assert cpu_weight(shares) == weight
+    assert (io_weight(10), io_weight(1000)) == (1, 10000)
+
+
+def test_a_tree_below_the_group_is_removed_with_it(tmp_path: Path) -> None:
+    (tmp_path / "workbench/id/made/by/the/container").mkdir(parents=True)
+    Cgroup(Layout("v2", {"": tmp_path}), "workbench/id").remove()
+    assert [path.name for path in tmp_path.rglob("*")] == ["workbench"]
