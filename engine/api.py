@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import BinaryIO, Literal, Protocol
 
 from engine.model import (
     BuildDetail as BuildDetail,
@@ -64,10 +64,16 @@ from engine.model import (
     ImageDetail as ImageDetail,
 )
 from engine.model import (
+    ImageImport as ImageImport,
+)
+from engine.model import (
     ImageSummary as ImageSummary,
 )
 from engine.model import (
     LayerInfo as LayerInfo,
+)
+from engine.model import (
+    LoadedImage as LoadedImage,
 )
 from engine.model import (
     LogLine as LogLine,
@@ -99,6 +105,12 @@ from engine.model import (
 from engine.model import (
     SystemInfo as SystemInfo,
 )
+
+
+class Sink(Protocol):
+    """Where bytes go: a file, a pipe, a compressor."""
+
+    def write(self, data: bytes, /) -> int: ...
 
 
 class Stream(Protocol):
@@ -140,6 +152,16 @@ class Engine(Protocol):
 
     def push(self, reference: str, *, target: str = "") -> AsyncIterator[PullProgress]:
         """To the registry that `reference` (or `target`) names. The last event's text holds the digest."""
+
+    def save(
+        self, names: Sequence[str], out: Sink, *, format: Literal["docker-archive", "oci-archive"] = "docker-archive"
+    ) -> AsyncIterator[PullProgress]:
+        """Writes images into `out` (called on another thread) as one tar archive, bytes of each blob unchanged."""
+
+    def load(self, source: BinaryIO) -> AsyncIterator[PullProgress | LoadedImage]:
+        """Images out of what `save`, `docker save`, `podman save` or skopeo wrote; compressed or not, also from a pipe."""
+
+    async def import_image(self, source: BinaryIO, request: ImageImport) -> ImageSummary: ...
 
     def build(self, request: BuildRequest) -> AsyncIterator[BuildEvent]: ...
 

@@ -10,9 +10,10 @@ import os
 import platform
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, Literal, TypeVar
 
-from engine.api import Stream
+from engine.api import Sink, Stream
+from engine.base.cancel import CancelToken
 from engine.base.clock import parse_rfc3339
 from engine.errors import NotFound
 from engine.linux.inotify import Inotify
@@ -29,13 +30,16 @@ from engine.model import (
     ExecSpec,
     FileDifference,
     ImageDetail,
+    ImageImport,
     ImageSummary,
     LayerInfo,
+    LoadedImage,
     LogLine,
     PullProgress,
     SystemInfo,
 )
 from engine.runtime.client import Runtime
+from engine.service.archives import ArchiveService
 from engine.service.builds import BuildService
 from engine.service.containers import ContainerService
 from engine.service.images import BASE, ImageService
@@ -71,6 +75,7 @@ class LocalEngine:
         self._runtime = Runtime(runtime_dir(root))
         self._images = ImageService(self._store)
         self._transfers = TransferService(self._store)
+        self._archives = ArchiveService(self._store)
         self._containers = ContainerService(self._store, self._runtime)
         self._builds = BuildService(self._store, self._runtime, self._images)
 
@@ -178,6 +183,18 @@ class LocalEngine:
 
     def push(self, reference: str, *, target: str = "") -> AsyncIterator[PullProgress]:
         return stream(lambda emit, cancel: self._transfers.push(reference, emit, cancel, target=target))
+
+    def save(
+        self, names: Sequence[str], out: Sink, *, format: Literal["docker-archive", "oci-archive"] = "docker-archive"
+    ) -> AsyncIterator[PullProgress]:
+        return stream(lambda emit, cancel: self._archives.save(names, out, emit, cancel, format=format))
+
+    def load(self, source: BinaryIO) -> AsyncIterator[PullProgress | LoadedImage]:
+        return stream(lambda emit, cancel: self._archives.load(source, emit, cancel))
+
+    async def import_image(self, source: BinaryIO, request: ImageImport) -> ImageSummary:
+        image = await self._do(self._archives.import_, source, request, lambda event: None, CancelToken())
+        return self._image_summary(image, {})
 
     def build(self, request: BuildRequest) -> AsyncIterator[BuildEvent]:
         return stream(lambda emit, cancel: self._builds.build(request, emit, cancel))

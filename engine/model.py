@@ -277,7 +277,7 @@ class PullProgress:
     reference: str
     layer: str  # short digest; "" speaks of the whole image
     phase: Literal[
-        "resolving", "waiting", "downloading", "uploading", "extracting", "verifying", "exists", "mounted", "done"
+        "resolving", "waiting", "downloading", "uploading", "loading", "extracting", "exists", "mounted", "done"
     ]
     current: int = 0
     total: int = 0
@@ -313,6 +313,26 @@ class BuildOutput:
     type: Literal["image", "local", "tar", "oci", "docker", "registry", "cacheonly"]
     path: str = ""
     options: Mapping[str, str] = field(default_factory=dict)  # name, push, tar, compression, …
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedImage:
+    """An image that came out of an archive. `moved` tells, a sentence each, of tags that another image had before."""
+
+    id: str
+    digest: str
+    tags: tuple[str, ...]
+    moved: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ImageImport:
+    """An image to make of a file system's tar. `changes` are Dockerfile instructions for its config."""
+
+    reference: str = ""  # "" leaves it without a tag
+    message: str = ""
+    changes: tuple[str, ...] = ()
+    platform: str = ""  # "" is this host's
 
 
 @dataclass(frozen=True, slots=True)

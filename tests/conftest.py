@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-PEERS = {"registry": "docker-registry", "skopeo": "skopeo", "tmux": "tmux"}
+PEERS = {"registry": "docker-registry", "skopeo": "skopeo", "tmux": "tmux", "podman": "podman"}
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -1,13 +1,14 @@
-"""Decompressing layers: gzip (ISA-L where it is installed, 2.3 times zlib), zstd, and plain tar."""
+"""Compressing and decompressing layers: gzip (ISA-L where it is installed, 2.3 times zlib), zstd, and plain tar."""
 
 from __future__ import annotations
 
+import gzip
 import importlib
 import io
 import zlib
-from typing import Any, BinaryIO, Literal, cast
+from typing import Any, BinaryIO, Literal, Protocol, cast
 
-from engine.errors import Corrupt, Unsupported
+from engine.errors import Corrupt, InvalidInput, Unsupported
 
 
 def _load(*names: str) -> Any:
@@ -119,3 +120,22 @@ class _Decompressor(io.RawIOBase):
         if engine.eof:
             self._engine = None
         return cast(bytes, data)
+
+
+class Packer(Protocol):
+    """Takes plain bytes, writes compressed ones behind itself; `close` writes the end and leaves the file open."""
+
+    def write(self, data: bytes, /) -> int: ...
+
+    def close(self) -> None: ...
+
+
+def compressor(out: BinaryIO, kind: str) -> Packer:
+    """Compresses into `out`: "gzip" (no name and no time in its header) or "zstd". Equal input gives equal bytes."""
+    if kind == "gzip":
+        return cast(Packer, gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=out, mtime=0))
+    if kind != "zstd":
+        raise InvalidInput(f"{kind} is not a compression that layers have", hint="gzip and zstd are")
+    if _zstd is None:
+        raise Unsupported("zstd layers need the package backports.zstd", hint="pip install backports.zstd")
+    return cast(Packer, _zstd.ZstdFile(out, "w", level=3))

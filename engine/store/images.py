@@ -109,12 +109,13 @@ class ImageStore:
         bare = name.removeprefix("sha256:")
         if len(bare) >= 4 and all(c in "0123456789abcdef" for c in bare):
             hits = [i for i in images.values() if i.config_digest.hex.startswith(bare) or i.digest.hex.startswith(bare)]
+            # One image in two compressions has two manifests and one id: the tagged one is meant.
+            if len({hit.config_digest for hit in hits}) == 1:
+                return max(hits, key=lambda hit: (hit.digest == name, bool(hit.tags)))
             if len(hits) > 1:
                 raise Conflict(
                     f"image id {name!r} is ambiguous: {len(hits)} images start with it", hint="give more digits"
                 )
-            if hits:
-                return hits[0]
         if name.startswith("sha256:"):
             return None
         reference = Reference.parse(name)
@@ -126,6 +127,11 @@ class ImageStore:
             return found or (images.get(reference.digest) if reference.digest in images else None)
         row = self._records.one("SELECT digest FROM tags WHERE name = ?", str(reference.with_default_tag()))
         return images.get(Digest(row["digest"])) if row else None
+
+    def by_config(self, config: Digest) -> Image | None:
+        """The image of that id; the tagged one where two manifests share it."""
+        same = [image for image in self.list() if image.config_digest == config]
+        return max(same, key=lambda image: bool(image.tags), default=None)
 
     def get(self, name: str) -> Image:
         found = self.find(name)
