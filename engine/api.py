@@ -100,6 +100,9 @@ from engine.model import (
     StepOutput as StepOutput,
 )
 from engine.model import (
+    StepProgress as StepProgress,
+)
+from engine.model import (
     StepStarted as StepStarted,
 )
 from engine.model import (

@@ -394,6 +394,7 @@ class BuildStarted:
 class StepStarted:
     step: StepInfo
     reason: str  # why it runs: "app.py content changed", "never built"
+    causes: tuple[str, ...] = ()  # all of them, where `reason` names the first two
 
 
 @dataclass(frozen=True, slots=True)
@@ -410,6 +411,16 @@ class StepFinished:
     seconds: float
     size: int  # bytes the layer adds, 0 for an empty layer
     reason: str = ""
+    causes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StepProgress:
+    """How far a long step is, in bytes. `total` 0: not known."""
+
+    key: str
+    current: int
+    total: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -429,7 +440,9 @@ class BuildFinished:
     reason: str = ""
 
 
-BuildEvent = PullProgress | BuildStarted | StepStarted | StepOutput | StepFinished | BuildNotice | BuildFinished
+BuildEvent = (
+    PullProgress | BuildStarted | StepStarted | StepOutput | StepProgress | StepFinished | BuildNotice | BuildFinished
+)
 
 
 # --- history of builds ------------------------------------------------------------------------------

@@ -54,13 +54,14 @@ def apply_layer(
     dest: Path,
     *,
     overlay: bool = True,
+    literal: bool = False,
     limits: Limits = Limits(),
     progress: Callable[[int], None] | None = None,
     cancel: CancelToken | None = None,
 ) -> Applied:
-    """Unpacks the plain tar `stream` into `dest`. Raises `HostileArchive`, `Corrupt`, `StorageFull`, `Cancelled`."""
+    """Unpacks the plain tar `stream` into `dest`. `literal`: no name means a whiteout. Raises `HostileArchive`, `Corrupt`, `StorageFull`, `Cancelled`."""
     root = os.open(dest, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    unpacker = _Unpacker(root, overlay, limits, cancel or CancelToken(), progress)
+    unpacker = _Unpacker(root, overlay, literal, limits, cancel or CancelToken(), progress)
     tar = TarStream(stream)
     try:
         for member in tar.members():
@@ -76,9 +77,16 @@ def apply_layer(
 
 class _Unpacker:
     def __init__(
-        self, root: int, overlay: bool, limits: Limits, cancel: CancelToken, progress: Callable[[int], None] | None
+        self,
+        root: int,
+        overlay: bool,
+        literal: bool,
+        limits: Limits,
+        cancel: CancelToken,
+        progress: Callable[[int], None] | None,
     ) -> None:
         self._root, self._overlay, self._limits, self._cancel, self._progress = root, overlay, limits, cancel, progress
+        self._literal = literal
         self._folders: OrderedDict[str, int] = OrderedDict()
         self._times: dict[str, int] = {}
         self._seen: set[str] = set()
@@ -133,7 +141,7 @@ class _Unpacker:
             self._own(member, "", self._root)
             return
         parent, _, name = path.rpartition("/")
-        if name.startswith(WHITEOUT):
+        if name.startswith(WHITEOUT) and not self._literal:
             self._whiteout(parent, name, path)
             return
         folder = self._folder(parent)

@@ -25,11 +25,14 @@ from engine.base.clock import rfc3339
 from engine.build import metadata
 from engine.build.copy import Ownership, digest_items, parse_mode, plan_copy, resolve_owner, write_items
 from engine.build.dockerfile.ast import Add, Arg, Copy, Dockerfile, Instruction, Run, Workdir
+from engine.build.dockerfile.parser import parse
 from engine.build.dockerfile.words import expand
 from engine.build.explain import explain
+from engine.build.export import export_all, keeps_image
 from engine.build.graph import StagePlan, label, list_steps, plan_stages, stage_index
+from engine.build.result import Result
 from engine.build.source import ContextSource, Source, StatCache, ViewSource
-from engine.errors import BuildFailed, DockerfileError, EngineError, InvalidInput, Unsupported, from_os_error
+from engine.errors import BuildFailed, DockerfileError, InvalidInput, Unsupported, from_os_error
 from engine.model import (
     BuildEvent,
     BuildFinished,
@@ -128,7 +131,8 @@ class Build:
 
     def run(self) -> BuildFinished:
         started = time.monotonic()
-        self._dockerfile = metadata.read_dockerfile(self._file)
+        text = self._request.dockerfile_text
+        self._dockerfile = metadata.read_dockerfile(self._file) if text is None else parse(text, "Dockerfile")
         plans = plan_stages(self._dockerfile, self._request.target, self._bases(), str(self._file))
         steps = list_steps(plans)
         self._emit(BuildStarted(str(self._file), tuple(steps)))
@@ -138,18 +142,21 @@ class Build:
             with self._store.using():
                 for plan in plans:
                     self._done[plan.stage.index] = self._stage(plan, by_key, cache)
-                image = self._export(self._done[plans[-1].stage.index])
+                result = self._result(self._done[plans[-1].stage.index])
+                image = self._keep(result)
         except OSError as error:
             raise from_os_error(error, f"building {self._file}") from error
         finally:
             cache.save()
             if self._context:
                 self._context.close()
-        self._store.records.event("build", "finish", image.config_digest, {"dockerfile": str(self._file)})
+        config_digest = result.manifest.config.digest
+        self._store.records.event("build", "finish", config_digest, {"dockerfile": str(self._file)})
         first, reason = self._first or (None, "")
-        finished = BuildFinished(
-            image.config_digest, image.digest, image.familiar_tags, time.monotonic() - started, first, reason
-        )
+        tags = image.familiar_tags if image else ()
+        seconds = time.monotonic() - started
+        finished = BuildFinished(config_digest, result.manifest.digest, tags, seconds, first, reason)
+        export_all([result], self._request, self._store, self._cancel)
         self._emit(finished)
         return finished
 
@@ -548,16 +555,22 @@ class Build:
         )
         self._emit(StepFinished(step, cached, 0.0 if cached else seconds, size, reason))
 
-    def _export(self, state: State) -> Image:
+    def _result(self, state: State) -> Result:
         config = state.config
         if self._request.labels:
             config = config.with_config(Labels={**config.labels, **self._request.labels})
         raw = config.to_bytes()
         digest = self._store.blobs.put(raw)
-        manifest = build_manifest(Descriptor(OCI_CONFIG, digest, len(raw)), state.layers)
-        tags = [Reference.parse(tag) for tag in self._request.tags]
+        manifest = build_manifest(
+            Descriptor(OCI_CONFIG, digest, len(raw)), state.layers, dict(self._request.annotations) or None
+        )
         self._store.images.put_steps(digest, state.steps)
-        try:
-            return self._store.images.put(manifest, config, state.size, tags)
-        except EngineError:
-            raise
+        return Result(manifest, config, state.size)
+
+    def _keep(self, result: Result) -> Image | None:
+        """Records the image, unless it was asked for as files alone."""
+        if not keeps_image(self._request.outputs):
+            return None
+        names = [name for out in self._request.outputs for name in out.options.get("name", "").split(",") if name]
+        tags = [Reference.parse(tag) for tag in (*self._request.tags, *names)]
+        return self._store.images.put(result.manifest, result.config, result.size, tags)

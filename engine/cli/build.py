@@ -1,22 +1,31 @@
-"""`build`: steps as lines, with the reason each ran."""
+"""`build`: Docker's flags, a context from a folder, stdin, a URL or git, progress in the form that is asked for."""
 
 from __future__ import annotations
 
-import os
+import asyncio
+import contextlib
+import json
+import shutil
 import sys
+import tempfile
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.base.units import brief_seconds, human_size
+from engine.cli import build_flags
 from engine.cli.common import clean, read, run
-from engine.cli.flags import Flag
+from engine.cli.flags import Parsed
 from engine.cli.images import PullDrawer
-from engine.errors import InvalidInput
+from engine.cli.progress import REFRESH, Progress, make_progress
+from engine.errors import InvalidInput, Unsupported
 from engine.model import (
     BuildEvent,
     BuildFinished,
     BuildNotice,
     BuildRequest,
+    BuildStarted,
     PullProgress,
     StepFinished,
     StepOutput,
@@ -26,70 +35,190 @@ from engine.model import (
 if TYPE_CHECKING:
     from engine.local import LocalEngine
 
+USAGE = "build [OPTIONS] PATH | URL | -"
+
 
 def cmd_build(root: Path, args: list[str]) -> int:
-    flags = [
-        Flag("tag", "Name and optionally a tag (NAME:TAG)", "t", kind="list"),
-        Flag("file", "Name of the Dockerfile (default PATH/Dockerfile)", "f", kind="str"),
-        Flag("build-arg", "Set build-time variables", kind="list"),
-        Flag("label", "Set metadata for the image", kind="list"),
-        Flag("target", "Set the target build stage to build", kind="str"),
-        Flag("no-cache", "Do not use cache when building the image"),
-        Flag("pull", "Always attempt to pull a newer version of the base image"),
-        Flag("quiet", "Print the image ID on success, nothing else", "q"),
-        Flag("iidfile", "Write the image ID to the file", kind="str"),
-    ]
-    parsed = read(args, "build [OPTIONS] PATH", "Build an image from a Dockerfile", flags, minimum=1, maximum=1)
+    parsed = read(args, USAGE, "Build an image from a Dockerfile", build_flags.FLAGS, minimum=1, maximum=1)
     if parsed is None:
         return 0
-    context = Path(parsed.args[0])
-    if "://" in parsed.args[0] or parsed.args[0] == "-":
-        raise InvalidInput(
-            f"{parsed.args[0]}: only a folder can be a build context so far", hint="fetch it and give the folder"
-        )
-    if not context.is_dir():
-        raise InvalidInput(
-            f"{context} is not a folder", hint="give the folder that holds the Dockerfile: workbench build ."
-        )
-    build_args = {}
-    for text in parsed.items("build-arg"):
-        name, equals, value = text.partition("=")
-        build_args[name] = value if equals else os.environ.get(name, "")
-    request = BuildRequest(
-        context.absolute(),
-        Path(parsed.text("file")).absolute() if parsed.given("file") else None,
-        tuple(parsed.items("tag")),
-        parsed.text("target"),
-        build_args,
-        dict(text.partition("=")[::2] for text in parsed.items("label")),
-        parsed.on("no-cache"),
-        parsed.on("pull"),
+    build_flags.refuse_attestations(parsed)
+    with _source(parsed, root) as source:
+        request = make_request(parsed, source)
+        call = "check" if parsed.on("check") else parsed.text("call", "build")
+        if call.partition(",")[0] != "build":
+            from engine.cli.build_calls import answer
+
+            return answer(request, call)
+        return run(root, lambda engine: _build(engine, request, parsed))
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the build's files are. `text` is the Dockerfile when it came on stdin."""
+
+    context: Path
+    dockerfile: Path | None = None
+    text: str | None = None
+
+
+@contextlib.contextmanager
+def _source(parsed: Parsed, root: Path) -> Iterator[Source]:
+    """The context as a folder; one that came on a stream or from elsewhere is unpacked below the data root and removed after."""
+    place, file = parsed.args[0], parsed.text("file")
+    if place == "-" and file == "-":
+        raise InvalidInput("stdin cannot be the context and the Dockerfile at once")
+    if place != "-" and not is_remote(place):
+        context = Path(place)
+        if not context.is_dir():
+            raise InvalidInput(
+                f"{context} is not a folder", hint="give the folder that holds the Dockerfile: workbench build ."
+            )
+        if file == "-":
+            from engine.build.contexts import read_text
+
+            yield Source(context.absolute(), None, read_text(sys.stdin.buffer))
+            return
+        yield Source(context.absolute(), Path(file).absolute() if file else None)
+        return
+    (root / "tmp").mkdir(mode=0o710, parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="context-", dir=root / "tmp"))
+    try:
+        yield _fetched(place, file, folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def is_remote(place: str) -> bool:
+    """A URL or a git repository, by the Docker command line's own signs."""
+    return place.startswith(("http://", "https://", "git://", "ssh://", "git@", "github.com/"))
+
+
+def _fetched(place: str, file: str, folder: Path) -> Source:
+    from engine.build.contexts import read_stream
+
+    if place == "-":
+        unpacked = read_stream(sys.stdin.buffer, folder)
+        text = unpacked.dockerfile_text
+        if text is not None and file:
+            raise InvalidInput("stdin is the Dockerfile itself: -f names no other one", hint="leave -f out")
+        return Source(folder, folder / file if file else None, text)
+    raise Unsupported(
+        f"{place}: contexts from elsewhere are fetched by the engine", hint="fetch it and give the folder"
     )
 
-    async def work(engine: LocalEngine) -> int:
-        printer = BuildPrinter(quiet=parsed.on("quiet"))
-        try:
-            async for event in engine.build(request):
-                printer.feed(event)
-                if isinstance(event, BuildFinished) and parsed.given("iidfile"):
-                    Path(parsed.text("iidfile")).write_text(event.image_id)
-        finally:
-            printer.close()
-        return 0
 
-    return run(root, work)
+def make_request(parsed: Parsed, source: Source) -> BuildRequest:
+    return BuildRequest(
+        context=source.context,
+        dockerfile=source.dockerfile,
+        dockerfile_text=source.text,
+        tags=tuple(parsed.items("tag")),
+        target=parsed.text("target"),
+        build_args=build_flags.build_args(parsed.items("build-arg")),
+        labels=build_flags.pairs(parsed.items("label"), "label"),
+        no_cache=parsed.on("no-cache"),
+        pull=parsed.on("pull"),
+        no_cache_filter=tuple(part for text in parsed.items("no-cache-filter") for part in text.split(",") if part),
+        contexts=build_flags.pairs(parsed.items("build-context"), "build-context"),
+        platforms=build_flags.platforms(parsed.items("platform")),
+        secrets=build_flags.secrets(parsed.items("secret")),
+        ssh=build_flags.ssh(parsed.items("ssh")),
+        network=parsed.text("network"),
+        add_hosts=tuple(parsed.items("add-host")),
+        ulimits=tuple(parsed.items("ulimit")),
+        shm_size=build_flags.size(parsed, "shm-size"),
+        memory=build_flags.size(parsed, "memory"),
+        allow=tuple(parsed.items("allow")),
+        cache_from=tuple(parsed.items("cache-from")),
+        cache_to=tuple(parsed.items("cache-to")),
+        outputs=build_flags.outputs(parsed),
+        annotations=build_flags.pairs(parsed.items("annotation"), "annotation"),
+        host_ca=parsed.on("host-ca") if parsed.given("host-ca") else None,
+    )
+
+
+async def _build(engine: LocalEngine, request: BuildRequest, parsed: Parsed) -> int:
+    progress = make_progress("quiet" if parsed.on("quiet") else parsed.text("progress", "auto"))
+    explained: list[StepFinished] = []
+    number = 0
+    try:
+        async with contextlib.aclosing(_ticking(engine.build(request), progress)) as events:
+            async for event in events:
+                progress.feed(event)
+                if isinstance(event, BuildStarted):
+                    number = event.number
+                elif isinstance(event, StepFinished):
+                    explained.append(event)
+                elif isinstance(event, BuildFinished):
+                    _write_files(event, parsed)
+    except BaseException as error:
+        progress.close(error)
+        if number and sys.stderr.isatty() and not parsed.on("quiet"):
+            print(f"the full output: workbench builds logs {number}", file=sys.stderr)
+        raise
+    progress.close()
+    if parsed.on("explain"):
+        print("\n".join(explain_lines(explained)))
+    return 0
+
+
+async def _ticking(events: AsyncIterator[BuildEvent], progress: Progress) -> AsyncGenerator[BuildEvent, None]:
+    """The events; `progress.tick` is called between them while nothing happens."""
+
+    async def beat() -> None:
+        while True:
+            await asyncio.sleep(REFRESH)
+            progress.tick()
+
+    beating = asyncio.create_task(beat())
+    try:
+        async for event in events:
+            yield event
+    finally:
+        beating.cancel()
+        close = getattr(events, "aclose", None)
+        if close is not None:
+            await close()
+
+
+def _write_files(event: BuildFinished, parsed: Parsed) -> None:
+    """`--iidfile` and `--metadata-file`, as buildx writes them."""
+    if parsed.given("iidfile"):
+        Path(parsed.text("iidfile")).write_text(event.image_id)
+    if parsed.given("metadata-file"):
+        document: dict[str, object] = {
+            "containerimage.config.digest": event.image_id,
+            "containerimage.digest": event.digest,
+        }
+        if event.tags:
+            document["image.name"] = ",".join(event.tags)
+        Path(parsed.text("metadata-file")).write_text(json.dumps(document, indent=2) + "\n")
+
+
+def explain_lines(steps: list[StepFinished]) -> list[str]:
+    """Every step with all its causes, in the Dockerfile's order."""
+    lines = []
+    for event in sorted(steps, key=lambda event: (event.step.line, event.step.key)):
+        step = event.step
+        head = f"{step.line:>4}  [{step.stage} {step.number}/{step.total}] {clean(' '.join(step.instruction.split()))}"
+        if event.cached:
+            lines.append(f"{head}\n        cached")
+            continue
+        lines.append(f"{head}\n        ran in {brief_seconds(event.seconds)}, because:")
+        lines += [f"          {clean(cause)}" for cause in event.causes or (event.reason,) if cause]
+    return lines
 
 
 class BuildPrinter:
-    """One line a step, its output indented below, the result last."""
+    """For `up`: one line a step, its output indented below, the result last; each line behind the service's name."""
 
-    def __init__(self, *, quiet: bool = False, prefix: str = "") -> None:
-        self._quiet, self._prefix = quiet, prefix
+    def __init__(self, *, prefix: str = "") -> None:
+        self._prefix = prefix
         self._pull: PullDrawer | None = None
 
     def _say(self, text: str) -> None:
-        if not self._quiet:
-            print(f"{self._prefix}{text}", file=sys.stderr, flush=True)
+        print(f"{self._prefix}{text}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         if self._pull:
@@ -98,7 +227,7 @@ class BuildPrinter:
 
     def feed(self, event: BuildEvent) -> None:
         if isinstance(event, PullProgress):
-            self._pull = self._pull or PullDrawer(quiet=self._quiet)
+            self._pull = self._pull or PullDrawer()
             self._pull.feed(event)
             return
         self.close()
@@ -117,11 +246,8 @@ class BuildPrinter:
             case BuildNotice(text):
                 self._say(f"note: {text}")
             case BuildFinished(image_id, _, tags, seconds):
-                if self._quiet:
-                    print(image_id)
-                else:
-                    self._say(
-                        f"built {', '.join(tags) or image_id.removeprefix('sha256:')[:12]} in {brief_seconds(seconds)}"
-                    )
+                self._say(
+                    f"built {', '.join(tags) or image_id.removeprefix('sha256:')[:12]} in {brief_seconds(seconds)}"
+                )
             case _:
                 pass
