@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from engine.errors import Cancelled
 
@@ -13,7 +14,7 @@ class CancelToken:
 
     def __init__(self) -> None:
         self._event = threading.Event()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._callbacks: list[Callable[[], None]] = []
 
     @property
@@ -25,9 +26,10 @@ class CancelToken:
             if self._event.is_set():
                 return
             self._event.set()
-            callbacks, self._callbacks = self._callbacks, []
-        for callback in callbacks:
-            callback()
+            # Within the lock: whoever leaves `calling` may then close what the callback uses.
+            for callback in list(self._callbacks):
+                callback()
+            self._callbacks.clear()
 
     def check(self) -> None:
         if self._event.is_set():
@@ -36,6 +38,17 @@ class CancelToken:
     def wait(self, seconds: float) -> bool:
         """Sleeps up to `seconds`; true when cancelled meanwhile."""
         return self._event.wait(seconds)
+
+    @contextlib.contextmanager
+    def calling(self, callback: Callable[[], None]) -> Iterator[None]:
+        """`callback` runs when this is cancelled within the block; afterwards it is forgotten, or has ended."""
+        self.on_cancel(callback)
+        try:
+            yield
+        finally:
+            with self._lock:
+                if callback in self._callbacks:
+                    self._callbacks.remove(callback)
 
     def on_cancel(self, callback: Callable[[], None]) -> None:
         with self._lock:

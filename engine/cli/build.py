@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from engine.base.units import brief_seconds, human_size
 from engine.cli import build_flags
-from engine.cli.common import clean, read, run
+from engine.cli.common import clean, output_lines, read, run
 from engine.cli.flags import Parsed
 from engine.cli.images import PullDrawer
 from engine.cli.progress import REFRESH, Progress, make_progress
@@ -235,8 +235,8 @@ class BuildPrinter:
             case StepStarted(step, reason) if reason:
                 self._say(f"[{step.stage} {step.number}/{step.total}] {clean(step.instruction)}   ({reason})")
             case StepOutput(_, _, text):
-                for line in text.splitlines():
-                    self._say(f"    {clean(line.rsplit(chr(13), 1)[-1])}")
+                for line in output_lines(text):
+                    self._say(f"    {line}")
             case StepFinished(step, True):
                 self._say(f"[{step.stage} {step.number}/{step.total}] {clean(step.instruction)}   cached")
             case StepFinished(step, False, seconds, size):

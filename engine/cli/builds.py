@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from engine.base.clock import rfc3339
 from engine.base.units import brief_seconds, human_size
-from engine.cli.common import clean, each, read, run
+from engine.cli.common import clean, each, output_lines, read, run
 from engine.cli.flags import Flag
 from engine.cli.images import ago, short
 from engine.cli.tables import render, table
@@ -155,8 +155,8 @@ def _print_output(detail: BuildDetail) -> None:
         if step and line.key != current:
             current = line.key
             print(f"[{step.stage} {step.number}/{step.total}] {clean(step.instruction)}")
-        for text in line.text.splitlines():
-            print(f"{'note: ' if line.stream == 'note' else '    '}{clean(text.rsplit(chr(13), 1)[-1])}")
+        for text in output_lines(line.text):
+            print(f"{'note: ' if line.stream == 'note' else '    '}{text}")
     if detail.truncated:
         print("    … more was written than is kept")
 

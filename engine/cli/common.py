@@ -25,6 +25,11 @@ def clean(text: str) -> str:
     return _CONTROL.sub("?", text)
 
 
+def output_lines(text: str) -> list[str]:
+    """A program's output as lines to show: of a line that it wrote over with carriage returns, the last state."""
+    return [clean(line.rstrip("\r").rsplit("\r", 1)[-1]) for line in text.removesuffix("\n").split("\n")]
+
+
 def read(
     args: Sequence[str],
     usage: str,

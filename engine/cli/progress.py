@@ -15,7 +15,7 @@ from typing import Any, Protocol, TextIO
 
 from engine.base.clock import rfc3339
 from engine.base.units import brief_seconds, human_size
-from engine.cli.common import clean
+from engine.cli.common import clean, output_lines
 from engine.errors import InvalidInput
 from engine.model import (
     BuildEvent,
@@ -106,8 +106,8 @@ class PlainProgress:
                     self._say(f"#{number} {title(step)}\n#{number} ({clean(reason)})")
             case StepOutput(key, _, text):
                 since = time.monotonic() - self._started.get(key, time.monotonic())
-                for line in text.splitlines():
-                    self._say(f"#{self._number(key)} {since:.3f} {clean(line.rsplit(chr(13), 1)[-1])}")
+                for line in output_lines(text):
+                    self._say(f"#{self._number(key)} {since:.3f} {line}")
             case StepFinished(step, True):
                 self._say(f"#{self._number(step.key)} {title(step)}\n#{self._number(step.key)} CACHED\n")
             case StepFinished(step, False, seconds, size):
@@ -174,8 +174,7 @@ class TreeProgress:
             case StepProgress(key, current, total) if key in self._live:
                 self._live[key].current, self._live[key].total = current, total
             case StepOutput(key, _, text) if key in self._live:
-                lines = [clean(line.rsplit("\r", 1)[-1]) for line in text.splitlines()]
-                self._live[key].tail = [*self._live[key].tail, *lines][-200:]
+                self._live[key].tail = [*self._live[key].tail, *output_lines(text)][-200:]
             case StepFinished(step, cached, seconds, size):
                 self._done += 1
                 self._finish(step, self._live.pop(step.key, None), cached, seconds, size)
@@ -296,7 +295,7 @@ class RawJsonProgress:
                 status = {"id": "copying", "vertex": _digest(key), "total": total, "current": current, "timestamp": now}
                 self._write({"statuses": [status]})
             case StepOutput(key, stream, text):
-                data = base64.b64encode(text.encode("utf-8", "replace")).decode()
+                data = base64.b64encode(f"{text}\n".encode("utf-8", "replace")).decode()
                 log = {"vertex": _digest(key), "stream": 2 if stream == "stderr" else 1, "data": data, "timestamp": now}
                 self._write({"logs": [log]})
             case StepFinished(step, cached):

@@ -1,0 +1,125 @@
+"""A RUN step is a container whose writes become a layer: `engine.build.solver.Runner` over the runtime."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import selectors
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from engine.base.atomic import write_atomic
+from engine.base.cancel import CancelToken
+from engine.build.options import host_lines, parse_ulimit
+from engine.build.solver import RunStep
+from engine.errors import Unsupported
+from engine.model import BuildRequest
+from engine.runtime.client import Runtime
+from engine.runtime.spec import BindMount, SpecParams, make_spec
+from engine.service.containers import network_files
+from engine.service.host_trust import INSIDE, HostTrust, prepare, scrub
+from engine.store.store import Store
+
+HOSTNAME = "buildkitsandbox"
+
+
+class StepRunner:
+    """Runs the steps of one build. A container is tethered: it ends when this process does."""
+
+    def __init__(self, store: Store, runtime: Runtime, request: BuildRequest, *, host_ca: bool) -> None:
+        self._store, self._runtime, self._request, self._host_ca = store, runtime, request, host_ca
+        self._hosts = host_lines(request.add_hosts)
+        self._ulimits = tuple(parse_ulimit(text) for text in request.ulimits)
+
+    def run(self, step: RunStep, output: Callable[[str, bytes], None], cancel: CancelToken) -> int:
+        if step.network not in ("", "default", "host", "none"):
+            raise Unsupported(f"RUN --network={step.network} is not known", hint="default, none and host are")
+        container_id = secrets.token_hex(32)
+        folder = self._store.tmp / f"run-{container_id[:16]}"
+        folder.mkdir(mode=0o710)
+        try:
+            (folder / "rootfs").mkdir(mode=0o755)
+            trust = prepare(folder, step.lowers) if self._host_ca else None
+            spec = make_spec(self._params(container_id, step, folder, trust))
+            write_atomic(folder / "config.json", json.dumps(spec).encode(), durable=False)
+            code = self._run(container_id, folder, output, cancel)
+            if trust is not None:
+                scrub(trust, step.upper)
+            return code
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _params(self, container_id: str, step: RunStep, folder: Path, trust: HostTrust | None) -> SpecParams:
+        lowers, env, mounts = list(step.lowers), list(step.env), network_files(folder, HOSTNAME)
+        if self._hosts:
+            with open(folder / "hosts", "a") as file:
+                file.write("".join(f"{line}\n" for line in self._hosts))
+        if trust is not None:
+            given = {entry.partition("=")[0] for entry in env}
+            env += [f"{name}={value}" for name, value in trust.env.items() if name not in given]
+            lowers.insert(0, trust.layer)
+            mounts.append(BindMount(str(trust.mounted), INSIDE, read_only=True))
+        network = step.network or self._request.network
+        return SpecParams(
+            container_id=container_id,
+            args=step.args,
+            env=env,
+            cwd=step.cwd,
+            user=step.user,
+            hostname=HOSTNAME,
+            lowers=tuple(map(str, lowers)),
+            upper=str(step.upper),
+            work=str(step.work),
+            mounts=mounts,
+            stdio="fds",
+            volatile=True,
+            network="none" if network == "none" else "host",
+            clean_stubs=True,
+            memory=self._request.memory,
+            shm_size=self._request.shm_size,
+            ulimits=self._ulimits,
+        )
+
+    def _run(self, container_id: str, folder: Path, output: Callable[[str, bytes], None], cancel: CancelToken) -> int:
+        stdin = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        out_read, out_write = os.pipe2(os.O_CLOEXEC)
+        err_read, err_write = os.pipe2(os.O_CLOEXEC)
+        wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            try:
+                self._runtime.start(container_id, folder, stdio=(stdin, out_write, err_write))
+            finally:
+                for fd in (stdin, out_write, err_write):
+                    os.close(fd)
+
+            def stop() -> None:
+                self._runtime.release(container_id)
+                os.write(wake_write, b"x")
+
+            with cancel.calling(stop):
+                _pump({out_read: "stdout", err_read: "stderr"}, wake_read, output)
+                return 137 if cancel.cancelled else self._runtime.wait(container_id, folder)
+        finally:
+            self._runtime.release(container_id)
+            for fd in (out_read, err_read, wake_read, wake_write):
+                os.close(fd)
+
+
+def _pump(pipes: dict[int, str], wake: int, output: Callable[[str, bytes], None]) -> None:
+    with selectors.DefaultSelector() as selector:
+        for fd in pipes:
+            selector.register(fd, selectors.EVENT_READ)
+        selector.register(wake, selectors.EVENT_READ)
+        open_pipes = len(pipes)
+        while open_pipes:
+            for key, _ in selector.select():
+                if key.fd == wake:
+                    return
+                data = os.read(key.fd, 65536)
+                if data:
+                    output(pipes[key.fd], data)
+                else:
+                    selector.unregister(key.fd)
+                    open_pipes -= 1
