@@ -8,7 +8,7 @@ sizes bytes, durations seconds.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Literal, Protocol
 
@@ -82,6 +82,9 @@ from engine.model import (
     Mount as Mount,
 )
 from engine.model import (
+    MountPoint as MountPoint,
+)
+from engine.model import (
     PullProgress as PullProgress,
 )
 from engine.model import (
@@ -107,6 +110,9 @@ from engine.model import (
 )
 from engine.model import (
     SystemInfo as SystemInfo,
+)
+from engine.model import (
+    VolumeInfo as VolumeInfo,
 )
 
 
@@ -201,7 +207,8 @@ class Engine(Protocol):
 
     async def kill(self, name: str, signal: str = "KILL") -> None: ...
 
-    async def remove(self, name: str, *, force: bool = False) -> None: ...
+    async def remove(self, name: str, *, force: bool = False, volumes: bool = False) -> None:
+        """`volumes`: with the anonymous volumes that no other container has."""
 
     async def rename(self, name: str, new_name: str) -> None: ...
 
@@ -215,6 +222,27 @@ class Engine(Protocol):
 
     async def write_rule(self, log_path: str, text: str) -> None:
         """Appends a "workbench" line to a service's log: what changed between two generations."""
+
+    # volumes
+    async def volumes(self, filters: Mapping[str, Sequence[str]] | None = None) -> Sequence[VolumeInfo]:
+        """By name. Filters are Docker's: dangling, driver, label, name."""
+
+    async def volume(self, name: str) -> VolumeInfo: ...
+
+    async def create_volume(
+        self,
+        name: str = "",
+        *,
+        driver: str = "",
+        labels: Mapping[str, str] | None = None,
+        options: Mapping[str, str] | None = None,
+    ) -> VolumeInfo:
+        """A volume of that name, made if it is missing; without a name a new anonymous one."""
+
+    async def remove_volume(self, name: str, *, force: bool = False) -> None: ...
+
+    async def prune_volumes(self, filters: Mapping[str, Sequence[str]] | None = None) -> tuple[Sequence[str], int]:
+        """Removes unused anonymous volumes (filter `all=true`: named ones too); names and bytes."""
 
     def events(self, *, since: int | None = None) -> AsyncIterator[EngineEvent]:
         """Events after sequence number `since` (None: from now on), of every process on this data root."""

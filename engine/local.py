@@ -37,6 +37,7 @@ from engine.model import (
     LogLine,
     PullProgress,
     SystemInfo,
+    VolumeInfo,
 )
 from engine.runtime.client import Runtime
 from engine.service.archives import ArchiveService
@@ -44,9 +45,11 @@ from engine.service.builds import BuildService
 from engine.service.containers import ContainerService
 from engine.service.images import BASE, ImageService
 from engine.service.logs import LogReader, open_log, tail_offset
+from engine.service.mounts import points_of
 from engine.service.streams import ThreadStream, stream
 from engine.service.system import describe_host
 from engine.service.transfers import TransferService
+from engine.service.volumes import VolumeService
 from engine.store.images import Image
 from engine.store.store import Store
 
@@ -77,6 +80,7 @@ class LocalEngine:
         self._transfers = TransferService(self._store)
         self._archives = ArchiveService(self._store)
         self._containers = ContainerService(self._store, self._runtime)
+        self._volumes = VolumeService(self._store)
         self._builds = BuildService(self._store, self._runtime, self._images)
 
     async def close(self) -> None:
@@ -112,8 +116,10 @@ class LocalEngine:
 
     def _users(self) -> dict[str, list[str]]:
         users: dict[str, list[str]] = {}
-        for row in self._store.records.read("SELECT name, image FROM containers ORDER BY name"):
-            users.setdefault(row["image"], []).append(row["name"])
+        for row in self._store.records.read("SELECT name, image, document FROM containers ORDER BY name"):
+            mounted = {point.image for point in points_of(json.loads(row["document"])) if point.image}
+            for image in {row["image"], *mounted}:
+                users.setdefault(image, []).append(row["name"])
         return users
 
     def _list_images(self) -> list[ImageSummary]:
@@ -246,8 +252,8 @@ class LocalEngine:
     async def kill(self, name: str, signal: str = "KILL") -> None:
         await self._do(self._containers.kill, name, signal)
 
-    async def remove(self, name: str, *, force: bool = False) -> None:
-        await self._do(self._containers.remove, name, force=force)
+    async def remove(self, name: str, *, force: bool = False, volumes: bool = False) -> None:
+        await self._do(self._containers.remove, name, force=force, volumes=volumes)
 
     async def rename(self, name: str, new_name: str) -> None:
         await self._do(self._containers.rename, name, new_name)
@@ -259,6 +265,30 @@ class LocalEngine:
 
     async def exec(self, name: str, spec: ExecSpec) -> Stream:
         return ThreadStream(await self._do(self._containers.exec, name, spec))
+
+    # --- volumes --------------------------------------------------------------------------------------
+
+    async def volumes(self, filters: Mapping[str, Sequence[str]] | None = None) -> Sequence[VolumeInfo]:
+        return await self._do(self._volumes.list, filters)
+
+    async def volume(self, name: str) -> VolumeInfo:
+        return await self._do(self._volumes.get, name)
+
+    async def create_volume(
+        self,
+        name: str = "",
+        *,
+        driver: str = "",
+        labels: Mapping[str, str] | None = None,
+        options: Mapping[str, str] | None = None,
+    ) -> VolumeInfo:
+        return await self._do(self._volumes.create, name, driver, labels, options)
+
+    async def remove_volume(self, name: str, *, force: bool = False) -> None:
+        await self._do(self._volumes.remove, name, force=force)
+
+    async def prune_volumes(self, filters: Mapping[str, Sequence[str]] | None = None) -> tuple[Sequence[str], int]:
+        return await self._do(self._volumes.prune, filters)
 
     # --- logs and events ------------------------------------------------------------------------------
 

@@ -58,13 +58,36 @@ class ImageDetail:
 Status = Literal["created", "running", "exited", "dead"]
 
 
+MountType = Literal["bind", "volume", "tmpfs", "image"]
+
+
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A bind mount. `source` is an absolute host path."""
+    """One mount as it was asked for; the fields are Docker's (HostConfig.Mounts and its options), in snake case.
 
-    source: str
-    target: str
+    `source` is an absolute host path (bind), a volume's name ("": a new anonymous one), an image, or "" (tmpfs).
+    """
+
+    source: str = ""
+    target: str = ""
     read_only: bool = False
+    type: MountType = "bind"
+    consistency: str = ""  # means nothing on Linux; kept for `inspect`
+    propagation: str = ""  # bind: rprivate (""), private, rshared, shared, rslave, slave
+    non_recursive: bool = False  # bind: without the mounts below the source
+    create_source: bool = False  # bind: a missing source becomes a folder
+    read_only_non_recursive: bool = False  # bind: the mounts below stay writable
+    read_only_force_recursive: bool = False  # bind: all read-only, or an error
+    no_copy: bool = False  # volume: without the image's content
+    labels: Mapping[str, str] = field(default_factory=dict)  # volume: of one that is made for this mount
+    subpath: str = ""  # volume, image: a path inside it
+    driver: str = ""
+    driver_options: Mapping[str, str] = field(default_factory=dict)
+    tmpfs_size: int = 0  # bytes; 0 is half the memory
+    tmpfs_mode: int = 0  # permission bits; 0 is 1777
+    tmpfs_options: tuple[str, ...] = ()
+    bind: str = ""  # the text, where it came from -v (HostConfig.Binds): "data:/data:ro"
+    mode: str = ""  # the options of that text: "ro,z"
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +189,9 @@ class ContainerSpec(HostConfig):
     open_stdin: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
     mounts: tuple[Mount, ...] = ()
+    volumes: tuple[str, ...] = ()  # paths that get a new anonymous volume (-v /path), beside the image's VOLUMEs
+    volumes_from: tuple[str, ...] = ()  # "container[:ro]": its mounts, but where there is one of our own
+    volume_driver: str = ""  # of volumes that are made for this container; "" is "local"
     ports: tuple[str, ...] = ()  # "8000/tcp": what the user asked to publish (host network: same port)
     stop_signal: str = ""
     stop_timeout: int | None = None
@@ -231,6 +257,70 @@ class ExecSpec:
     privileged: bool = False
 
 
+# --- volumes and files ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class MountPoint:
+    """A mount of a container as it is: what `inspect` lists under Mounts."""
+
+    type: MountType
+    destination: str
+    name: str = ""  # of a volume
+    source: str = ""  # host path; for an image its name
+    driver: str = ""
+    mode: str = ""
+    read_write: bool = True
+    propagation: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeInfo:
+    name: str
+    driver: str
+    mountpoint: str
+    labels: Mapping[str, str]
+    options: Mapping[str, str]
+    created: int
+    scope: str = "local"
+    used_by: tuple[str, ...] = ()  # names of containers
+    size: int = -1  # bytes; -1 when it was not asked for
+
+    @property
+    def anonymous(self) -> bool:
+        return "com.docker.volume.anonymous" in self.labels
+
+
+@dataclass(frozen=True, slots=True)
+class PathStat:
+    """What a path in a container is (the header X-Docker-Container-Path-Stat). `mode` is st_mode of stat(2)."""
+
+    name: str
+    size: int
+    mode: int
+    mtime: int  # ns
+    link_target: str = ""  # of a symbolic link: followed inside the container as far as it goes
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One path that a container's root differs in from its image: "A" added, "C" changed, "D" deleted."""
+
+    kind: Literal["A", "C", "D"]
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class CommitRequest:
+    """`changes` are Dockerfile instructions ("ENV A=1"); `reference` "" leaves the image without a tag."""
+
+    reference: str = ""
+    comment: str = ""
+    author: str = ""
+    changes: tuple[str, ...] = ()
+    pause: bool = True
+
+
 # --- engine events --------------------------------------------------------------------------------
 
 
@@ -240,7 +330,7 @@ class EngineEvent:
 
     seq: int
     time: int
-    type: Literal["container", "image", "build"]
+    type: Literal["container", "image", "build", "volume"]
     action: str
     id: str
     attributes: Mapping[str, str] = field(default_factory=dict)

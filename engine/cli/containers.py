@@ -203,8 +203,16 @@ def cmd_wait(root: Path, args: list[str]) -> int:
 
 
 def cmd_rm(root: Path, args: list[str]) -> int:
-    flags = [Flag("force", "Force the removal of a running container", "f")]
+    flags = [
+        Flag("force", "Force the removal of a running container", "f"),
+        Flag("volumes", "Remove anonymous volumes associated with the container", "v"),
+    ]
     parsed = read(args, "rm [OPTIONS] CONTAINER [CONTAINER...]", "Remove one or more containers", flags, minimum=1)
     if parsed is None:
         return 0
-    return run(root, lambda engine: each(parsed.args, lambda name: engine.remove(name, force=parsed.on("force"))))
+    return run(
+        root,
+        lambda engine: each(
+            parsed.args, lambda name: engine.remove(name, force=parsed.on("force"), volumes=parsed.on("volumes"))
+        ),
+    )

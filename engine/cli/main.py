@@ -36,6 +36,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "import": ("archives", "Import the contents from a tarball to create a filesystem image"),
     "tag": ("images", "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE"),
     "rmi": ("images", "Remove one or more images"),
+    "volume": ("volumes", "Manage volumes: create, inspect, ls, prune, rm"),
     "inspect": ("inspect", "Return low-level information on containers and images"),
     "check": ("system", "Verify the store and name what is damaged"),
     "info": ("system", "Display what this engine and this host can do"),

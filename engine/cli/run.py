@@ -17,8 +17,9 @@ from engine.cli.common import read, run
 from engine.cli.flags import Flag, Parsed
 from engine.cli.images import show_pull
 from engine.errors import InvalidInput, NotFound
-from engine.model import ContainerSpec, ExecSpec, Mount
+from engine.model import ContainerSpec, ExecSpec
 from engine.oci.reference import Reference
+from engine.service.mount_specs import parse_mount_flag, parse_volume_flag
 
 if TYPE_CHECKING:
     from engine.api import Stream
@@ -39,7 +40,10 @@ RUN_FLAGS = [
     Flag("hostname", "Container host name", kind="str"),
     Flag("entrypoint", "Overwrite the default ENTRYPOINT of the image", kind="str"),
     Flag("label", "Set meta data on a container", "l", kind="list"),
-    Flag("volume", "Bind mount a host path: /host:/container[:ro]", "v", kind="list"),
+    Flag("volume", "Bind mount a volume or a host path: [SOURCE:]TARGET[:OPTIONS]", "v", kind="list"),
+    Flag("mount", "Attach a filesystem mount to the container: type=volume,src=NAME,dst=PATH", kind="list"),
+    Flag("volumes-from", "Mount volumes from the specified container(s)", kind="list"),
+    Flag("volume-driver", "Volume driver for the container", kind="str"),
     Flag("publish", "Publish a port; host network: the same port on both sides", "p", kind="list"),
     Flag("memory", "Memory limit", "m", kind="str"),
     Flag("cpus", "Number of CPUs", kind="float"),
@@ -78,6 +82,8 @@ def container_spec(parsed: Parsed) -> ContainerSpec:
         )
     options = parsed.items("security-opt")
     entrypoint = parsed.text("entrypoint")
+    volumes = [parse_volume_flag(text) for text in parsed.items("volume")]
+    binds = [mount for mount in volumes if mount.source]
     return ContainerSpec(
         image=parsed.args[0],
         name=parsed.text("name"),
@@ -90,7 +96,10 @@ def container_spec(parsed: Parsed) -> ContainerSpec:
         tty=parsed.on("tty"),
         open_stdin=parsed.on("interactive"),
         labels=dict(text.partition("=")[::2] for text in parsed.items("label")),
-        mounts=tuple(_volume(text) for text in parsed.items("volume")),
+        mounts=(*binds, *(parse_mount_flag(text) for text in parsed.items("mount"))),
+        volumes=tuple(mount.target for mount in volumes if not mount.source),
+        volumes_from=tuple(parsed.items("volumes-from")),
+        volume_driver=parsed.text("volume-driver"),
         ports=tuple(_port(text) for text in parsed.items("publish")),
         read_only=parsed.on("read-only"),
         security_opt=tuple(options),
@@ -117,18 +126,6 @@ def environment(parsed: Parsed) -> Iterator[str]:
             yield text
         elif text in os.environ:
             yield f"{text}={os.environ[text]}"
-
-
-def _volume(text: str) -> Mount:
-    source, _, rest = text.partition(":")
-    target, _, options = rest.partition(":")
-    if not source.startswith(("/", ".", "~")) or not target.startswith("/"):
-        raise InvalidInput(
-            f"-v {text}: only bind mounts of host paths so far", hint="write /host/path:/container/path[:ro]"
-        )
-    if options not in ("", "ro", "rw"):
-        raise InvalidInput(f"-v {text}: option {options!r} is not supported", hint="ro and rw are")
-    return Mount(os.path.abspath(os.path.expanduser(source)), target, options == "ro")
 
 
 def _port(text: str) -> str:
@@ -182,7 +179,7 @@ async def _start(
     except BaseException:
         if spec.auto_remove:
             with contextlib.suppress(NotFound):
-                await engine.remove(container_id, force=True)
+                await engine.remove(container_id, force=True, volumes=True)
         raise
 
 

@@ -27,10 +27,12 @@ MS_BIND = 4096
 MS_REC = 16384
 MS_PRIVATE = 1 << 18
 MS_SLAVE = 1 << 19
+MS_SHARED = 1 << 20
 MS_RELATIME = 1 << 21
 MS_STRICTATIME = 1 << 24
 
 MNT_DETACH = 2
+UMOUNT_NOFOLLOW = 8
 
 # Option of mount(8): what it sets and what it clears.
 FLAGS = {
@@ -90,6 +92,11 @@ def filesystem(fd: int) -> int:
     return kind
 
 
+def unmount(target: str) -> None:
+    """Takes the topmost mount off `target`; it goes when nobody uses it any more. No link is followed."""
+    libc.call("umount2", os.fsencode(target), MNT_DETACH | UMOUNT_NOFOLLOW)
+
+
 def make_slave() -> None:
     """Cuts the way back: what is mounted here from now on is not seen outside this mount namespace."""
     mount("", "/", "", MS_REC | MS_SLAVE)
@@ -108,6 +115,18 @@ def attach_tree(tree_fd: int, target_fd: int) -> None:
     libc.syscall(libc.NR_MOVE_MOUNT, tree_fd, b"", target_fd, b"", flags, what="move_mount")
 
 
+def set_attributes(tree_fd: int, flags: int = 0, *, propagation: int = 0, recursive: bool = False) -> None:
+    """Puts `flags` (MS_RDONLY, ...) and a propagation (MS_SLAVE, ...) in force on a mount. Linux 5.12, else ENOSYS."""
+    bits = 0
+    for flag, attribute in _ATTR.items():
+        if flags & flag:
+            bits |= attribute
+    # struct mount_attr { attr_set, attr_clr, propagation, userns_fd }
+    attributes = struct.pack("=QQQQ", bits, 0, propagation, 0)
+    where = _AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0)
+    libc.syscall(libc.NR_MOUNT_SETATTR, tree_fd, b"", where, attributes, 32, what="mount_setattr")
+
+
 def bind(source_fd: int, target_fd: int, flags: int = 0, *, recursive: bool = False) -> None:
     """Binds the object of one descriptor over the object of another, with `flags` (MS_RDONLY, ...) in force."""
     tree = clone_tree(source_fd, recursive=recursive)
@@ -115,15 +134,8 @@ def bind(source_fd: int, target_fd: int, flags: int = 0, *, recursive: bool = Fa
         if not flags:
             attach_tree(tree, target_fd)
             return
-        bits = 0
-        for flag, attribute in _ATTR.items():
-            if flags & flag:
-                bits |= attribute
-        # struct mount_attr { attr_set, attr_clr, propagation, userns_fd }
-        attributes = struct.pack("=QQQQ", bits, 0, 0, 0)
-        where = _AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0)
         try:
-            libc.syscall(libc.NR_MOUNT_SETATTR, tree, b"", where, attributes, 32, what="mount_setattr")
+            set_attributes(tree, flags, recursive=recursive)
         except OSError as error:
             if error.errno != errno.ENOSYS:  # Linux before 5.12
                 raise

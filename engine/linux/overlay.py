@@ -13,12 +13,14 @@ from engine.linux.mount import mount
 
 # Off, whatever the host's module parameters say: each makes an upper directory that a diff or another kernel cannot
 # read (redirects and metadata-only copies), or that cannot be used with another set of lower directories (index).
-_OFF = ("index=off", "metacopy=off", "redirect_dir=off")
+_OFF = ("index=off", "metacopy=off", "redirect_dir=nofollow")
 
 
 def mount_overlay(lowers: Sequence[str], upper: str, work: str, target: str, *, volatile: bool = False) -> None:
-    """Mounts at `target`. `lowers` has the topmost layer first. Call inside the mount namespace that shall see it:
-    overlayfs refuses layers whose mount belongs to another namespace."""
+    """Mounts at `target`; without an `upper`, read-only (two layers at least). `lowers` has the topmost layer first.
+
+    Call inside the mount namespace that shall see it: overlayfs refuses layers whose mount belongs to another namespace.
+    """
     fds: list[int] = []
 
     def handle(path: str) -> str:
@@ -27,7 +29,9 @@ def mount_overlay(lowers: Sequence[str], upper: str, work: str, target: str, *, 
 
     try:
         lower = ":".join([handle(path) for path in lowers])
-        layers = f"lowerdir={lower},upperdir={handle(upper)},workdir={handle(work)}"
+        layers = f"lowerdir={lower}"
+        if upper:
+            layers += f",upperdir={handle(upper)},workdir={handle(work)}"
         for options in (_OFF, _OFF[:1], ()):
             extra = (*options, "volatile") if volatile else options
             try:

@@ -245,12 +245,12 @@ def run(
         os.umask(0o022)
         own_settings(spec)
         stage = "namespaces"
-        shm = init_namespaces.enter(spec)
+        shm, held = init_namespaces.enter(spec)
         stage = "root file system"
         root = mount_root(spec, bundle)
         stage = "mounts"
         rootfs = Rootfs(root, spec["workbench"]["upper"], track=spec["workbench"]["clean_stubs"])
-        rootfs.mount_all(spec)
+        rootfs.mount_all(spec, held)
         if shm >= 0:
             rootfs.attach("/dev/shm", shm)
         if cgroup.layout.version != "v2":

@@ -12,6 +12,7 @@ from typing import Any
 
 from engine.linux import mount, namespace
 from engine.linux.openat2 import open_in_root
+from engine.runtime.binds import hold_sources
 from engine.runtime.rootfs_devices import SetupError
 
 _FLAGS = {
@@ -89,9 +90,9 @@ def _open_namespace(spec: dict[str, Any], kind: str) -> int:
         os.close(process)
 
 
-def enter(spec: dict[str, Any]) -> int:
+def enter(spec: dict[str, Any]) -> tuple[int, dict[str, int]]:
     """In the first process: joins and makes what it can before it is in its group. Returns the other container's
-    /dev/shm as a detached mount, or -1."""
+    /dev/shm as a detached mount (or -1), and the sources of mounts that stay tied to the host's."""
     joined = [
         (_open_namespace(spec, kind), _FLAGS[kind]) for kind in spec["workbench"].get("join", {}) if kind != "pid"
     ]
@@ -108,8 +109,9 @@ def enter(spec: dict[str, Any]) -> int:
         namespace.loopback_up()
     if spec["hostname"] and "uts" in kinds:
         namespace.sethostname(spec["hostname"])
+    held = hold_sources(spec)
     mount.make_slave()
-    return shm
+    return shm, held
 
 
 def _take_shm(spec: dict[str, Any]) -> int:

@@ -15,6 +15,7 @@ from engine.linux import mount as m
 from engine.linux.cgroup import Cgroup
 from engine.linux.openat2 import mkdirs_in_root, open_in_root
 from engine.linux.overlay import mount_overlay
+from engine.runtime import binds
 from engine.runtime.rootfs_devices import SetupError, make_device, make_standard_devices
 
 _HANDLE = os.O_PATH | os.O_CLOEXEC
@@ -48,6 +49,11 @@ class Rootfs:
         self._device = os.fstat(root_fd).st_dev
         self._prefix = os.readlink(f"/proc/self/fd/{root_fd}")
         self._upper = os.open(upper, _HANDLE | os.O_DIRECTORY) if track and upper else -1
+
+    @property
+    def path(self) -> str:
+        """Where the root is mounted, on the host."""
+        return self._prefix
 
     def real_path(self, fd: int) -> str:
         """The path of `fd` inside the root, symbolic links resolved."""
@@ -120,11 +126,13 @@ class Rootfs:
 
     # --- mounts --------------------------------------------------------------------------------------
 
-    def mount_all(self, spec: dict[str, Any]) -> None:
-        """Docker's mounts but for the cgroups, then the user's."""
+    def mount_all(self, spec: dict[str, Any], held: dict[str, int]) -> None:
+        """Docker's mounts but for the cgroups, then the user's. `held` is what `binds.hold_sources` gave."""
         for entry in spec["mounts"]:
             if entry["type"] == "bind":
-                self._bind(entry)
+                binds.mount_bind(self, entry, held)
+            elif entry["type"] == "overlay":
+                binds.mount_image(self, entry)
             elif entry["type"] == "tmpfs" and entry["destination"] not in _OWN_TMPFS:
                 self._tmpfs(entry)
             elif entry["type"] != "cgroup":
@@ -163,7 +171,7 @@ class Rootfs:
         finally:
             os.close(fd)
 
-    def _free_target(self, where: str, *, directory: bool) -> int:
+    def free_target(self, where: str, *, directory: bool) -> int:
         """`target`, which a mount of the user's may cover: not the root, and nothing of /proc (CVE-2019-16884)."""
         target = self.target(where, directory=directory)
         path = self.real_path(target)
@@ -182,7 +190,7 @@ class Rootfs:
             made = False
         except FileNotFoundError:
             made = True
-        target = self._free_target(where, directory=True)
+        target = self.free_target(where, directory=True)
         try:
             status = os.fstat(target)
             if not stat.S_ISDIR(status.st_mode):
@@ -201,26 +209,6 @@ class Rootfs:
         m.attach_tree(tree, target)
         os.close(target)
         os.close(tree)
-
-    def _bind(self, entry: dict[str, Any]) -> None:
-        where, source = entry["destination"], entry["source"]
-        try:
-            origin = os.open(source, _HANDLE)
-        except OSError as error:
-            raise SetupError(f"bind source {source}: {error.strerror}") from None
-        try:
-            directory = stat.S_ISDIR(os.fstat(origin).st_mode)
-            target = self._free_target(where, directory=directory)
-            try:
-                if stat.S_ISDIR(os.fstat(target).st_mode) != directory:
-                    kind = "directory onto a file" if directory else "file onto a directory"
-                    raise SetupError(f"mount of {source} at {where}: a {kind}")
-                flags = m.MS_RDONLY if "ro" in entry["options"] else 0
-                m.bind(origin, target, flags, recursive="rbind" in entry["options"])
-            finally:
-                os.close(target)
-        finally:
-            os.close(origin)
 
     def mount_cgroup(self, spec: dict[str, Any], cgroup: Cgroup) -> None:
         """v2: the group's own tree; v1: a tmpfs with the container's own directory of each controller.

@@ -16,7 +16,7 @@ from engine.linux import capability
 from engine.model import HostConfig
 from engine.runtime import spec_namespaces as spaces
 from engine.runtime.spec_mounts import BindMount as BindMount
-from engine.runtime.spec_mounts import mounts
+from engine.runtime.spec_mounts import UserMount, mounts
 from engine.runtime.spec_resources import DeviceNode, resources, rlimits
 from engine.runtime.spec_security import SecurityOptions, parse_security_options
 
@@ -55,7 +55,7 @@ class SpecParams(HostConfig):
     upper: str = ""
     work: str = ""
     volatile: bool = False  # overlay without sync: for build steps, whose layer is written and synced elsewhere
-    mounts: Sequence[BindMount] = ()  # also resolv.conf, hosts, hostname
+    mounts: Sequence[UserMount] = ()  # also resolv.conf, hosts, hostname
     tty: bool = False
     tty_size: tuple[int, int] = (0, 0)  # rows, columns
     open_stdin: bool = False  # a pipe that attached clients write to; otherwise /dev/null

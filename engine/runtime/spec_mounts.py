@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 from engine.errors import InvalidInput
 from engine.model import HostConfig
@@ -25,17 +25,44 @@ _NEGATED = {"suid": "nosuid", "dev": "nodev", "exec": "noexec"}
 
 @dataclass(frozen=True, slots=True)
 class BindMount:
-    """A host path shown in the container. `recursive` takes the mounts below it along."""
+    """A host path shown in the container. `recursive` takes the mounts below it along; `subpath` is a path inside it.
+
+    `read_only_below` says what a read-only one means for those: "try" where the kernel can (Linux 5.12), "no", or "must".
+    """
 
     source: str
     target: str
     read_only: bool = False
     recursive: bool = True
+    propagation: str = "rprivate"
+    read_only_below: Literal["try", "no", "must"] = "try"
+    subpath: str = ""
 
 
-def mounts(host: HostConfig, binds: Sequence[BindMount]) -> list[dict[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class TmpfsMount:
+    """`options` as for mount(8), later ones over earlier: "size=1m", "exec"."""
+
+    target: str
+    options: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ImageMount:
+    """The tree of an image, read-only. `lowers` has the topmost layer first."""
+
+    target: str
+    image: str
+    lowers: Sequence[str]
+    subpath: str = ""
+
+
+UserMount = BindMount | TmpfsMount | ImageMount
+
+
+def mounts(host: HostConfig, users: Sequence[UserMount]) -> list[dict[str, Any]]:
     """OCI's `mounts`. A mount of the user's replaces Docker's at the same place."""
-    theirs = [_bind(mount) for mount in binds]
+    theirs = [_users(mount) for mount in users]
     theirs += [tmpfs_mount(target, options) for target, options in host.tmpfs.items()]
     theirs.sort(key=lambda entry: len(PurePosixPath(entry["destination"]).parts))
     taken = {entry["destination"] for entry in theirs}
@@ -88,9 +115,18 @@ def _target(text: str) -> str:
     return "/" + "/".join(parts)
 
 
-def _bind(mount: BindMount) -> dict[str, Any]:
-    options = ("rbind" if mount.recursive else "bind", "rprivate", "ro" if mount.read_only else "rw")
-    return _entry(_target(mount.target), "bind", *options, source=mount.source)
+def _users(mount: UserMount) -> dict[str, Any]:
+    if isinstance(mount, TmpfsMount):
+        return tmpfs_mount(mount.target, ",".join(mount.options))
+    if isinstance(mount, ImageMount):
+        extra = {"lowers": list(mount.lowers), "subpath": mount.subpath}
+        return _entry(_target(mount.target), "overlay", "ro", source=mount.image) | {"workbench": extra}
+    access = ("rro" if mount.read_only_below == "must" else "ro") if mount.read_only else "rw"
+    recursion = "rbind" if mount.recursive else "bind"
+    entry = _entry(_target(mount.target), "bind", recursion, mount.propagation, access, source=mount.source)
+    if mount.subpath or mount.read_only_below == "no":
+        entry["workbench"] = {"subpath": mount.subpath, "read_only": "top" if mount.read_only_below == "no" else "try"}
+    return entry
 
 
 def tmpfs_mount(target: str, options: str = "") -> dict[str, Any]:

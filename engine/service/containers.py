@@ -38,6 +38,8 @@ from engine.runtime.spec import BindMount, SpecParams, make_spec
 from engine.runtime.spec_namespaces import Join
 from engine.service import hostside
 from engine.service.logs import rule_record
+from engine.service.mount_specs import mount_to_api
+from engine.service.mounts import Mounts, Point, in_order, points_of
 from engine.service.system import require_root
 from engine.store.images import Image
 from engine.store.store import Store
@@ -97,6 +99,7 @@ def _merge_env(*sources: Sequence[str]) -> tuple[str, ...]:
 class ContainerService:
     def __init__(self, store: Store, runtime: Runtime) -> None:
         self._store, self._runtime = store, runtime
+        self._mounts = Mounts(store)
 
     def bundle(self, container_id: str) -> Path:
         return self._store.containers / container_id
@@ -182,7 +185,10 @@ class ContainerService:
                 "Memory": spec.memory,
                 "NanoCpus": int(spec.cpus * 1e9),
                 "PidsLimit": spec.pids_limit or None,
-                "Binds": [f"{m.source}:{m.target}{':ro' if m.read_only else ''}" for m in spec.mounts],
+                "Binds": [m.bind for m in spec.mounts if m.bind] or None,
+                "Mounts": [mount_to_api(m) for m in spec.mounts if not m.bind],
+                "VolumesFrom": list(spec.volumes_from) or None,
+                "VolumeDriver": spec.volume_driver,
                 "AutoRemove": spec.auto_remove,
                 "Privileged": spec.privileged,
                 "ReadonlyRootfs": spec.read_only,
@@ -203,11 +209,9 @@ class ContainerService:
                 "Labels": dict(spec.labels),
                 "StopSignal": record["stop_signal"],
                 "ExposedPorts": {port: {} for port in spec.ports},
+                "Volumes": {path: {} for path in record.get("volumes", ())} or None,
             },
-            "Mounts": [
-                {"Type": "bind", "Source": m.source, "Destination": m.target, "RW": not m.read_only}
-                for m in spec.mounts
-            ],
+            "Mounts": [point.inspected() for point in points_of(record)],
         }
 
     # --- create and start -------------------------------------------------------------------------------
@@ -218,12 +222,6 @@ class ContainerService:
         config = self._store.images.config(image)
         process = merge(spec, config)
         name = check_name(spec.name) if spec.name else random_name()
-        for mount in spec.mounts:
-            if not os.path.isabs(mount.source) or not os.path.exists(mount.source):
-                raise InvalidInput(
-                    f"bind mount source {mount.source} does not exist",
-                    hint="give the absolute path of a file or folder",
-                )
         container_id = new_id()
         folder = self.bundle(container_id)
         record = {
@@ -238,18 +236,22 @@ class ContainerService:
             "hostname": spec.hostname or container_id[:12],
             "log_path": spec.log_path or str(folder / f"{container_id}-json.log"),
         }
-        with self._store.using():
-            try:
+        points: list[Point] = []
+        try:
+            with self._store.using(), self._store.volumes.using():
+                points = self._mounts.create(spec, image, self._points, spec.tmpfs)
+                record["points"] = [dataclasses.asdict(point) for point in points]
+                record["volumes"] = [*config.volumes, *spec.volumes]
                 folder.mkdir(mode=0o710)
                 for part in ("upper", "work", "rootfs"):
                     (folder / part).mkdir(mode=0o755)
                 self._insert(container_id, name, image, record, picked=not spec.name)
-            except OSError as error:
-                shutil.rmtree(folder, ignore_errors=True)
+        except BaseException as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            self._mounts.remove_anonymous(points, self._volume_users)
+            if isinstance(error, OSError):
                 raise from_os_error(error, f"creating container {name}") from error
-            except BaseException:
-                shutil.rmtree(folder, ignore_errors=True)
-                raise
+            raise
         self._event("create", container_id, record)
         return container_id
 
@@ -293,6 +295,7 @@ class ContainerService:
         except OSError as error:
             raise from_os_error(error, f"starting container {record['name']}") from error
         self._event("start", container_id, record)
+        self._mounts.started(container_id, points_of(record))
         return started.attach
 
     def exec(self, name: str, spec: ExecSpec) -> ExecConnection:
@@ -324,7 +327,7 @@ class ContainerService:
             upper=str(folder / "upper"),
             work=str(folder / "work"),
             log_path=record["log_path"],
-            mounts=(*files, *(BindMount(m.source, m.target, m.read_only) for m in spec.mounts)),
+            mounts=in_order((*self._mounts.for_runtime(points_of(record)), *files)),
             **host_config(spec),
             **self._on_this_host(spec),
         )
@@ -357,6 +360,19 @@ class ContainerService:
     def _image_of(self, container_id: str) -> Image:
         row = self._store.records.one("SELECT image FROM containers WHERE id = ?", container_id)
         return self._store.images.get(row["image"] if row else "")
+
+    def _points(self, name: str) -> Sequence[Point]:
+        """Another container's mounts (--volumes-from)."""
+        return points_of(self.resolve(name)[1])
+
+    def _volume_users(self, volume: str) -> Sequence[str]:
+        """The containers that have a volume, running or not."""
+        rows = self._store.records.read("SELECT id, document FROM containers")
+        return [row["id"] for row in rows if any(volume == p.name for p in points_of(json.loads(row["document"])))]
+
+    def _runs_with(self, volume: str) -> bool:
+        ended = ("created", "exited", "dead")
+        return any(self._runtime.state(self.bundle(user)).status not in ended for user in self._volume_users(volume))
 
     # --- stop, kill, remove -----------------------------------------------------------------------------
 
@@ -393,7 +409,8 @@ class ContainerService:
         container_id, _ = self.resolve(name)
         return self._runtime.wait(container_id, self.bundle(container_id), None)
 
-    def remove(self, name: str, *, force: bool) -> None:
+    def remove(self, name: str, *, force: bool, volumes: bool = False) -> None:
+        """`volumes`: with the anonymous volumes that no other container has."""
         container_id, record = self.resolve(name)
         bundle = self.bundle(container_id)
         if self._runtime.state(bundle).status == "running":
@@ -415,6 +432,9 @@ class ContainerService:
             raise from_os_error(error, f"removing container {record['name']}") from error
         shutil.rmtree(grave, ignore_errors=True)
         self._remove_log(record)
+        self._mounts.release(points_of(record), self._runs_with)
+        if volumes:
+            self._mounts.remove_anonymous(points_of(record), self._volume_users)
         self._event("destroy", container_id, record)
 
     def _remove_log(self, record: dict[str, Any]) -> None:
@@ -456,8 +476,9 @@ class ContainerService:
                 self._event("die", row["id"], record, exitCode=str(state.exit_code))
                 if state.oom_killed:
                     self._event("oom", row["id"], record)
+                self._mounts.ended(row["id"], points_of(record), self._runs_with)
                 if record["spec"]["auto_remove"]:
-                    self.remove(row["id"], force=False)
+                    self.remove(row["id"], force=False, volumes=True)
 
     def write_rule(self, log_path: str, text: str) -> None:
         os.makedirs(os.path.dirname(log_path), mode=0o710, exist_ok=True)

@@ -29,6 +29,7 @@ from engine.store.blobs import BlobStore
 from engine.store.images import Image, ImageStore
 from engine.store.layers import LayerRecord, LayerStore
 from engine.store.records import Records
+from engine.store.volumes import VolumeStore
 
 STALE_AFTER = 24 * 3600  # seconds after which a leftover in tmp/ belongs to nobody alive
 
@@ -47,13 +48,14 @@ class Store:
             self.root = root
             self.tmp = root / "tmp"
             self.containers = root / "containers"
-            for folder in (self.tmp, self.containers):
+            for folder in (self.tmp, self.containers, root / "oci"):
                 folder.mkdir(mode=0o710, exist_ok=True)
             self.blobs = BlobStore(root / "oci", self.tmp)
             self.records = Records(root / "records.sqlite")
         except OSError as error:
             raise from_os_error(error, f"opening the data root {root}") from error
         self.layers = LayerStore(root / "layers", self.tmp)
+        self.volumes = VolumeStore(root / "volumes", self.tmp)
         self.images = ImageStore(self.records, self.blobs)
 
     def close(self) -> None:

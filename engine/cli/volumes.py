@@ -1,0 +1,203 @@
+"""`volume create | inspect | ls | prune | rm`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine.base.clock import rfc3339
+from engine.base.units import human_size
+from engine.cli.common import each, read, run
+from engine.cli.flags import Flag, help_text
+from engine.cli.tables import render, table
+from engine.errors import EngineError, InvalidInput
+from engine.model import VolumeInfo
+
+if TYPE_CHECKING:
+    from engine.local import LocalEngine
+
+
+def cmd_volume(root: Path, args: list[str]) -> int:
+    verbs: dict[str, Callable[[Path, list[str]], int]] = {
+        "create": _create,
+        "inspect": _inspect,
+        "ls": _list,
+        "list": _list,
+        "prune": _prune,
+        "rm": _remove,
+        "remove": _remove,
+    }
+    if not args or args[0] in ("--help", "-h"):
+        print(help_text("volume COMMAND", "Manage volumes", []) + "\n\nCommands: create, inspect, ls, prune, rm")
+        return 0
+    if args[0] not in verbs:
+        raise InvalidInput(f"volume has no command {args[0]!r}", hint="create, inspect, ls, prune, rm")
+    return verbs[args[0]](root, args[1:])
+
+
+def pairs(entries: Sequence[str]) -> dict[str, str]:
+    """`KEY=VALUE` and `KEY` entries."""
+    return dict(entry.partition("=")[::2] for entry in entries)
+
+
+def filters(entries: Sequence[str]) -> dict[str, list[str]]:
+    """`--filter key=value` entries; `key!=value` has the key `key!`. Raises `InvalidInput`."""
+    found: dict[str, list[str]] = {}
+    for entry in entries:
+        key, equals, value = entry.partition("=")
+        if not equals:
+            raise InvalidInput(f"invalid argument {entry!r} for --filter: bad format of filter (expected name=value)")
+        found.setdefault(key.strip().lower(), []).append(value.strip())
+    return found
+
+
+def _create(root: Path, args: list[str]) -> int:
+    flags = [
+        Flag("driver", "Specify volume driver name", "d", kind="str"),
+        Flag("label", "Set metadata for a volume", kind="list"),
+        Flag("opt", "Set driver specific options", "o", kind="list"),
+        Flag("name", "Volume name (the argument does the same)", kind="str"),
+    ]
+    parsed = read(args, "volume create [OPTIONS] [VOLUME]", "Create a volume", flags, maximum=1)
+    if parsed is None:
+        return 0
+    if parsed.args and parsed.text("name"):
+        raise InvalidInput(
+            "conflicting options: cannot specify a volume-name through both --name and as a positional arg"
+        )
+
+    async def work(engine: LocalEngine) -> int:
+        made = await engine.create_volume(
+            parsed.args[0] if parsed.args else parsed.text("name"),
+            driver=parsed.text("driver"),
+            labels=pairs(parsed.items("label")),
+            options=pairs(parsed.items("opt")),
+        )
+        print(made.name)
+        return 0
+
+    return run(root, work)
+
+
+def document(volume: VolumeInfo) -> dict[str, object]:
+    """A volume as `docker volume inspect` and the API show it."""
+    return {
+        "CreatedAt": rfc3339(volume.created // 10**9 * 10**9),
+        "Driver": volume.driver,
+        "Labels": dict(volume.labels) or None,
+        "Mountpoint": volume.mountpoint,
+        "Name": volume.name,
+        "Options": dict(volume.options) or None,
+        "Scope": volume.scope,
+    }
+
+
+def _inspect(root: Path, args: list[str]) -> int:
+    flags = [Flag("format", "Format output with a template", "f", kind="str")]
+    usage = "volume inspect [OPTIONS] VOLUME [VOLUME...]"
+    parsed = read(args, usage, "Display detailed information on one or more volumes", flags, minimum=1)
+    if parsed is None:
+        return 0
+
+    async def work(engine: LocalEngine) -> int:
+        found, status = [], 0
+        for name in parsed.args:
+            try:
+                found.append(document(await engine.volume(name)))
+            except EngineError as error:
+                status = 1
+                print(f"workbench: {error}", file=sys.stderr)
+        if parsed.given("format"):
+            print(render(parsed.text("format"), found), end="\n" if found else "")
+        else:
+            print(json.dumps(found, indent=4, ensure_ascii=False))
+        return status
+
+    return run(root, work)
+
+
+def _row(volume: VolumeInfo) -> dict[str, object]:
+    return {
+        "Availability": "N/A",
+        "Driver": volume.driver,
+        "Group": "N/A",
+        "Labels": ",".join(f"{key}={value}" for key, value in volume.labels.items()),
+        "Links": "N/A",
+        "Mountpoint": volume.mountpoint,
+        "Name": volume.name,
+        "Scope": volume.scope,
+        "Size": "N/A",
+        "Status": "N/A",
+    }
+
+
+def _list(root: Path, args: list[str]) -> int:
+    flags = [
+        Flag("filter", "Filter by dangling=, driver=, label=, name=", "f", kind="list"),
+        Flag("format", "Format output: json, table, or a template of {{.Field}}", kind="str"),
+        Flag("quiet", "Only display volume names", "q"),
+    ]
+    parsed = read(args, "volume ls [OPTIONS]", "List volumes", flags, maximum=0)
+    if parsed is None:
+        return 0
+
+    async def work(engine: LocalEngine) -> int:
+        rows = [_row(volume) for volume in await engine.volumes(filters(parsed.items("filter")))]
+        if parsed.on("quiet"):
+            print("\n".join(str(row["Name"]) for row in rows), end="\n" if rows else "")
+        elif parsed.given("format") and parsed.text("format") != "table":
+            print(render(parsed.text("format"), rows), end="\n" if rows else "")
+        else:
+            print(table(["DRIVER", "VOLUME NAME"], [[str(row["Driver"]), str(row["Name"])] for row in rows]))
+        return 0
+
+    return run(root, work)
+
+
+def confirmed(warning: str) -> bool:
+    """Asks, as Docker does; anything but y is no."""
+    print(f"WARNING! {warning}\nAre you sure you want to continue? [y/N] ", end="", flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _prune(root: Path, args: list[str]) -> int:
+    flags = [
+        Flag("all", "Remove all unused volumes, not just anonymous ones", "a"),
+        Flag("filter", "Only volumes with label=, label!=", kind="list"),
+        Flag("force", "Do not prompt for confirmation", "f"),
+    ]
+    parsed = read(args, "volume prune [OPTIONS]", "Remove unused local volumes", flags, maximum=0)
+    if parsed is None:
+        return 0
+    wanted = filters(parsed.items("filter"))
+    if parsed.on("all"):
+        if "all" in wanted:
+            raise InvalidInput("conflicting options: cannot specify both --all and --filter all=1")
+        wanted["all"] = ["true"]
+    kind = "all" if parsed.on("all") else "anonymous"
+    text = f"This will remove {kind} local volumes not used by at least one container."
+    if not parsed.on("force") and not confirmed(text):
+        return 0
+
+    async def work(engine: LocalEngine) -> int:
+        names, freed = await engine.prune_volumes(wanted)
+        if names:
+            print("Deleted Volumes:\n" + "\n".join(names) + "\n")
+        print(f"Total reclaimed space: {human_size(freed)}")
+        return 0
+
+    return run(root, work)
+
+
+def _remove(root: Path, args: list[str]) -> int:
+    flags = [Flag("force", "Force the removal of one or more volumes", "f")]
+    usage = "volume rm [OPTIONS] VOLUME [VOLUME...]"
+    parsed = read(args, usage, "Remove one or more volumes", flags, minimum=1)
+    if parsed is None:
+        return 0
+    return run(
+        root, lambda engine: each(parsed.args, lambda name: engine.remove_volume(name, force=parsed.on("force")))
+    )
