@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-PEERS = {"registry": "docker-registry", "skopeo": "skopeo", "tmux": "tmux", "podman": "podman"}
+PEERS = {"registry": "docker-registry", "skopeo": "skopeo", "tmux": "tmux", "podman": "podman", "openssl": "openssl"}
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

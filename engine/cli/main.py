@@ -31,6 +31,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "history": ("images", "Show the history of an image"),
     "pull": ("images", "Download an image from a registry"),
     "push": ("images", "Upload an image to a registry"),
+    "login": ("login", "Authenticate to a registry"),
+    "logout": ("login", "Log out from a registry"),
     "save": ("archives", "Save one or more images to a tar archive"),
     "load": ("archives", "Load images from a tar archive or STDIN"),
     "import": ("archives", "Import the contents from a tarball to create a filesystem image"),

@@ -7,7 +7,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,9 @@ _TOKEN_LIMIT = 1 << 20
 _ANY = ""  # the scope of basic credentials, which hold for every request
 # RFC 9110 11.6.1: scheme, then name=token or name="quoted" pairs; several challenges may share one header.
 _PART = re.compile(r'\s*,?\s*(?:([A-Za-z0-9_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*))|([A-Za-z0-9_-]+))')
+
+
+FindCredentials = Callable[[], Credentials | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +61,13 @@ class _Token:
 
 
 class Authorizer:
-    """The Authorization header of one endpoint, per scope, for all threads of a pull."""
+    """The Authorization header of one endpoint, per scope, for all threads of a transfer.
 
-    def __init__(self, endpoint: Endpoint, credentials: Credentials | None, network: Network) -> None:
-        self._endpoint, self._credentials, self._network = endpoint, credentials, network
+    `find` gives the credentials. It is called when the registry first asks for some: a helper may be slow, or broken.
+    """
+
+    def __init__(self, endpoint: Endpoint, find: FindCredentials, network: Network) -> None:
+        self._endpoint, self._find, self._network = endpoint, find, network
         self._lock = threading.Lock()
         self._tokens: dict[str, _Token] = {}
 
@@ -82,8 +88,8 @@ class Authorizer:
                 return current
             if "bearer" in challenges:
                 token = self._fetch(challenges["bearer"].parameters, scope, what)
-            elif "basic" in challenges and self._credentials is not None and self._credentials.username:
-                token = _Token(_basic(self._credentials), float("inf"))
+            elif "basic" in challenges and (found := self._find()) is not None and found.username:
+                token = _Token(_basic(found), float("inf"))
             else:
                 why = "it asks for credentials and none are configured for it"
                 raise unauthorized(what, self._endpoint.label, why, verb=verb)
@@ -100,7 +106,7 @@ class Authorizer:
         if realm is None or why:
             raise refused_address(self._endpoint.label, text, f"as a token server it is {why}")
         realm = realm.copy_with(username=None, password=None, fragment=None)
-        credentials = self._credentials if self._may_send_credentials(realm) else None
+        credentials = self._find() if self._may_send_credentials(realm) else None
         scopes = _scopes(scope, parameters.get("scope") or "")
         # One parameter a scope (distribution, token specification).
         query: dict[str, str | list[str]] = {"scope": scopes}

@@ -1,15 +1,13 @@
 """Which hosts stand for a registry, how each may be spoken to, and the credentials for it.
 
 Sources, the first that names a registry's mirrors wins: `WORKBENCH_MIRRORS`, `<root>/registries.json`,
-`/etc/workbench/registries.json`. Credentials come from Docker's own `config.json`, so `docker login` serves both.
+`/etc/workbench/registries.json`. Certificates stand in `certs.d` folders as Docker and Podman have them: `HOST[:PORT]/*.crt` are
+authorities, `*.cert` with `*.key` are the client's own.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import ipaddress
-import json
 import os
 import re
 import socket
@@ -19,22 +17,14 @@ from pathlib import Path
 from typing import TypeGuard
 from urllib.parse import urlsplit
 
-from engine.errors import InvalidInput, from_os_error
+from engine.errors import InvalidInput
+from engine.registry.credentials import HUB, HUB_HOST, Credentials, Keychain, canonical, read_json
 
-HUB = "docker.io"
-HUB_HOST = "registry-1.docker.io"
-_HUB_ALIASES = {HUB, "index.docker.io", HUB_HOST}
+__all__ = ["Credentials", "Endpoint", "RegistryConfig", "Retry"]
+
 _SYSTEM_FILE = Path("/etc/workbench/registries.json")
+_SYSTEM_CERTS = (Path("/etc/docker/certs.d"), Path("/etc/containers/certs.d"))
 _HOST = re.compile(r"^(\[[0-9a-f:.]+\]|[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?)(:[0-9]{1,5})?$")
-
-
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """A user's name and password, or an identity token (OAuth2 refresh token) in the password's place."""
-
-    username: str = ""
-    password: str = field(default="", repr=False)
-    identity_token: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +57,17 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class RegistryConfig:
-    """Mirrors, insecure hosts and credentials, all keyed by lower-case `host[:port]` ("docker.io" for the Hub)."""
+    """Mirrors, insecure hosts and credentials, all keyed by lower-case `host[:port]` ("docker.io" for the Hub).
+
+    `credentials` are given outright (tests, a login under way); the `keychain` is asked for other hosts.
+    """
 
     mirrors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     insecure: frozenset[str] = frozenset()
     credentials: Mapping[str, Credentials] = field(default_factory=dict, repr=False)
     retry: Retry = Retry()
+    keychain: Keychain | None = field(default=None, repr=False)
+    certs: tuple[Path, ...] = ()
 
     @classmethod
     def load(
@@ -86,20 +81,25 @@ class RegistryConfig:
             more, hosts = _read_registries(path)
             mirrors = {**more, **mirrors}
             insecure |= hosts
-        return cls(mirrors, frozenset(insecure), _read_docker_config(env))
+        home = Path(env.get("XDG_CONFIG_HOME") or Path(env.get("HOME") or Path.home()) / ".config")
+        certs = (root / "certs.d", home / "containers/certs.d", *_SYSTEM_CERTS)
+        return cls(mirrors, frozenset(insecure), keychain=Keychain(env), certs=certs)
 
     def endpoints(self, domain: str) -> tuple[Endpoint, ...]:
         """Who to ask about images of `domain`: its mirrors in their order, the registry itself last."""
-        name = _canonical(domain)
+        name = canonical(domain)
         return (*(self._mirror(url) for url in self.mirrors.get(name, ())), self._registry(name))
 
     def registry(self, domain: str) -> Endpoint:
         """The registry itself, without its mirrors: where pushes and logins go."""
-        return self._registry(_canonical(domain))
+        return self._registry(canonical(domain))
 
     def credentials_for(self, endpoint: Endpoint) -> Credentials | None:
         """What is configured for exactly this host; a mirror never gets the credentials of what it mirrors."""
-        return self.credentials.get(_canonical(endpoint.host))
+        host = canonical(endpoint.host)
+        if host in self.credentials or self.keychain is None:
+            return self.credentials.get(host)
+        return self.keychain.get(host)
 
     def _registry(self, name: str) -> Endpoint:
         host = HUB_HOST if name == HUB else name
@@ -144,11 +144,6 @@ def is_loopback(host: str) -> bool:
     return address is not None and address.is_loopback
 
 
-def _canonical(host: str) -> str:
-    host = host.lower()
-    return HUB if host in _HUB_ALIASES else host
-
-
 def _mirrors_of_env(text: str) -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
     for item in filter(None, (part.strip() for part in text.split(","))):
@@ -164,7 +159,7 @@ def _mirrors_of_env(text: str) -> dict[str, tuple[str, ...]]:
 
 
 def _read_registries(path: Path) -> tuple[dict[str, tuple[str, ...]], set[str]]:
-    document = _read_json(path)
+    document = read_json(path)
     unknown = sorted(set(document) - {"mirrors", "insecure"})
     if unknown:
         raise InvalidInput(f"{path}: unknown key {unknown[0]!r}", hint="the keys are mirrors and insecure")
@@ -189,7 +184,7 @@ def _check_host(text: str, where: str) -> str:
     host = text.lower()
     if not _HOST.match(host):
         raise InvalidInput(f"{where}: {text!r} is not a registry", hint="write host or host:port, without http://")
-    return _canonical(host)
+    return canonical(host)
 
 
 def _check_url(text: str, where: str) -> str:
@@ -201,51 +196,3 @@ def _check_url(text: str, where: str) -> str:
             hint="write http://host:port or https://host, without user and password",
         )
     return text.rstrip("/")
-
-
-def _read_json(path: Path) -> dict[str, object]:
-    try:
-        raw = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except OSError as error:
-        raise from_os_error(error, "reading the registry configuration") from error
-    try:
-        document = json.loads(raw or b"{}")
-    except (ValueError, RecursionError) as error:
-        raise InvalidInput(f"{path} is not JSON: {error}", hint="mend or remove the file") from error
-    if not isinstance(document, dict):
-        raise InvalidInput(f"{path} is not a JSON object", hint="mend or remove the file")
-    return document
-
-
-def _read_docker_config(env: Mapping[str, str]) -> dict[str, Credentials]:
-    folder = env.get("DOCKER_CONFIG") or os.path.join(env.get("HOME") or os.path.expanduser("~"), ".docker")
-    path = Path(folder) / "config.json"
-    auths = _read_json(path).get("auths")
-    found: dict[str, Credentials] = {}
-    for key, entry in auths.items() if isinstance(auths, dict) else ():
-        # Docker writes bare hosts, older versions whole addresses ("https://index.docker.io/v1/").
-        host = _canonical(key.split("://")[-1].split("/")[0])
-        credentials = _credentials(entry, f"{path}: auths[{host!r}]") if isinstance(entry, dict) else None
-        if credentials is not None:
-            found[host] = credentials
-    return found
-
-
-def _credentials(entry: Mapping[str, object], where: str) -> Credentials | None:
-    username, password = entry.get("username"), entry.get("password")
-    packed, token = entry.get("auth"), entry.get("identitytoken")
-    if isinstance(packed, str) and packed:
-        try:
-            # Docker pads the decoded text with NULs in old files.
-            text = base64.b64decode(packed, validate=True).decode().rstrip("\0")
-        except (binascii.Error, UnicodeDecodeError):
-            text = ""
-        username, colon, password = text.partition(":")
-        if not colon:
-            raise InvalidInput(f"{where}: auth is not base64 of user:password", hint="run `docker login` again")
-    token = token if isinstance(token, str) else ""
-    username = username if isinstance(username, str) else ""
-    password = password if isinstance(password, str) else ""
-    return Credentials(username, password, token) if token or username else None

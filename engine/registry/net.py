@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import ipaddress
+import os
 import socket
 import ssl
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.base.cancel import CancelToken
+from engine.errors import InvalidInput
 from engine.registry.config import Endpoint, Retry, hostname, is_loopback, literal_address
 from engine.registry.errors import Unreachable, refused_address, unavailable
 
@@ -52,10 +55,10 @@ def refusal(url: httpx.URL, endpoint: Endpoint) -> str:
 class Network:
     """The HTTP clients of one pull. Closing or cancelling it breaks every connection, also from another thread."""
 
-    def __init__(self, retry: Retry, cancel: CancelToken) -> None:
-        self.retry, self.cancel = retry, cancel
+    def __init__(self, retry: Retry, cancel: CancelToken, certs: Sequence[Path] = ()) -> None:
+        self.retry, self.cancel, self._certs = retry, cancel, certs
         self._lock = threading.Lock()
-        self._clients: dict[tuple[bool, bool, bool], httpx.Client] = {}
+        self._clients: dict[tuple[bool, bool, bool, Path | None], httpx.Client] = {}
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         cancel.on_cancel(self._break)
 
@@ -146,15 +149,17 @@ class Network:
         import httpx
 
         tls = url.scheme == "https"
-        # Go's net/http never asks a proxy for loopback; curl and httpx would.
-        direct = is_loopback(url.host)
-        key = (tls, verify and tls, direct)
+        # Go's net/http never asks a proxy for loopback, nor for networks in NO_PROXY; httpx would.
+        direct = is_loopback(url.host) or in_no_proxy(url.host)
+        # A host's certificates are for that host and port alone.
+        folder = certificates(self._certs, url) if tls else None
+        key = (tls, verify and tls, direct, folder)
         with self._lock:
             self.cancel.check()
             client = self._clients.get(key)
             if client is None:
                 client = self._clients[key] = httpx.Client(
-                    verify=_trust() if tls and verify else _no_trust(),
+                    verify=_own_trust(folder, verify) if folder else _trust() if tls and verify else _no_trust(),
                     trust_env=not direct,
                     follow_redirects=False,
                     timeout=httpx.Timeout(self.retry.read_timeout, connect=self.retry.connect_timeout, pool=None),
@@ -208,6 +213,44 @@ def read_limited(network: Network, response: httpx.Response, limit: int, too_lon
         if len(body) > limit:
             raise too_long()
     return bytes(body)
+
+
+def in_no_proxy(host: str) -> bool:
+    """`NO_PROXY` names a network (`10.0.0.0/8`) that the literal address `host` is in."""
+    address = literal_address(host)
+    if address is None:
+        return False
+    for part in (os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or "").split(","):
+        with contextlib.suppress(ValueError):
+            if "/" in part and address in ipaddress.ip_network(part.strip(), strict=False):
+                return True
+    return False
+
+
+def certificates(folders: Sequence[Path], url: httpx.URL) -> Path | None:
+    """The `certs.d` folder of a host; None where nobody made one."""
+    names = [f"{url.host}:{url.port or 443}"] + ([url.host] if url.port in (None, 443) else [])
+    return next((folder / name for folder in folders for name in names if (folder / name).is_dir()), None)
+
+
+def _own_trust(folder: Path, verify: bool) -> ssl.SSLContext:
+    """TLS with the authorities (`*.crt`) and the client's certificate (`*.cert`, `*.key`) of a `certs.d` folder."""
+    authorities = sorted(folder.glob("*.crt"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if not (verify or authorities):
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    try:
+        context.load_default_certs()
+        for path in authorities:
+            context.load_verify_locations(path)
+        for path in sorted(folder.glob("*.cert")):
+            context.load_cert_chain(path, path.with_suffix(".key"))
+    except (ssl.SSLError, OSError) as error:
+        raise InvalidInput(
+            f"the certificates in {folder} cannot be used: {error}", hint="each NAME.cert needs a NAME.key beside it"
+        ) from error
+    return context
 
 
 @functools.cache

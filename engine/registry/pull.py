@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from engine.base.cancel import CancelToken
@@ -73,7 +74,7 @@ def pull(
     stop = CancelToken()
     if cancel is not None:
         cancel.on_cancel(stop.cancel)
-    network = Network(config.retry, stop)
+    network = Network(config.retry, stop, config.certs)
     try:
         return _Pull(reference.with_default_tag(), sink, config, network, progress).run(platform, on_layer, concurrency)
     except OSError as error:
@@ -98,7 +99,7 @@ class _Pull:
         self.what = reference.familiar
         self.scope = f"repository:{reference.path}:pull"
         self.sessions = [
-            Session(endpoint, config.credentials_for(endpoint), network, self.what)
+            Session(endpoint, partial(config.credentials_for, endpoint), network, self.what)
             for endpoint in config.endpoints(reference.domain)
         ]
         self._progress, self._lock = progress, threading.Lock()

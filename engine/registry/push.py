@@ -92,9 +92,9 @@ def push(
     stop = CancelToken()
     if cancel is not None:
         cancel.on_cancel(stop.cancel)
-    network = Network(config.retry, stop)
+    network = Network(config.retry, stop, config.certs)
     endpoint = config.registry(reference.domain)
-    session = Session(endpoint, config.credentials_for(endpoint), network, reference.familiar, "write")
+    session = Session(endpoint, lambda: config.credentials_for(endpoint), network, reference.familiar, "write")
     try:
         _Push(reference, session, source, progress, mounts or {}, journal or NoJournal()).run(plan, concurrency)
     except Again as error:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from engine.base.cancel import CancelToken
 from engine.errors import EngineError
-from engine.registry.auth import Authorizer
-from engine.registry.config import Credentials, Endpoint, Retry
+from engine.registry.auth import Authorizer, FindCredentials
+from engine.registry.config import Endpoint, Retry
 from engine.registry.errors import (
     Again,
     Unreachable,
@@ -69,10 +69,10 @@ class Session:
     """Speaks to one endpoint about one image (`what`), for all threads of a transfer."""
 
     def __init__(
-        self, endpoint: Endpoint, credentials: Credentials | None, network: Network, what: str, verb: str = "read"
+        self, endpoint: Endpoint, find: FindCredentials, network: Network, what: str, verb: str = "read"
     ) -> None:
         self.endpoint, self.network, self.what, self.verb = endpoint, network, what, verb
-        self._authorizer = Authorizer(endpoint, credentials, network)
+        self._authorizer = Authorizer(endpoint, find, network)
         self._scheme: str | None = None
 
     def fetch(self, path: str, scope: str, *, accept: str, limit: int, kind: str) -> tuple[bytes, Mapping[str, str]]:
@@ -185,7 +185,8 @@ class Session:
                     home=origin(self._url("/v2/", scheme)),
                 )
             except Unreachable as error:
-                if error.connecting and scheme != schemes[-1]:
+                # A certificate that is refused is an answer; only where there is no TLS at all is plain HTTP tried.
+                if error.connecting and not error.certificate and scheme != schemes[-1]:
                     continue
                 raise self._failure(error) from error
             self._scheme = scheme
