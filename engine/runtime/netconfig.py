@@ -1,0 +1,139 @@
+"""The network section of a container's `config.json` ("workbench" → "network"): what the monitor sets up, and a running
+container's record of it. Plain data, standard library only."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from engine.linux.rtnetlink import Interface
+
+METADATA_ADDRESSES = ("169.254.169.254", "fd00:ec2::254")
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkConfig:
+    """One bridge network. `gateway4` and `gateway6` are the bridge's own addresses with the prefix length ("" for none)."""
+
+    id: str
+    name: str
+    bridge: str  # name of the link, and of the nf_tables tables
+    gateway4: str = ""
+    gateway6: str = ""
+    internal: bool = False
+    masquerade: bool = True
+    icc: bool = True  # whether its containers reach each other
+    mtu: int = 1500
+
+    def gateways(self) -> list[Interface]:
+        return [ipaddress.ip_interface(text) for text in (self.gateway4, self.gateway6) if text]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A container's place in one network. Addresses carry the prefix length."""
+
+    id: str
+    network: NetworkConfig
+    link: str  # the name inside: "eth0"
+    address4: str = ""
+    address6: str = ""
+    mac: str = ""
+    names: tuple[str, ...] = ()  # what other containers of the network resolve to it
+    default: bool = False  # the default route goes this way, and ports are published here
+
+    @property
+    def host_link(self) -> str:
+        """The other end of the pair, a port of the bridge."""
+        return f"wv{self.id[:12]}"
+
+    def addresses(self) -> list[Interface]:
+        return [ipaddress.ip_interface(text) for text in (self.address4, self.address6) if text]
+
+
+@dataclass(frozen=True, slots=True)
+class PortBinding:
+    """A published port. `host_ip` "" is every address of both families; `host_port` 0 is any free one; with `host_end`
+    the first free one of a range."""
+
+    container_port: int
+    protocol: str  # "tcp" or "udp"
+    host_ip: str = ""
+    host_port: int = 0
+    host_end: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedPort:
+    """What a binding became."""
+
+    host_ip: str
+    host_port: int
+    container_port: int
+    protocol: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dns:
+    """The embedded server at 127.0.0.11. `servers` are asked what it does not know; none asks the host's own."""
+
+    servers: tuple[str, ...] = ()
+    forward: bool = True  # False: nothing leaves (all networks are internal)
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerNetwork:
+    """`mode` host, none, bridge (any set of endpoints) or container. `peer` is (pid, start time) of the container whose
+    namespace is joined."""
+
+    mode: str = "host"
+    endpoints: tuple[Endpoint, ...] = ()
+    ports: tuple[PortBinding, ...] = ()
+    dns: Dns | None = None
+    block_metadata: bool = False
+    peer: tuple[int, int] = (0, 0)
+    domainname: str = ""
+    sysctls: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def own_namespace(self) -> bool:
+        return self.mode in ("none", "bridge")
+
+    def publishing(self) -> Endpoint | None:
+        return next((endpoint for endpoint in self.endpoints if endpoint.default), None)
+
+
+def to_json(config: ContainerNetwork) -> dict[str, Any]:
+    return asdict(config)
+
+
+def network_from_json(document: dict[str, Any]) -> NetworkConfig:
+    return NetworkConfig(**document)
+
+
+def endpoint_from_json(document: dict[str, Any]) -> Endpoint:
+    values = {**document, "network": NetworkConfig(**document["network"]), "names": tuple(document["names"])}
+    return Endpoint(**values)
+
+
+def from_json(document: dict[str, Any] | None) -> ContainerNetwork:
+    """The section as records. None (a spec without it) is the host's network."""
+    if not document:
+        return ContainerNetwork()
+    dns = document.get("dns")
+    return ContainerNetwork(
+        mode=str(document["mode"]),
+        endpoints=tuple(endpoint_from_json(each) for each in document["endpoints"]),
+        ports=tuple(PortBinding(**each) for each in document["ports"]),
+        dns=Dns(tuple(dns["servers"]), bool(dns["forward"])) if dns else None,
+        block_metadata=bool(document["block_metadata"]),
+        peer=(int(document["peer"][0]), int(document["peer"][1])),
+        domainname=str(document["domainname"]),
+        sysctls=dict(document["sysctls"]),
+    )
+
+
+def published_from_json(documents: Iterable[dict[str, Any]]) -> tuple[PublishedPort, ...]:
+    return tuple(PublishedPort(**each) for each in documents)

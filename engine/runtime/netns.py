@@ -1,0 +1,548 @@
+"""A container's network, set up and kept by its monitor: veth pairs, addresses, published ports, names, name server.
+
+No engine is needed for it: `config.json` says everything, so that a restart by the monitor has the same network again. Init
+makes the namespace and sends sockets out of it (a netlink socket belongs to the namespace it was made in); with them the
+monitor configures both ends while init mounts the root. What is inside goes with the namespace: the kernel removes a veth
+pair together with it, in the background, where to delete one by hand takes 20 ms.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import ipaddress
+import json
+import os
+import selectors
+import signal
+import socket
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from engine.linux import conntrack, namespace
+from engine.linux import netlink as nl
+from engine.linux import nftables as nft
+from engine.linux import rtnetlink as rt
+from engine.linux.netlink import Netlink, NetlinkError
+from engine.runtime import bridges, dns, firewall, ports, proxy
+from engine.runtime.bridges import FOLDER, Membership, NetworkError
+from engine.runtime.netconfig import (
+    METADATA_ADDRESSES,
+    ContainerNetwork,
+    Endpoint,
+    NetworkConfig,
+    PublishedPort,
+    endpoint_from_json,
+)
+
+# --- init's half: inside the new namespace ----------------------------------------------------------
+
+
+def open_inside(config: ContainerNetwork, channel: socket.socket) -> None:
+    """Called by init right after unshare(2): settings that must be there before the links, and sockets for the monitor."""
+    namespace.loopback_up()
+    if config.mode != "bridge":
+        return
+    if not any(endpoint.address6 for endpoint in config.endpoints):
+        # "default" for links to come, "all" for those that are there (CVE-2024-32473).
+        for name in ("default", "all"):
+            bridges.sysctl(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6", "1")
+    made = [socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, nl.ROUTE)]
+    if config.dns is not None:
+        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        udp.bind((dns.ADDRESS, 0))
+        tcp.bind((dns.ADDRESS, 0))
+        tcp.listen(64)
+        made += [udp, tcp, socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, nl.NETFILTER)]
+    socket.send_fds(channel, [b'{"network":1}'], [sock.fileno() for sock in made])
+    for sock in made:
+        sock.close()
+
+
+def join_peer(config: ContainerNetwork) -> None:
+    """Enters the network namespace of another container's first process, which must still be that process."""
+    pid, start = config.peer
+    pidfd = -1
+    try:
+        pidfd = os.pidfd_open(pid)
+        # The descriptor holds the process now; if it began when our record says, it is the right one.
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            began = int(file.read().rpartition(b")")[2].split()[19])
+        if began != start:
+            raise ProcessLookupError(errno.ESRCH, "no such process")
+        try:
+            namespace.setns(pidfd, namespace.NEWNET)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # before Linux 5.8
+                raise
+            fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            signal.pidfd_send_signal(pidfd, 0)  # still there, so the path meant it
+            namespace.setns(fd, namespace.NEWNET)
+            os.close(fd)
+    except (OSError, IndexError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise NetworkError(f"the container whose network is to be joined does not run: {reason}") from None
+    finally:
+        if pidfd >= 0:
+            os.close(pidfd)
+
+
+# --- the monitor's half -----------------------------------------------------------------------------
+
+Note = Callable[[str], None]
+
+
+class ContainerLink:
+    """One container's network in its monitor. `prepare` before init is forked, `receive` for what it sends, `ended` when
+    the process is gone (a restart begins with `prepare` again), `close` at the very end. Raises NetworkError."""
+
+    def __init__(
+        self, run_dir: str, config: ContainerNetwork, selector: selectors.BaseSelector, note: Note = lambda text: None
+    ) -> None:
+        self.run_dir, self.config = run_dir, config
+        self.endpoints: list[Endpoint] = list(config.endpoints)
+        self.published: tuple[PublishedPort, ...] = ()
+        self.server: dns.Server | None = None
+        self._selector, self._note = selector, note
+        self._members: dict[str, Membership] = {}
+        self._held: list[ports.Held] = []
+        self._host: Netlink | None = None
+        self._filters: Netlink | None = None
+        self._inside: Netlink | None = None
+        self._watch: socket.socket | None = None
+        self._proxy = (-1, -1)  # pid, pidfd
+        self._pid = 0
+        self._listening = False
+
+    @property
+    def active(self) -> bool:
+        return self.config.mode == "bridge"
+
+    # --- before init ---------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Takes the container's place in its networks and its ports."""
+        if not self.active:
+            return
+        try:
+            if self._host is None:
+                self._host, self._filters = Netlink(nl.ROUTE), nft.open_socket()
+            for endpoint in self.endpoints:
+                self._join(endpoint)
+            if not self._held and self._publishing():
+                self._held = ports.hold(self.config.ports)
+                self.published = tuple(each.port for each in self._held)
+            self._start_watch()
+        except NetlinkError as error:
+            raise NetworkError(f"network: {bridges.explain(error)}") from error
+        except OSError as error:
+            raise NetworkError(f"network: {error.strerror or error}") from error
+
+    def _join(self, endpoint: Endpoint) -> None:
+        assert self._host is not None
+        member = self._members.get(endpoint.network.bridge)
+        if member is None:
+            self._members[endpoint.network.bridge] = Membership(
+                self.run_dir, endpoint.network, self._host, self._filters
+            )
+        else:
+            member.repair(self._host, self._filters)
+
+    def _publishing(self) -> Endpoint | None:
+        return next((endpoint for endpoint in self.endpoints if endpoint.default), None)
+
+    # --- init speaks ----------------------------------------------------------------------------------
+
+    def receive(self, channel: socket.socket, pid: int) -> dict[str, Any] | None:
+        """Waits for init's sockets and sets everything up. Returns init's error when it sent one instead."""
+        if not self.active:
+            return None
+        raw, fds, _flags, _address = socket.recv_fds(channel, 1 << 16, 8, socket.MSG_CMSG_CLOEXEC)
+        if not raw:
+            return {"message": "the container's init went away", "code": 125, "errno": 0}
+        message = json.loads(raw)
+        if "error" in message:
+            return dict(message["error"])
+        self._pid = pid
+        try:
+            self._set_up([socket.socket(fileno=fd) for fd in fds])
+        except NetlinkError as error:
+            raise NetworkError(f"network: {bridges.explain(error)}") from error
+        return None
+
+    def _set_up(self, inside: list[socket.socket]) -> None:
+        self._inside = Netlink(sock=inside[0])
+        self._attach(self.endpoints)
+        if self.config.dns is not None:
+            udp, tcp, filters = inside[1:]
+            with Netlink(sock=filters) as sock:
+                _lead_dns(sock, udp.getsockname()[1], tcp.getsockname()[1]).commit(sock)
+            self.server = dns.Server(self._selector, udp, tcp, self.config.dns)
+            self._list_directories()
+        self._publish()
+        if self._held and not self._listening:
+            self._listen()
+
+    def _attach(self, endpoints: Sequence[Endpoint]) -> None:
+        """Pairs, addresses, routes: one message to the host's namespace and two inside, for all of them."""
+        assert self._host is not None and self._inside is not None
+        if not endpoints:
+            return
+        messages: list[nl.Message] = []
+        for endpoint in endpoints:
+            network, name = endpoint.network, endpoint.host_link
+            messages += [
+                rt.new_veth(name, endpoint.link, self._pid, network.mtu, endpoint.mac),
+                rt.set_link(name, no_ipv6_address=True),
+                rt.set_link(name, up=True, master=self._members[network.bridge].index),
+            ]
+        self._host.send(messages)
+        for endpoint in endpoints:
+            link = rt.get_link(self._inside, endpoint.link)
+            if link is None:
+                raise NetworkError(f"the link {endpoint.link} of network {endpoint.network.name} vanished")
+            addresses = [rt.add_address(link.index, address) for address in endpoint.addresses()]
+            routes = [rt.default_route(g.ip, link.index) for g in _gateways(endpoint)] if endpoint.default else []
+            self._inside.send([*addresses, rt.set_link(index=link.index, up=True), *routes])
+            self._on_host(endpoint)
+        if self.config.block_metadata:
+            self._guard(endpoints, on=True)
+
+    def _on_host(self, endpoint: Endpoint) -> None:
+        assert self._host is not None
+        if not endpoint.network.icc:
+            port = rt.get_link(self._host, endpoint.host_link)
+            if port is not None:
+                self._host.send([rt.isolate_port(port.index)])
+        # An address of Docker's form follows from the IP address and is the same for whoever has it next. Of any other
+        # the host may remember the one before.
+        index = self._members[endpoint.network.bridge].index
+        for address in endpoint.addresses():
+            if address.version == 6 or endpoint.mac != mac_of(address.ip):
+                self._host.send([rt.set_neighbour(index, address.ip, endpoint.mac)])
+        self._write_name(endpoint)
+
+    def _guard(self, endpoints: Sequence[Endpoint], *, on: bool) -> None:
+        assert self._inside is not None and self._filters is not None
+        if on:
+            for text in METADATA_ADDRESSES:
+                address = ipaddress.ip_address(text)
+                with contextlib.suppress(NetlinkError):  # without IPv6 there is no way there anyway
+                    self._inside.send([rt.unreachable(address)])
+        for endpoint in endpoints:
+            firewall.set_guard(self._filters, endpoint, on=on)
+
+    def _publish(self) -> None:
+        endpoint = self._publishing()
+        if not self.published or endpoint is None or self._filters is None:
+            return
+        firewall.publish(self._filters, self.published, endpoint)
+        datagrams = {port.host_port for port in self.published if port.protocol == "udp"}
+        if datagrams:
+            with contextlib.suppress(NetlinkError):
+                conntrack.forget_udp(self._filters, datagrams)
+
+    # --- names ---------------------------------------------------------------------------------------
+
+    def _folder(self, network: NetworkConfig) -> str:
+        return os.path.join(self.run_dir, FOLDER, f"{network.bridge}.d")
+
+    def _write_name(self, endpoint: Endpoint) -> None:
+        folder = self._folder(endpoint.network)
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        addresses = [str(address.ip) for address in endpoint.addresses()]
+        document = {"names": list(endpoint.names), "addresses": addresses}
+        temporary = os.path.join(folder, f".{endpoint.id[:12]}")
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, json.dumps(document).encode())
+        finally:
+            os.close(fd)
+        os.rename(temporary, os.path.join(folder, endpoint.id[:12]))
+
+    def _remove_name(self, endpoint: Endpoint) -> None:
+        with contextlib.suppress(OSError):
+            os.unlink(os.path.join(self._folder(endpoint.network), endpoint.id[:12]))
+
+    def _list_directories(self) -> None:
+        if self.server is not None:
+            networks = [endpoint.network for endpoint in self.endpoints]
+            self.server.directories = [dns.Directory(self._folder(network), network.name) for network in networks]
+            self.server.forward = not networks or any(not network.internal for network in networks)
+
+    # --- the proxy -----------------------------------------------------------------------------------
+
+    def _listen(self) -> None:
+        for each in self._held:
+            self._selector.register(each.sock, selectors.EVENT_READ, self._on_port)
+        self._listening = True
+
+    def _stop_listening(self) -> None:
+        if self._listening:
+            for each in self._held:
+                self._selector.unregister(each.sock)
+            self._listening = False
+
+    def _on_port(self, _fd: int, _events: int) -> None:
+        """Somebody comes by a way that the packet filter does not lead: from now on a child serves these sockets."""
+        endpoint = self._publishing()
+        if not self._listening or endpoint is None:
+            return
+        served, targets = [], []
+        for each in self._held:
+            text = endpoint.address4 or endpoint.address6
+            if ":" in each.port.host_ip and endpoint.address6:
+                text = endpoint.address6
+            served.append(each)
+            targets.append((text.partition("/")[0], each.port.container_port))
+        self._stop_listening()
+        pid = fork_on_host(self._pid)
+        if pid == 0:
+            proxy.run(served, targets, ())
+        pidfd = os.pidfd_open(pid)
+        self._proxy = (pid, pidfd)
+        self._selector.register(pidfd, selectors.EVENT_READ, self._on_proxy_exit)
+
+    def _on_proxy_exit(self, _fd: int, _events: int) -> None:
+        if self._proxy[0] >= 0:
+            self._end_proxy()
+            if self._inside is not None:
+                self._listen()
+
+    def _end_proxy(self) -> None:
+        pid, pidfd = self._proxy
+        if pid < 0:
+            return
+        self._selector.unregister(pidfd)
+        with contextlib.suppress(OSError):
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, 0)
+        os.close(pidfd)
+        self._proxy = (-1, -1)
+
+    # --- others' packet filters ------------------------------------------------------------------------
+
+    def _start_watch(self) -> None:
+        if self._watch is None:
+            with contextlib.suppress(OSError):
+                self._watch = nft.watch()
+                self._selector.register(self._watch, selectors.EVENT_READ, self._on_filters)
+
+    def _on_filters(self, _fd: int, _events: int) -> None:
+        """Somebody removed tables, chains or rules (`nft flush ruleset`, a firewall's reload, a Docker that starts)."""
+        assert self._watch is not None
+        for _ in range(4096):
+            try:
+                self._watch.recv(1 << 16)
+            except BlockingIOError:
+                break
+            except OSError:  # ENOBUFS: more than it could hold
+                continue
+        if self._inside is None or self._host is None or self._filters is None:
+            return
+        try:
+            restored = [m.network.name for m in self._members.values() if m.check(self._host, self._filters)]
+            self._publish()
+            if self.config.block_metadata:
+                self._guard(self.endpoints, on=True)
+            if restored:
+                self._note(f"another program removed the packet filter of network {', '.join(restored)}: restored")
+        except (NetworkError, OSError) as error:
+            self._note(f"another program changed the packet filter, and restoring it failed: {error}")
+
+    # --- while it runs ----------------------------------------------------------------------------------
+
+    def connect(self, document: dict[str, Any]) -> None:
+        """A further network."""
+        endpoint = endpoint_from_json(document)
+        if not self.active or self._inside is None:
+            raise NetworkError("the container has no network of its own to connect")
+        taken = {each.link for each in self.endpoints}
+        link = next(f"eth{number}" for number in range(len(taken) + 1) if f"eth{number}" not in taken)
+        endpoint = replace(endpoint, link=link, default=endpoint.default and self._publishing() is None)
+        if endpoint.address6:
+            self._inside_sysctl("/proc/sys/net/ipv6/conf/all/disable_ipv6", "0")
+            self._inside_sysctl("/proc/sys/net/ipv6/conf/default/disable_ipv6", "0")
+        try:
+            self._join(endpoint)
+            self._attach([endpoint])
+            if not endpoint.address6:
+                self._inside_sysctl(f"/proc/sys/net/ipv6/conf/{link}/disable_ipv6", "1")
+            self.endpoints.append(endpoint)
+            self._after_change()
+        except NetlinkError as error:
+            raise NetworkError(f"network {endpoint.network.name}: {bridges.explain(error)}") from error
+
+    def disconnect(self, network_id: str) -> None:
+        endpoint = next((each for each in self.endpoints if each.network.id == network_id), None)
+        if endpoint is None or self._host is None or self._filters is None:
+            raise NetworkError("the container is not connected to the network")
+        if endpoint.default and self.published:
+            firewall.withdraw(self._filters, self.published, endpoint)
+        self._leave(endpoint)
+        with contextlib.suppress(NetlinkError):
+            self._host.send([rt.delete_link(endpoint.host_link)])
+        self.endpoints.remove(endpoint)
+        if endpoint.default:
+            heir = next((each for each in self.endpoints if not each.network.internal), None)
+            if heir is not None and self._inside is not None:
+                index = rt.get_link(self._inside, heir.link)
+                self.endpoints[self.endpoints.index(heir)] = replace(heir, default=True)
+                if index is not None:
+                    self._inside.send([rt.default_route(g.ip, index.index) for g in _gateways(heir)])
+        self._after_change()
+
+    def _after_change(self) -> None:
+        self._list_directories()
+        if self._publishing() and self.config.ports and not self._held:
+            self._held = ports.hold(self.config.ports)
+            self.published = tuple(each.port for each in self._held)
+        if self._proxy[0] >= 0:
+            self._end_proxy()
+        self._publish()
+        if self._held and not self._listening:
+            self._listen()
+
+    def _inside_sysctl(self, path: str, value: str) -> None:
+        """/proc/sys/net shows the namespace of who looks: a child goes there to write."""
+        pid = fork_on_host(self._pid)
+        if pid == 0:
+            try:
+                namespace.setns(os.open(f"/proc/{self._pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC), namespace.NEWNET)
+                bridges.sysctl(path, value)
+            finally:
+                os._exit(0)
+        os.waitpid(pid, 0)
+
+    def _leave(self, endpoint: Endpoint) -> None:
+        self._remove_name(endpoint)
+        if self.config.block_metadata and self._filters is not None:
+            firewall.set_guard(self._filters, endpoint, on=False)
+        member = self._members.pop(endpoint.network.bridge, None)
+        if member is not None:
+            member.leave()
+
+    # --- the end ----------------------------------------------------------------------------------------
+
+    def ended(self) -> None:
+        """The process is gone, and its namespace with it. Ports and places are kept, for a restart."""
+        if not self.active:
+            return
+        self._end_proxy()
+        self._stop_listening()
+        endpoint = self._publishing()
+        if self.published and endpoint is not None and self._filters is not None:
+            with contextlib.suppress(OSError):
+                firewall.withdraw(self._filters, self.published, endpoint)
+        if self.config.block_metadata and self._filters is not None:
+            for each in self.endpoints:
+                firewall.set_guard(self._filters, each, on=False)
+        for each in self.endpoints:
+            self._remove_name(each)
+        if self.server is not None:
+            self.server.close()
+            self.server = None
+        if self._inside is not None:  # the last thing that holds the namespace
+            self._inside.close()
+            self._inside = None
+
+    def close(self) -> None:
+        """Lets go of everything. Idempotent."""
+        if not self.active:
+            return
+        self.ended()
+        ports.release(self._held)
+        self._held = []
+        for member in self._members.values():
+            member.leave()
+        self._members = {}
+        if self._watch is not None:
+            self._selector.unregister(self._watch)
+            self._watch.close()
+            self._watch = None
+        for sock in (self._host, self._filters):
+            if sock is not None:
+                sock.close()
+        self._host = self._filters = None
+
+    # --- the monitor's loop -----------------------------------------------------------------------------
+
+    def timeout(self) -> float | None:
+        return self.server.timeout() if self.server is not None else None
+
+    def tick(self) -> None:
+        if self.server is not None:
+            self.server.tick()
+
+    def report(self) -> list[dict[str, Any]]:
+        """The published ports for the state file."""
+        return [asdict(port) for port in self.published]
+
+
+def _gateways(endpoint: Endpoint) -> list[rt.Interface]:
+    """The gateways of the families that the endpoint has an address of; none on an internal network."""
+    if endpoint.network.internal:
+        return []
+    families = {address.version for address in endpoint.addresses()}
+    return [gateway for gateway in endpoint.network.gateways() if gateway.version in families]
+
+
+def _lead_dns(sock: Netlink, udp: int, tcp: int) -> nft.Batch:
+    """Port 53 of 127.0.0.11 is the free ports that the server has."""
+    batch = nft.Batch(nft.IPV4, "workbench-dns").add_table()
+    batch.add_chain("output", nft.Hook("nat", nft.OUTPUT, firewall.DSTNAT))
+    address = socket.inet_aton(dns.ADDRESS)
+    for protocol, port in ((17, udp), (6, tcp)):
+        batch.add_rule(
+            "output",
+            nft.payload(nft.NETWORK, 16, 4) + nft.cmp(address),
+            nft.meta(nft.L4PROTO) + nft.cmp(bytes([protocol])),
+            nft.payload(nft.TRANSPORT, 2, 2) + nft.cmp(b"\0\x35"),
+            nft.load(address, 0),
+            nft.load(struct.pack(">H", port), 1),
+            nft.dnat(nft.IPV4, 0, 1),
+        )
+    return batch
+
+
+def mac_of(address: rt.Address) -> str:
+    """Docker's MAC address for an IPv4 address: who gets the address next has the same."""
+    if address.version == 4:
+        return ":".join(f"{byte:02x}" for byte in b"\x02\x42" + address.packed)
+    return ":".join(f"{byte:02x}" for byte in b"\x02\x42" + address.packed[-4:])
+
+
+def fork_on_host(container_pid: int) -> int:
+    """fork(2) into the host's pid namespace: the monitor's ordinary children land in the container's, where the container
+    could see and signal them."""
+    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    theirs = os.open("/proc/self/ns/pid_for_children", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        namespace.setns(own, namespace.NEWPID)
+        try:
+            return os.fork()
+        finally:
+            with contextlib.suppress(OSError):
+                namespace.setns(theirs, namespace.NEWPID)
+    finally:
+        os.close(own)
+        os.close(theirs)
+
+
+def bury(run_dir: str, config: ContainerNetwork, published: Sequence[PublishedPort]) -> None:
+    """Removes what a monitor that was killed has left of its container's network: an engine calls it."""
+    if config.mode != "bridge":
+        return
+    with contextlib.suppress(OSError), nft.open_socket() as filters:
+        for endpoint in config.endpoints:
+            if endpoint.default and published:
+                firewall.withdraw(filters, published, endpoint)
+            if config.block_metadata:
+                firewall.set_guard(filters, endpoint, on=False)
+    for endpoint in config.endpoints:
+        with contextlib.suppress(OSError):
+            os.unlink(os.path.join(run_dir, FOLDER, f"{endpoint.network.bridge}.d", endpoint.id[:12]))
