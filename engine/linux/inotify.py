@@ -6,6 +6,7 @@ import ctypes
 import os
 
 IN_MODIFY = 0x2
+IN_CLOSE_WRITE = 0x8
 IN_MOVED_TO = 0x80
 IN_CREATE = 0x100
 IN_DELETE = 0x200

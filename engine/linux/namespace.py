@@ -34,6 +34,12 @@ def sethostname(name: str) -> None:
     libc.call("sethostname", raw, len(raw))
 
 
+def setdomainname(name: str) -> None:
+    """The NIS domain name, which is what `domainname` shows; Docker sets it too."""
+    raw = name.encode()
+    libc.call("setdomainname", raw, len(raw))
+
+
 def loopback_up() -> None:
     """Brings `lo` up in the network namespace of the caller."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:

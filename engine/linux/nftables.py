@@ -194,9 +194,7 @@ class Batch:
     def __len__(self) -> int:
         return len(self._messages)
 
-    def _add(
-        self, kind: int, flags: int, what: str, *attributes: bytes, allow: frozenset[int] = frozenset()
-    ) -> Batch:
+    def _add(self, kind: int, flags: int, what: str, *attributes: bytes, allow: frozenset[int] = frozenset()) -> Batch:
         body = _header(self.family) + b"".join(attributes)
         self._messages.append(Message(_SUBSYSTEM << 8 | kind, body, flags, f"nf_tables {what}", allow))
         return self
@@ -269,7 +267,9 @@ class Batch:
                 nested(1, _value(1, key), *([_value(2, data)] if data and kind == NEWSETELEM else []))
                 for key, data in elements[start : start + 400]
             ]
-            self._add(kind, flags, f"element of {self.table} {name}", text(1, self.table), text(2, name), nested(3, *part))
+            self._add(
+                kind, flags, f"element of {self.table} {name}", text(1, self.table), text(2, name), nested(3, *part)
+            )
         return self
 
     def add_elements(self, name: str, elements: Sequence[tuple[bytes, bytes]]) -> Batch:
@@ -378,9 +378,7 @@ def watch() -> socket.socket:
     A classic BPF filter (socket(7), SO_ATTACH_FILTER) looks at the message type, so that the elements that come and go
     with containers wake nobody.
     """
-    sock = socket.socket(
-        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, nl.NETFILTER
-    )
+    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, nl.NETFILTER)
     try:
         wanted = [DELTABLE, NEWCHAIN, DELCHAIN, DELRULE]
         # ldh [4] (nlmsg_type, read big-endian), then one jeq for each.

@@ -208,5 +208,3 @@ def routes(sock: Netlink, family: int = socket.AF_INET) -> list[Route]:
         gateway = ipaddress.ip_address(parts[5]) if 5 in parts else None
         found.append(Route(destination, index, gateway))
     return found
-
-

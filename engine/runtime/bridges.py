@@ -153,7 +153,7 @@ def conflict(network: NetworkConfig, host: Netlink) -> str:
 
 
 def _overlap(other: rt.Network, gateway: rt.Interface) -> bool:
-    return bool(other.overlaps(gateway.network))  # type: ignore[arg-type]
+    return other.version == gateway.version and bool(other.overlaps(gateway.network))
 
 
 def make(network: NetworkConfig, host: Netlink, filters: Netlink | None) -> None:
@@ -245,48 +245,64 @@ def remove(network: NetworkConfig, host: Netlink) -> None:
         host.send([rt.delete_link(network.bridge)])
 
 
-def reap(run_dir: str, idle: float = IDLE) -> bool:
-    """Removes the networks that nobody is on and nobody was for `idle` seconds. True: some are left to look at again."""
+def _locks(run_dir: str) -> list[str]:
     folder = os.path.join(run_dir, FOLDER)
-    left = False
     try:
-        names = [name for name in os.listdir(folder) if not name.endswith(".d")]
+        return [os.path.join(folder, name) for name in os.listdir(folder) if not name.endswith(".d")]
     except FileNotFoundError:
-        return False
-    for name in names:
-        path = os.path.join(folder, name)
-        try:
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except FileNotFoundError:
-            continue
-        try:
-            left = not _reap_one(fd, path, idle) or left
-        finally:
-            os.close(fd)
-    return left
+        return []
 
 
-def _reap_one(fd: int, path: str, idle: float) -> bool:
+def idle(run_dir: str) -> tuple[bool, bool]:
+    """(a network is ready to be removed, one will be if nobody joins it)."""
+    ready = soon = False
+    for path in _locks(run_dir):
+        with _try_lock(path) as fd:
+            if fd >= 0:
+                old = _age(fd) >= IDLE
+                ready, soon = ready or old, soon or not old
+    return ready, soon
+
+
+def reap(run_dir: str, after: float = IDLE) -> None:
+    """Removes the networks that nobody is on and nobody was for `after` seconds."""
+    for path in _locks(run_dir):
+        with _try_lock(path) as fd:
+            if fd < 0 or _age(fd) < after:
+                continue
+            raw = os.pread(fd, 1 << 16, 0)
+            if raw:
+                with Netlink(nl.ROUTE) as host:
+                    remove(network_from_json(json.loads(raw)), host)
+            names = f"{path}.d"
+            with contextlib.suppress(OSError):
+                for name in os.listdir(names):
+                    os.unlink(os.path.join(names, name))
+                os.rmdir(names)
+            os.unlink(path)
+
+
+@contextlib.contextmanager
+def _try_lock(path: str) -> Iterator[int]:
+    """The lock held exclusively; -1 where somebody is on the network, or it has gone meanwhile."""
+    try:
+        fd = os.open(
+            path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+        )  # for writing, closing it would wake the supervisor
+    except FileNotFoundError:
+        yield -1
+        return
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield fd if _same(fd, path) else -1
     except BlockingIOError:
-        return False
-    status = os.fstat(fd)
-    if not _same(fd, path):
-        return True
-    if time.time() - status.st_mtime < idle:
-        return False
-    raw = os.pread(fd, 1 << 16, 0)
-    if raw:
-        with Netlink(nl.ROUTE) as host:
-            remove(network_from_json(json.loads(raw)), host)
-    names = f"{path}.d"
-    with contextlib.suppress(OSError):
-        for name in os.listdir(names):
-            os.unlink(os.path.join(names, name))
-        os.rmdir(names)
-    os.unlink(path)
-    return True
+        yield -1
+    finally:
+        os.close(fd)
+
+
+def _age(fd: int) -> float:
+    return time.time() - os.fstat(fd).st_mtime
 
 
 def subnets_in_use(host: Netlink) -> list[rt.Network]:

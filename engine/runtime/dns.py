@@ -15,14 +15,15 @@ import ipaddress
 import json
 import os
 import random
-import selectors
 import socket
 import struct
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from engine.runtime import dns_message as dm
+from engine.runtime.loop import READ, WRITE, Loop, Timer
 from engine.runtime.netconfig import Dns
 
 ADDRESS = "127.0.0.11"
@@ -145,44 +146,29 @@ def _address(server: str) -> tuple[str, int]:
     return (server, 53)
 
 
-
 class Server:
-    """Serves one container. `selector` is the monitor's; nothing here blocks."""
+    """Serves one container. `loop` is the monitor's; nothing here blocks."""
 
-    def __init__(
-        self, selector: selectors.BaseSelector, udp: socket.socket, tcp: socket.socket, config: Dns
-    ) -> None:
-        self._selector, self._udp, self._tcp = selector, udp, tcp
+    def __init__(self, loop: Loop, udp: socket.socket, tcp: socket.socket, config: Dns) -> None:
+        self.loop, self._udp, self._tcp = loop, udp, tcp
         self.forward = config.forward
         self.directories: list[Directory] = []
         self._upstream = Upstream(config.servers)
-        self._pending: set[_Query] = set()
-        self._streams: set[_Stream] = set()
+        self.pending: set[_Query] = set()
+        self.streams: set[_Stream] = set()
         udp.setblocking(False)
         tcp.setblocking(False)
-        selector.register(udp, selectors.EVENT_READ, self._on_datagram)
-        selector.register(tcp, selectors.EVENT_READ, self._on_connect)
+        loop.watch(udp.fileno(), READ, self._on_datagram)
+        loop.watch(tcp.fileno(), READ, self._on_connect)
 
     def close(self) -> None:
-        for query in list(self._pending):
+        for query in list(self.pending):
             query.close()
-        for stream in list(self._streams):
+        for stream in list(self.streams):
             stream.close()
         for sock in (self._udp, self._tcp):
-            self._selector.unregister(sock)
+            self.loop.forget(sock.fileno())
             sock.close()
-
-    def timeout(self) -> float | None:
-        """Seconds until `tick` has something to do."""
-        ends = [query.deadline for query in self._pending] + [stream.deadline for stream in self._streams]
-        return max(0.0, min(ends) - time.monotonic()) if ends else None
-
-    def tick(self) -> None:
-        now = time.monotonic()
-        for query in [query for query in self._pending if query.deadline <= now]:
-            query.next()
-        for stream in [stream for stream in self._streams if stream.deadline <= now]:
-            stream.close()
 
     def _on_datagram(self, _fd: int, _events: int) -> None:
         for _ in range(64):
@@ -191,20 +177,20 @@ class Server:
             except OSError:
                 return
 
-            def reply(raw: bytes, client: object = client) -> None:
+            def reply(raw: bytes, client: Any = client) -> None:
                 with contextlib.suppress(OSError):
-                    self._udp.sendto(raw, client)  # type: ignore[arg-type]
+                    self._udp.sendto(raw, client)
 
             self.handle(message, reply, udp=True)
 
     def _on_connect(self, _fd: int, _events: int) -> None:
         with contextlib.suppress(OSError):
             sock, _address = self._tcp.accept()
-            if len(self._streams) >= _MOST:
+            if len(self.streams) >= _MOST:
                 sock.close()
                 return
             sock.setblocking(False)
-            self._streams.add(_Stream(self, sock))
+            self.streams.add(_Stream(self, sock))
 
     def handle(self, message: bytes, reply: Callable[[bytes], None], *, udp: bool) -> None:
         """Answers a query now, or sends it on."""
@@ -218,7 +204,7 @@ class Server:
             reply(dm.answer(question, records, udp=udp))
             return
         servers = self._upstream.servers() if self.forward else []
-        if not servers or len(self._pending) >= _MOST:
+        if not servers or len(self.pending) >= _MOST:
             # On an internal network a name that no container has does not exist; without a server nobody knows.
             code = dm.NXDOMAIN if not self.forward else dm.SERVFAIL
             reply(dm.answer(question, (), code, udp=udp))
@@ -246,8 +232,8 @@ class _Query:
         self.order = list(servers) * (1 if len(servers) >= _TRIES else 2)
         self.sock: socket.socket | None = None
         self.out = self.buffer = b""
-        self.deadline = 0.0
-        server._pending.add(self)
+        self.timer: Timer | None = None
+        server.pending.add(self)
         self.next()
 
     def next(self) -> None:
@@ -261,15 +247,15 @@ class _Query:
                     self.sock.connect(_address(target))
                 if self.udp:
                     self.sock.send(self.message)
-                    events = selectors.EVENT_READ
+                    events = READ
                 else:
                     self.out = struct.pack(">H", len(self.message)) + self.message
-                    events = selectors.EVENT_READ | selectors.EVENT_WRITE
+                    events = READ | WRITE
             except OSError:
                 self._drop()
                 continue
-            self.deadline = time.monotonic() + _WAIT
-            self.server._selector.register(self.sock, events, self._ready)
+            self.timer = self.server.loop.later(_WAIT, self.next)
+            self.server.loop.watch(self.sock.fileno(), events, self._ready)
             return
         self.finish(dm.answer(self.question, (), dm.SERVFAIL, udp=self.udp))
 
@@ -277,10 +263,10 @@ class _Query:
         if self.sock is None:  # given up within the same round of the loop
             return
         try:
-            if events & selectors.EVENT_WRITE:
+            if events & WRITE and self.out:
                 self.out = self.out[self.sock.send(self.out) :]
                 if not self.out:
-                    self.server._selector.modify(self.sock, selectors.EVENT_READ, self._ready)
+                    self.server.loop.change(self.sock.fileno(), READ)
                 return
             raw = self.sock.recv(65535)
         except BlockingIOError:
@@ -313,15 +299,16 @@ class _Query:
 
     def _drop(self) -> None:
         self.out = self.buffer = b""
+        if self.timer is not None:
+            self.timer.cancel()
         if self.sock is not None:
-            with contextlib.suppress(KeyError, ValueError):
-                self.server._selector.unregister(self.sock)
+            self.server.loop.forget(self.sock.fileno())
             self.sock.close()
             self.sock = None
 
     def close(self) -> None:
         self._drop()
-        self.server._pending.discard(self)
+        self.server.pending.discard(self)
 
 
 class _Stream:
@@ -330,17 +317,17 @@ class _Stream:
     def __init__(self, server: Server, sock: socket.socket) -> None:
         self.server, self.sock = server, sock
         self.buffer, self.out = b"", b""
-        self.deadline = time.monotonic() + _TCP_IDLE
         self.closed = False
-        server._selector.register(sock, selectors.EVENT_READ, self._ready)
+        self.timer = server.loop.later(_TCP_IDLE, self.close)
+        server.loop.watch(sock.fileno(), READ, self._ready)
 
     def _ready(self, _fd: int, events: int) -> None:
         if self.closed:
             return
         try:
-            if events & selectors.EVENT_WRITE:
+            if events & WRITE:
                 self._flush()
-            if events & selectors.EVENT_READ:
+            if events & READ:
                 raw = self.sock.recv(65535)
                 if not raw:
                     self.close()
@@ -351,7 +338,8 @@ class _Stream:
         except OSError:
             self.close()
             return
-        self.deadline = time.monotonic() + _TCP_IDLE
+        self.timer.cancel()
+        self.timer = self.server.loop.later(_TCP_IDLE, self.close)
         while len(self.buffer) >= 2 and not self.closed:
             size = int.from_bytes(self.buffer[:2], "big")
             if len(self.buffer) < 2 + size:
@@ -374,12 +362,12 @@ class _Stream:
                 self.out = self.out[self.sock.send(self.out) :]
         except BlockingIOError:
             pass
-        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self.out else 0)
-        self.server._selector.modify(self.sock, events, self._ready)
+        self.server.loop.change(self.sock.fileno(), READ | (WRITE if self.out else 0))
 
     def close(self) -> None:
         if not self.closed:
             self.closed = True
-            self.server._selector.unregister(self.sock)
+            self.timer.cancel()
+            self.server.loop.forget(self.sock.fileno())
             self.sock.close()
-            self.server._streams.discard(self)
+            self.server.streams.discard(self)

@@ -40,7 +40,8 @@ def read_question(message: bytes) -> Question | None:
     ident, flags, questions, _answers, _authority, additional = _HEADER.unpack_from(message)
     if flags & 0x8000 or questions != 1:
         return None
-    labels, at = [], 12
+    labels: list[str] = []
+    at = 12
     while True:
         if at >= len(message):
             return None
@@ -62,7 +63,7 @@ def read_question(message: bytes) -> Question | None:
         record, payload = struct.unpack_from(">HH", message, at + 1)
         if record == OPT:
             edns, size = True, max(UDP_PLAIN, payload)
-    return Question(ident, flags, ".".join(labels), kind, cls, message[12 : at], edns, size)
+    return Question(ident, flags, ".".join(labels), kind, cls, message[12:at], edns, size)
 
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address

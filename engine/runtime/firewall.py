@@ -215,7 +215,7 @@ def _note(network: NetworkConfig) -> str:
 def ensure_pass(sock: Netlink, network: NetworkConfig) -> None:
     """See the module. Nothing to do where there is no such chain, or our rules are in it."""
     for family, gateway in ((nft.IPV4, network.gateway4), (nft.IPV6, network.gateway6)):
-        if not gateway or network.internal and not os.path.exists("/proc/sys/net/bridge"):
+        if not gateway or (network.internal and not os.path.exists("/proc/sys/net/bridge")):
             continue
         chain = nft.get_chain(sock, family, "filter", "FORWARD")
         if chain is None or not chain.hook:

@@ -245,7 +245,7 @@ def run(
         os.umask(0o022)
         own_settings(spec)
         stage = "namespaces"
-        shm, held = init_namespaces.enter(spec)
+        shm, held = init_namespaces.enter(spec, channel)
         stage = "root file system"
         root = mount_root(spec, bundle)
         stage = "mounts"

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 from typing import Any
 
 from engine.linux import mount, namespace
 from engine.linux.openat2 import open_in_root
+from engine.runtime import netconfig, netns
 from engine.runtime.binds import hold_sources
 from engine.runtime.rootfs_devices import SetupError
 
@@ -90,9 +92,10 @@ def _open_namespace(spec: dict[str, Any], kind: str) -> int:
         os.close(process)
 
 
-def enter(spec: dict[str, Any]) -> tuple[int, dict[str, int]]:
-    """In the first process: joins and makes what it can before it is in its group. Returns the other container's
-    /dev/shm as a detached mount (or -1), and the sources of mounts that stay tied to the host's."""
+def enter(spec: dict[str, Any], channel: socket.socket) -> tuple[int, dict[str, int]]:
+    """In the first process: joins and makes what it can before it is in its group; the network's sockets go to the
+    monitor over `channel`. Returns the other container's /dev/shm as a detached mount (or -1), and the sources of mounts
+    that stay tied to the host's."""
     joined = [
         (_open_namespace(spec, kind), _FLAGS[kind]) for kind in spec["workbench"].get("join", {}) if kind != "pid"
     ]
@@ -106,9 +109,12 @@ def enter(spec: dict[str, Any]) -> tuple[int, dict[str, int]]:
         flags |= _FLAGS.get(kind, 0)
     namespace.unshare(flags)
     if "network" in kinds:
-        namespace.loopback_up()
-    if spec["hostname"] and "uts" in kinds:
-        namespace.sethostname(spec["hostname"])
+        netns.open_inside(netconfig.from_json(spec["workbench"].get("network")), channel)
+    if "uts" in kinds:
+        if spec["hostname"]:
+            namespace.sethostname(spec["hostname"])
+        if spec.get("domainname"):
+            namespace.setdomainname(spec["domainname"])
     held = hold_sources(spec)
     mount.make_slave()
     return shm, held

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 from dataclasses import dataclass, field
 from typing import Any
 
 from engine.linux import cgroup as cg
 from engine.runtime import init, init_namespaces
+from engine.runtime.netns import ContainerLink
 
 
 class StartError(Exception):
@@ -39,13 +41,14 @@ class Started:
     copied: dict[str, Any] = field(default_factory=dict)
 
 
-def launch(spec: dict[str, Any], bundle: str, cgroup: cg.Cgroup, fds: list[int]) -> Started:
-    """Starts what `spec` says, in `cgroup`, which is made. Raises StartError or OSError; the caller then cleans up
-    (`ending.clean`). `fds` are a build step's streams, and are closed."""
+def launch(spec: dict[str, Any], bundle: str, cgroup: cg.Cgroup, network: ContainerLink, fds: list[int]) -> Started:
+    """Starts what `spec` says, in `cgroup`, which is made, and on `network`. Raises StartError, NetworkError or OSError;
+    the caller then cleans up (`ending.clean`). `fds` are a build step's streams, and are closed."""
+    network.prepare()
     cgroup.create(spec["linux"]["resources"])
     stdio, ours = _streams(spec, fds)
     try:
-        started = _fork_init(spec, bundle, cgroup, stdio)
+        started = _fork_init(spec, bundle, cgroup, network, stdio)
     except BaseException:
         for fd in ours:
             if fd >= 0:
@@ -79,7 +82,9 @@ def _streams(spec: dict[str, Any], fds: list[int]) -> tuple[tuple[int, int, int]
     return (in_read, out_write, err_write), (in_write, out_read, err_read)
 
 
-def _fork_init(spec: dict[str, Any], bundle: str, cgroup: cg.Cgroup, stdio: tuple[int, int, int]) -> Started:
+def _fork_init(
+    spec: dict[str, Any], bundle: str, cgroup: cg.Cgroup, network: ContainerLink, stdio: tuple[int, int, int]
+) -> Started:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     # For children only. Our execs land in it too, which spares them a second fork.
     init_namespaces.before_fork(spec)
@@ -90,8 +95,16 @@ def _fork_init(spec: dict[str, Any], bundle: str, cgroup: cg.Cgroup, stdio: tupl
     theirs.close()
     started = Started(pid, os.pidfd_open(pid))
     with ours:
-        _join_cgroup(cgroup, pid, ours)
-        error = _hear(ours, started)
+        try:
+            error = network.receive(ours, pid)
+        except BaseException:
+            signal.pidfd_send_signal(started.pidfd, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            os.close(started.pidfd)
+            raise
+        if error is None:
+            _join_cgroup(cgroup, pid, ours)
+            error = _hear(ours, started)
     if error is not None:
         os.waitpid(pid, 0)
         os.close(started.pidfd)

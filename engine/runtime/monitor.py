@@ -20,8 +20,9 @@ from typing import Any
 
 from engine.linux import cgroup as cg
 from engine.linux import freezer, libc
-from engine.runtime import ending, init_namespaces, outside, protocol
+from engine.runtime import ending, init_namespaces, netconfig, outside, protocol
 from engine.runtime import state as states
+from engine.runtime.bridges import NetworkError
 from engine.runtime.clients import Client
 from engine.runtime.exec_sessions import ClientListener, ExecSession, Listener, start_exec
 from engine.runtime.health import Healthcheck
@@ -29,6 +30,7 @@ from engine.runtime.journal import Journal
 from engine.runtime.jsonlog import Log, compress_file
 from engine.runtime.launch import Started, StartError, launch
 from engine.runtime.loop import READ, Loop, Timer
+from engine.runtime.netns import ContainerLink
 from engine.runtime.probes import Prober
 from engine.runtime.restart import RestartPolicy
 from engine.runtime.rootfs_devices import SetupError
@@ -57,6 +59,7 @@ class Monitor:
         self.spec: dict[str, Any] = {}
         self.bundle = self.id = ""
         self.policy = RestartPolicy()
+        self.network = ContainerLink(run_dir, netconfig.ContainerNetwork(), self.loop)
         self._log: Log | None = None
         self._journal: Journal | None = None
         self._prober: Prober | None = None
@@ -91,6 +94,8 @@ class Monitor:
             self._log = self._open_log(extra)
             self.streams = Streams(self.loop, self._log, self.clients.output)
         self.policy = RestartPolicy.from_spec(extra.get("restart_policy") or {})
+        config = netconfig.from_json(extra.get("network"))
+        self.network = ContainerLink(self.run_dir, config, self.loop, self._network_note)
         if request.get("attach"):
             self.note("attach")
         self._launch(fds)
@@ -130,8 +135,9 @@ class Monitor:
     def _launch(self, fds: list[int]) -> None:
         """One start, the first or one by the restart policy: everything is made anew."""
         self.cgroup = cg.Cgroup(self.layout, self.spec["linux"]["cgroupsPath"])
-        self.started = started = launch(self.spec, self.bundle, self.cgroup, fds)
+        self.started = started = launch(self.spec, self.bundle, self.cgroup, self.network, fds)
         self.state.notes = tuple(self.cgroup.notes)
+        self.state.network = self.network.report()
         self.streams.open(started)
         self.loop.watch(started.pidfd, READ, self._on_exit)
         self.clients.listen(os.path.join(self.run_dir, "c"), f"{self.id[:12]}.sock")
@@ -176,6 +182,7 @@ class Monitor:
         self.clients.unlisten()
         if self.bundle:
             self._clean(error)
+            self.network.close()
             # As Docker has it: what never ran is still "created", but with the code and the reason.
             before = states.State()
             with contextlib.suppress(OSError, ValueError, TypeError):
@@ -194,6 +201,7 @@ class Monitor:
     def _clean(self, error: Exception | None = None) -> bool:
         report: Any = error if isinstance(error, StartError) else self.started
         made, copied = (report.stubs, report.copied) if report is not None else ([], {})
+        self.network.ended()
         if self.cgroup is not None and self.spec:
             freezer.remove(self.cgroup, self.spec["linux"]["cgroupsPath"])
         return ending.clean(self.spec, self.cgroup, made, copied)
@@ -244,6 +252,8 @@ class Monitor:
 
     def _finish(self) -> None:
         """Log and exit record go to the disk. When it is full: again, and we go on answering meanwhile."""
+        self.network.close()
+        self.state.network = None
         if self._stopping:
             self.note("stop")
             self._stopping = False
@@ -291,6 +301,26 @@ class Monitor:
     def note(self, action: str, when: int | None = None, /, **attributes: str) -> None:
         if self._journal is not None:
             self._journal.note(action, when, **attributes)
+
+    def _network_note(self, text: str) -> None:
+        """Something happened to the network that its owner should know: shown by `inspect`."""
+        self.state.notes = (*self.state.notes, text)[-8:]
+        self._save()
+
+    def change_network(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Connects or disconnects a network while the container runs."""
+        if refusal := self.refuses("change networks"):
+            return refusal
+        try:
+            if request["op"] == "connect":
+                self.network.connect(request["endpoint"])
+            else:
+                self.network.disconnect(str(request["network"]))
+        except (NetworkError, OSError) as error:
+            return {"error": str(error)}
+        self.state.network = self.network.report()
+        self._save()
+        return {"ok": True}
 
     def about(self) -> dict[str, Any]:
         return {"ok": True, "pid": self.state.pid, "status": self.state.status, "version": protocol.VERSION}
@@ -461,7 +491,7 @@ def _explain(error: Exception) -> tuple[str, int, int]:
     """(message, Docker's exit code, errno)."""
     if isinstance(error, StartError):
         return str(error), error.code, error.number
-    if isinstance(error, SetupError):
+    if isinstance(error, (SetupError, NetworkError)):
         return str(error), 125, 0
     if isinstance(error, OSError):
         return f"starting the container: {error}", 125, error.errno or 0

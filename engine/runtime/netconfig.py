@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from engine.linux.rtnetlink import Interface
@@ -85,21 +85,13 @@ class Dns:
 
 @dataclass(frozen=True, slots=True)
 class ContainerNetwork:
-    """`mode` host, none, bridge (any set of endpoints) or container. `peer` is (pid, start time) of the container whose
-    namespace is joined."""
+    """`mode` host, none, bridge (any set of endpoints) or container."""
 
     mode: str = "host"
     endpoints: tuple[Endpoint, ...] = ()
     ports: tuple[PortBinding, ...] = ()
     dns: Dns | None = None
     block_metadata: bool = False
-    peer: tuple[int, int] = (0, 0)
-    domainname: str = ""
-    sysctls: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def own_namespace(self) -> bool:
-        return self.mode in ("none", "bridge")
 
     def publishing(self) -> Endpoint | None:
         return next((endpoint for endpoint in self.endpoints if endpoint.default), None)
@@ -129,9 +121,6 @@ def from_json(document: dict[str, Any] | None) -> ContainerNetwork:
         ports=tuple(PortBinding(**each) for each in document["ports"]),
         dns=Dns(tuple(dns["servers"]), bool(dns["forward"])) if dns else None,
         block_metadata=bool(document["block_metadata"]),
-        peer=(int(document["peer"][0]), int(document["peer"][1])),
-        domainname=str(document["domainname"]),
-        sysctls=dict(document["sysctls"]),
     )
 
 

@@ -9,11 +9,9 @@ pair together with it, in the background, where to delete one by hand takes 20 m
 from __future__ import annotations
 
 import contextlib
-import errno
 import ipaddress
 import json
 import os
-import selectors
 import signal
 import socket
 import struct
@@ -28,6 +26,7 @@ from engine.linux import rtnetlink as rt
 from engine.linux.netlink import Netlink, NetlinkError
 from engine.runtime import bridges, dns, firewall, ports, proxy
 from engine.runtime.bridges import FOLDER, Membership, NetworkError
+from engine.runtime.loop import READ, Loop
 from engine.runtime.netconfig import (
     METADATA_ADDRESSES,
     ContainerNetwork,
@@ -35,6 +34,7 @@ from engine.runtime.netconfig import (
     NetworkConfig,
     PublishedPort,
     endpoint_from_json,
+    published_from_json,
 )
 
 # --- init's half: inside the new namespace ----------------------------------------------------------
@@ -62,34 +62,6 @@ def open_inside(config: ContainerNetwork, channel: socket.socket) -> None:
         sock.close()
 
 
-def join_peer(config: ContainerNetwork) -> None:
-    """Enters the network namespace of another container's first process, which must still be that process."""
-    pid, start = config.peer
-    pidfd = -1
-    try:
-        pidfd = os.pidfd_open(pid)
-        # The descriptor holds the process now; if it began when our record says, it is the right one.
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            began = int(file.read().rpartition(b")")[2].split()[19])
-        if began != start:
-            raise ProcessLookupError(errno.ESRCH, "no such process")
-        try:
-            namespace.setns(pidfd, namespace.NEWNET)
-        except OSError as error:
-            if error.errno != errno.EINVAL:  # before Linux 5.8
-                raise
-            fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-            signal.pidfd_send_signal(pidfd, 0)  # still there, so the path meant it
-            namespace.setns(fd, namespace.NEWNET)
-            os.close(fd)
-    except (OSError, IndexError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise NetworkError(f"the container whose network is to be joined does not run: {reason}") from None
-    finally:
-        if pidfd >= 0:
-            os.close(pidfd)
-
-
 # --- the monitor's half -----------------------------------------------------------------------------
 
 Note = Callable[[str], None]
@@ -99,14 +71,12 @@ class ContainerLink:
     """One container's network in its monitor. `prepare` before init is forked, `receive` for what it sends, `ended` when
     the process is gone (a restart begins with `prepare` again), `close` at the very end. Raises NetworkError."""
 
-    def __init__(
-        self, run_dir: str, config: ContainerNetwork, selector: selectors.BaseSelector, note: Note = lambda text: None
-    ) -> None:
+    def __init__(self, run_dir: str, config: ContainerNetwork, loop: Loop, note: Note = lambda text: None) -> None:
         self.run_dir, self.config = run_dir, config
         self.endpoints: list[Endpoint] = list(config.endpoints)
         self.published: tuple[PublishedPort, ...] = ()
         self.server: dns.Server | None = None
-        self._selector, self._note = selector, note
+        self._loop, self._note = loop, note
         self._members: dict[str, Membership] = {}
         self._held: list[ports.Held] = []
         self._host: Netlink | None = None
@@ -180,7 +150,7 @@ class ContainerLink:
             udp, tcp, filters = inside[1:]
             with Netlink(sock=filters) as sock:
                 _lead_dns(sock, udp.getsockname()[1], tcp.getsockname()[1]).commit(sock)
-            self.server = dns.Server(self._selector, udp, tcp, self.config.dns)
+            self.server = dns.Server(self._loop, udp, tcp, self.config.dns)
             self._list_directories()
         self._publish()
         if self._held and not self._listening:
@@ -188,7 +158,8 @@ class ContainerLink:
 
     def _attach(self, endpoints: Sequence[Endpoint]) -> None:
         """Pairs, addresses, routes: one message to the host's namespace and two inside, for all of them."""
-        assert self._host is not None and self._inside is not None
+        assert self._host is not None
+        assert self._inside is not None
         if not endpoints:
             return
         messages: list[nl.Message] = []
@@ -226,7 +197,8 @@ class ContainerLink:
         self._write_name(endpoint)
 
     def _guard(self, endpoints: Sequence[Endpoint], *, on: bool) -> None:
-        assert self._inside is not None and self._filters is not None
+        assert self._inside is not None
+        assert self._filters is not None
         if on:
             for text in METADATA_ADDRESSES:
                 address = ipaddress.ip_address(text)
@@ -277,13 +249,13 @@ class ContainerLink:
 
     def _listen(self) -> None:
         for each in self._held:
-            self._selector.register(each.sock, selectors.EVENT_READ, self._on_port)
+            self._loop.watch(each.sock.fileno(), READ, self._on_port)
         self._listening = True
 
     def _stop_listening(self) -> None:
         if self._listening:
             for each in self._held:
-                self._selector.unregister(each.sock)
+                self._loop.forget(each.sock.fileno())
             self._listening = False
 
     def _on_port(self, _fd: int, _events: int) -> None:
@@ -304,7 +276,7 @@ class ContainerLink:
             proxy.run(served, targets, ())
         pidfd = os.pidfd_open(pid)
         self._proxy = (pid, pidfd)
-        self._selector.register(pidfd, selectors.EVENT_READ, self._on_proxy_exit)
+        self._loop.watch(pidfd, READ, self._on_proxy_exit)
 
     def _on_proxy_exit(self, _fd: int, _events: int) -> None:
         if self._proxy[0] >= 0:
@@ -316,7 +288,7 @@ class ContainerLink:
         pid, pidfd = self._proxy
         if pid < 0:
             return
-        self._selector.unregister(pidfd)
+        self._loop.forget(pidfd)
         with contextlib.suppress(OSError):
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         with contextlib.suppress(ChildProcessError):
@@ -330,7 +302,7 @@ class ContainerLink:
         if self._watch is None:
             with contextlib.suppress(OSError):
                 self._watch = nft.watch()
-                self._selector.register(self._watch, selectors.EVENT_READ, self._on_filters)
+                self._loop.watch(self._watch.fileno(), READ, self._on_filters)
 
     def _on_filters(self, _fd: int, _events: int) -> None:
         """Somebody removed tables, chains or rules (`nft flush ruleset`, a firewall's reload, a Docker that starts)."""
@@ -461,7 +433,7 @@ class ContainerLink:
             member.leave()
         self._members = {}
         if self._watch is not None:
-            self._selector.unregister(self._watch)
+            self._loop.forget(self._watch.fileno())
             self._watch.close()
             self._watch = None
         for sock in (self._host, self._filters):
@@ -469,18 +441,15 @@ class ContainerLink:
                 sock.close()
         self._host = self._filters = None
 
-    # --- the monitor's loop -----------------------------------------------------------------------------
-
-    def timeout(self) -> float | None:
-        return self.server.timeout() if self.server is not None else None
-
-    def tick(self) -> None:
-        if self.server is not None:
-            self.server.tick()
-
-    def report(self) -> list[dict[str, Any]]:
-        """The published ports for the state file."""
-        return [asdict(port) for port in self.published]
+    def report(self) -> dict[str, Any] | None:
+        """What is so now, for the state file: endpoints, and the ports that the bindings became."""
+        if not self.active:
+            return None
+        return {
+            "endpoints": [asdict(endpoint) for endpoint in self.endpoints],
+            "published": [asdict(port) for port in self.published],
+            "block_metadata": self.config.block_metadata,
+        }
 
 
 def _gateways(endpoint: Endpoint) -> list[rt.Interface]:
@@ -533,16 +502,18 @@ def fork_on_host(container_pid: int) -> int:
         os.close(theirs)
 
 
-def bury(run_dir: str, config: ContainerNetwork, published: Sequence[PublishedPort]) -> None:
-    """Removes what a monitor that was killed has left of its container's network: an engine calls it."""
-    if config.mode != "bridge":
+def bury(run_dir: str, report: dict[str, Any] | None) -> None:
+    """Removes what a monitor that was killed has left of its container's network (`report` from its state file)."""
+    if not report:
         return
+    endpoints = [endpoint_from_json(each) for each in report["endpoints"]]
+    published = published_from_json(report["published"])
     with contextlib.suppress(OSError), nft.open_socket() as filters:
-        for endpoint in config.endpoints:
+        for endpoint in endpoints:
             if endpoint.default and published:
                 firewall.withdraw(filters, published, endpoint)
-            if config.block_metadata:
+            if report["block_metadata"]:
                 firewall.set_guard(filters, endpoint, on=False)
-    for endpoint in config.endpoints:
+    for endpoint in endpoints:
         with contextlib.suppress(OSError):
             os.unlink(os.path.join(run_dir, FOLDER, f"{endpoint.network.bridge}.d", endpoint.id[:12]))

@@ -14,7 +14,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from engine.linux import libc
 from engine.runtime.ports import Held
@@ -179,7 +179,8 @@ class _Connection:
         if all(half.shut for half in self.halves):
             self.close(reset=False)
             return
-        for sock, out, back in ((self.client, *self.halves), (self.server, *reversed(self.halves))):
+        there, back_again = self.halves
+        for sock, out, back in ((self.client, there, back_again), (self.server, back_again, there)):
             events = 0
             # While something is in the pipe the other end is full: to read on would spin on a pipe without room.
             if not out.ended and not out.inside:
@@ -204,7 +205,7 @@ class _Datagrams:
 
     def __init__(self, loop: _Loop, sock: socket.socket, target: tuple[str, int]) -> None:
         self.loop, self.sock, self.target = loop, sock, target
-        self.clients: dict[object, tuple[socket.socket, float]] = {}
+        self.clients: dict[Any, tuple[socket.socket, float]] = {}
         loop.timers.append(self.forget)
 
     def receive(self, _events: int) -> None:
@@ -216,7 +217,7 @@ class _Datagrams:
             with contextlib.suppress(OSError):
                 self._towards(client).send(data)
 
-    def _towards(self, client: object) -> socket.socket:
+    def _towards(self, client: Any) -> socket.socket:
         known = self.clients.get(client)
         now = time.monotonic()
         if known is None:
@@ -231,14 +232,14 @@ class _Datagrams:
         self.clients[client] = (sock, now)
         return sock
 
-    def _back(self, sock: socket.socket, client: object) -> None:
+    def _back(self, sock: socket.socket, client: Any) -> None:
         for _ in range(256):
             try:
                 data = sock.recv(65535)
             except OSError:
                 return
             with contextlib.suppress(OSError):
-                self.sock.sendto(data, client)  # type: ignore[arg-type]
+                self.sock.sendto(data, client)
 
     def forget(self, now: float) -> None:
         for client, (sock, seen) in list(self.clients.items()):

@@ -170,6 +170,8 @@ class Clients:
         elif op == "exec":
             fds, client.reader.fds = client.reader.fds, []
             monitor.exec(request, fds, client)
+        elif op in ("connect", "disconnect"):
+            client.send_line(monitor.change_network(request))
         elif op == "execs":
             client.send_line({"execs": monitor.exec_documents()})
         else:

@@ -61,7 +61,9 @@ class SpecParams(HostConfig):
     open_stdin: bool = False  # a pipe that attached clients write to; otherwise /dev/null
     stdio: Literal["log", "fds"] = "log"  # "fds": what the starter passes (build steps)
     log_path: str = ""
-    network: Literal["host", "none"] = "host"
+    network: Literal["host", "none", "bridge", "container"] = "host"  # container: `join` has whose
+    network_section: Mapping[str, Any] = field(default_factory=dict)  # of a bridge: netconfig.ContainerNetwork as JSON
+    domainname: str = ""
     clean_stubs: bool = False  # take the engine's mount points out of the upper directory afterwards
     device_nodes: Sequence[DeviceNode] = ()  # what `devices` (or `privileged`) come to on this host
     device_numbers: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # of the block devices with limits
@@ -135,7 +137,8 @@ def check(params: SpecParams) -> SecurityOptions:
     for argument in params.args:
         if "\0" in argument:
             raise InvalidInput(f"the command's argument {argument!r} holds a NUL character")
-    for what, text in (("user", params.user), ("hostname", params.hostname), ("working directory", params.cwd)):
+    texts = {"user": params.user, "hostname": params.hostname, "domainname": params.domainname}
+    for what, text in {**texts, "working directory": params.cwd}.items():
         check_text(what, text)
     for text in params.group_add:
         check_text("group", text)
@@ -171,6 +174,7 @@ def make_spec(params: SpecParams, *, seccomp_program: bytes | None = None) -> di
         },
         "root": {"path": "rootfs", "readonly": params.read_only},
         "hostname": params.hostname,
+        **({"domainname": params.domainname} if params.domainname else {}),
         "mounts": mounts(params, params.mounts),
         "annotations": dict(params.annotations),
         "linux": {
@@ -200,5 +204,6 @@ def make_spec(params: SpecParams, *, seccomp_program: bytes | None = None) -> di
             "seccomp": base64.b64encode(seccomp_program).decode() if seccomp_program else "",
             "join": {kind: [join.pid, join.start] for kind, join in params.join.items()},
             "share_shm": spaces.shm_of(params),
+            "network": dict(params.network_section) if params.network == "bridge" else {},
         },
     }

@@ -68,7 +68,7 @@ def namespaces(host: HostConfig, network: str, join: Mapping[str, Join]) -> list
     if host.cgroupns_mode != "host":
         own.append("cgroup")
     own.append("time")
-    if network == "none":
+    if network in ("none", "bridge"):
         own.append("network")
     result: list[dict[str, Any]] = [{"type": kind} for kind in own]
     for kind, other in join.items():
@@ -96,7 +96,7 @@ def sysctls(host: HostConfig, network: str) -> dict[str, str]:
     (CVE-2022-0811). Raises InvalidInput."""
     own_network = network != "host"
     result: dict[str, str] = {}
-    if own_network and not network.startswith("container:"):
+    if own_network and network != "container":
         result = {"net.ipv4.ping_group_range": "0 2147483647", "net.ipv4.ip_unprivileged_port_start": "0"}
     for name, value in host.sysctls.items():
         dotted = sysctl_path(name).translate({ord("/"): ".", ord("."): "/"})

@@ -10,12 +10,16 @@ from __future__ import annotations
 import fcntl
 import gc
 import os
+import select
 import signal
 import socket
 import sys
+import time
+from typing import Any
 
 from engine.linux import cgroup, libc
-from engine.runtime import protocol, state
+from engine.linux.inotify import IN_CLOSE_WRITE, Inotify
+from engine.runtime import bridges, protocol, state
 from engine.runtime.clients import Client
 from engine.runtime.monitor import Monitor
 
@@ -113,8 +117,11 @@ def serve(run_dir: str, listener: socket.socket, lock: int, version: str) -> Non
     gc.collect()
     gc.freeze()  # a collection in a child would touch, and so copy, every page
     gc.disable()
+    idle = _IdleNetworks(run_dir)
     while True:
         try:
+            if not idle.wait(listener):
+                continue
             connection, _address = listener.accept()
         except OSError:
             continue
@@ -129,11 +136,55 @@ def serve(run_dir: str, listener: socket.socket, lock: int, version: str) -> Non
         try:
             listener.close()
             os.close(lock)
+            idle.close()
             _monitor(run_dir, boot, layout, connection, version)
         except BaseException as error:  # the child must never come back into this loop
             _refuse(connection, f"{type(error).__name__}: {error}")
         finally:
             os._exit(0)
+
+
+class _IdleNetworks:
+    """Networks whose last container has gone are removed a little later (see `bridges`). A monitor that ends, in whatever
+    way, closes its lock on them, which inotify(7) tells."""
+
+    def __init__(self, run_dir: str) -> None:
+        self._run_dir = run_dir
+        self._deadline: float | None = 0.0  # first what a supervisor before this one has left
+        self._events: Inotify | None = None
+        try:
+            folder = os.path.join(run_dir, bridges.FOLDER)
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+            self._events = Inotify()
+            self._events.add(folder, IN_CLOSE_WRITE)
+        except OSError:
+            pass  # no instance left: then it looks every second as long as there are networks
+
+    def wait(self, listener: socket.socket) -> bool:
+        """True when there is a connection to accept."""
+        timeout = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+        watched: list[Any] = [listener] if self._events is None else [listener, self._events.fd]
+        ready = select.select(watched, [], [], timeout)[0]
+        if self._events is not None and self._events.fd in ready and self._events.drain() and self._deadline is None:
+            self._deadline = time.monotonic() + bridges.IDLE
+        if self._deadline is not None and time.monotonic() >= self._deadline:
+            self._look()
+        return listener in ready
+
+    def close(self) -> None:
+        """In a monitor: it is not its affair."""
+        if self._events is not None:
+            self._events.close()
+
+    def _look(self) -> None:
+        ready, soon = bridges.idle(self._run_dir)
+        again = ready or soon or self._events is None
+        self._deadline = time.monotonic() + bridges.IDLE if again else None
+        if ready and not os.fork():  # in a child: this process stays as small as it is
+            try:
+                bridges.reap(self._run_dir)
+            finally:
+                os._exit(0)
 
 
 def _refuse(connection: socket.socket, message: str) -> None:
