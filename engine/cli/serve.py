@@ -33,7 +33,7 @@ async def _serve(engine: LocalEngine, parsed: Parsed) -> int:
     from engine.local import runtime_dir
     from engine.rest.server import ApiServer, Tls
 
-    server = ApiServer(engine)
+    server = ApiServer(engine, scratch=engine.root / "tmp")
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
-from engine.api import Engine, ImageDetail, ImageSummary, PullProgress
+from engine.api import Engine, ImageDetail, ImageSummary
 from engine.base.clock import rfc3339
-from engine.base.units import human_size
 from engine.errors import InvalidInput
 from engine.oci.reference import Reference, familiar_match
 from engine.rest.http import Answer, Request, Response, json_response
 from engine.rest.router import Router
-from engine.rest.streams import json_lines
-
-_PHASES = {
-    "resolving": "Pulling from",
-    "waiting": "Pulling fs layer",
-    "downloading": "Downloading",
-    "extracting": "Extracting",
-    "exists": "Already exists",
-    "done": "Pull complete",
-}
 
 
 class ImageRoutes:
     def __init__(self, engine: Engine, router: Router) -> None:
         self._engine = engine
         router.add("GET", "/images/json", self.list)
-        router.add("POST", "/images/create", self.create, keep=False)
         router.add("GET", "/images/{name*}/json", self.inspect)
         router.add("GET", "/images/{name*}/history", self.history)
         router.add("POST", "/images/{name*}/tag", self.tag)
@@ -60,32 +47,6 @@ class ImageRoutes:
             )
         return json_response(rows)
 
-    async def create(self, request: Request) -> Answer:
-        name, tag = request.query.text("fromImage"), request.query.text("tag")
-        if not name:
-            raise InvalidInput("fromImage is needed")
-        reference = f"{name}@{tag}" if tag.startswith("sha256:") else f"{name}:{tag}" if tag else name
-        Reference.parse(reference)
-        return Response(200, json_lines(self._pull(reference)))
-
-    async def _pull(self, reference: str) -> AsyncIterator[dict[str, Any]]:
-        parsed = Reference.parse(reference)
-        tag = parsed.tag or str(parsed.digest or "latest")
-        events = self._engine.pull(reference)
-        fresh = False
-        async for event in events:
-            if event.layer:
-                fresh = fresh or event.phase == "downloading"
-                yield progress_document(event)
-            elif event.phase == "resolving":
-                yield {"status": f"Pulling from {parsed.name.partition('/')[2]}", "id": tag}
-            elif event.phase == "done":
-                if event.text:
-                    yield {"status": event.text}
-                shown = parsed.with_default_tag().familiar
-                state = "Downloaded newer image for" if fresh else "Image is up to date for"
-                yield {"status": f"Status: {state} {shown}"}
-
     async def tag(self, request: Request) -> Answer:
         repo, tag = request.query.text("repo"), request.query.text("tag")
         if not repo:
@@ -96,20 +57,6 @@ class ImageRoutes:
     async def remove(self, request: Request) -> Answer:
         lines = await self._engine.remove_image(request.params["name"], force=request.query.flag("force"))
         return json_response([dict([line.split(": ", 1)]) for line in lines])
-
-
-def progress_document(event: PullProgress) -> dict[str, Any]:
-    """One line of the client's progress display."""
-    result: dict[str, Any] = {"status": _PHASES[event.phase], "id": event.layer.removeprefix("sha256:")[:12]}
-    if event.phase in ("downloading", "extracting") and event.current:
-        total = max(event.total, event.current)
-        filled = 50 * event.current // total
-        bar = "=" * filled + (">" + " " * (49 - filled) if filled < 50 else "")
-        result["progressDetail"] = {"current": event.current, "total": total}
-        result["progress"] = f"[{bar}]  {human_size(event.current)}/{human_size(total)}"
-    else:
-        result["progressDetail"] = {}
-    return result
 
 
 def _repo_digests(image: ImageSummary) -> list[str]:

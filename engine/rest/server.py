@@ -14,11 +14,14 @@ from pathlib import Path
 
 from engine.api import Engine
 from engine.errors import Conflict, InvalidInput, from_os_error
+from engine.rest.build import BuildRoutes
 from engine.rest.containers import ContainerRoutes
 from engine.rest.http import Answer, Connection, Request, error_response
 from engine.rest.images import ImageRoutes
 from engine.rest.router import Router
 from engine.rest.system import SystemRoutes
+from engine.rest.transfers import TransferRoutes
+from engine.rest.volumes import VolumeRoutes
 
 MAX_CLIENTS = 2000
 _FIRST_PASSED = 3  # sd_listen_fds(3): SD_LISTEN_FDS_START
@@ -46,19 +49,20 @@ class Tls:
         return context
 
 
-def build_router(engine: Engine) -> Router:
-    """Every endpoint over `engine`."""
+def build_router(engine: Engine, scratch: Path | None = None) -> Router:
+    """Every endpoint over `engine`; `scratch` is where build contexts are unpacked."""
     router = Router()
-    for routes in (SystemRoutes, ContainerRoutes, ImageRoutes):
+    for routes in (SystemRoutes, ContainerRoutes, TransferRoutes, ImageRoutes, VolumeRoutes):
         routes(engine, router)
+    BuildRoutes(engine, router, scratch)
     return router
 
 
 class ApiServer:
     """Serves one engine on any number of listening sockets until `close`."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._router = build_router(engine)
+    def __init__(self, engine: Engine, *, scratch: Path | None = None) -> None:
+        self._router = build_router(engine, scratch)
         self._servers: list[asyncio.Server] = []
         self._clients: set[asyncio.Task[None]] = set()
         self._paths: list[tuple[Path, int]] = []

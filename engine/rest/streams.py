@@ -12,7 +12,8 @@ import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from engine.api import Stream
+from engine.api import PullProgress, Stream
+from engine.base.units import human_size
 from engine.errors import EngineError
 from engine.rest.http import Duplex
 
@@ -20,6 +21,18 @@ RAW = "application/vnd.docker.raw-stream"
 MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
 _NUMBER = {"stdout": 1, "stderr": 2, "systemerr": 3}
 MAX_FRAME = 1 << 20
+
+_PHASES = {
+    "resolving": "Resolving",
+    "waiting": "Waiting",
+    "downloading": "Downloading",
+    "uploading": "Pushing",
+    "loading": "Loading layer",
+    "extracting": "Extracting",
+    "exists": "Already exists",
+    "mounted": "Mounted",
+    "done": "Pull complete",
+}
 
 Encode = Callable[[str, bytes], bytes]
 
@@ -77,3 +90,18 @@ async def converse(
         feeding.cancel()
         with contextlib.suppress(asyncio.CancelledError, Exception):
             await feeding
+
+
+def progress_document(event: PullProgress, *, done: str = "") -> dict[str, Any]:
+    """One line of the client's progress display. `done` is the word for a finished layer."""
+    status = done if done and event.phase == "done" else _PHASES[event.phase]
+    result: dict[str, Any] = {"status": status, "id": event.layer.removeprefix("sha256:")[:12]}
+    if event.phase in ("downloading", "uploading", "loading", "extracting") and event.current:
+        total = max(event.total, event.current)
+        filled = 50 * event.current // total
+        bar = "=" * filled + (">" + " " * (49 - filled) if filled < 50 else "")
+        result["progressDetail"] = {"current": event.current, "total": total}
+        result["progress"] = f"[{bar}]  {human_size(event.current)}/{human_size(total)}"
+    else:
+        result["progressDetail"] = {}
+    return result

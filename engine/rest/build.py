@@ -1,0 +1,166 @@
+"""`POST /build`: the context as a tar in the body, progress as the classic builder's lines of JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import shutil
+import tempfile
+from collections.abc import AsyncGenerator, AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from engine.api import (
+    BuildFinished,
+    BuildNotice,
+    BuildRequest,
+    BuildStarted,
+    Engine,
+    PullProgress,
+    StepFinished,
+    StepOutput,
+    StepStarted,
+)
+from engine.build.contexts import read_stream
+from engine.errors import InvalidInput, Unsupported
+from engine.rest.files import BodyFile
+from engine.rest.http import Answer, Query, Request, Response
+from engine.rest.router import Router
+from engine.rest.streams import json_lines, progress_document
+from engine.rest.volumes import texts
+
+_IGNORED_LIMITS = (
+    "cpushares",
+    "cpusetcpus",
+    "cpusetmems",
+    "cpuperiod",
+    "cpuquota",
+    "cgroupparent",
+    "securityopt",
+    "isolation",
+)
+
+
+class BuildRoutes:
+    """`scratch` is a folder for contexts while they are built; None: the system's own place for such."""
+
+    def __init__(self, engine: Engine, router: Router, scratch: Path | None = None) -> None:
+        self._engine, self._scratch = engine, scratch
+        router.add("POST", "/build", self.build, keep=False)
+
+    async def build(self, request: Request) -> Answer:
+        _refuse(request.query)
+        kind = request.headers.get("content-type", "application/x-tar").partition(";")[0]
+        if kind not in ("application/x-tar", "application/tar", "application/octet-stream", ""):
+            raise InvalidInput(f"a build context is a tar stream, not {kind}")
+        return Response(200, json_lines(self._build(request)))
+
+    async def _build(self, request: Request) -> AsyncIterator[dict[str, Any]]:
+        folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="context-", dir=self._scratch))
+        body = BodyFile(request.body)
+        try:
+            unpacked = await asyncio.to_thread(read_stream, io.BufferedReader(body, 1 << 18), folder)
+            plan = _request(request.query, folder, unpacked.dockerfile_text)
+            lines = _Lines(quiet=request.query.flag("q"))
+            async with contextlib.aclosing(_events(self._engine, plan)) as events:
+                async for event in events:
+                    for line in lines.feed(event):
+                        yield line
+        finally:
+            body.abandon()
+            await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, True))
+
+
+async def _events(engine: Engine, plan: BuildRequest) -> AsyncGenerator[Any, None]:
+    async for event in engine.build(plan):
+        yield event
+
+
+def _refuse(query: Query) -> None:
+    """What would change the result and cannot be done ends the build."""
+    if query.text("remote"):
+        raise Unsupported("remote contexts are fetched by the client", hint="send the context as a tar")
+    if query.text("version", "1") == "2":
+        raise Unsupported(
+            "BuildKit sessions are not served", hint="DOCKER_BUILDKIT=0 docker build …, or `workbench build`"
+        )
+    if query.flag("squash"):
+        raise Unsupported("--squash is not supported", hint="a multi-stage build with COPY --from makes one layer")
+    for name in _IGNORED_LIMITS:
+        value = query.text(name)
+        if value and value not in ("0", "default", "null", "[]"):
+            raise Unsupported(f"{name}={value} is not supported for RUN steps")
+
+
+def _request(query: Query, folder: Path, dockerfile: str | None) -> BuildRequest:
+    name = query.text("dockerfile") or "Dockerfile"
+    args = query.document("buildargs") or {}
+    if not isinstance(args, dict):
+        raise InvalidInput("buildargs must be a JSON object")
+    hosts = [host for text in query.all("extrahosts") for host in text.split(",") if host]
+    ulimits = query.document("ulimits") or []
+    cache_from = query.document("cachefrom") or []
+    network = query.text("networkmode")
+    return BuildRequest(
+        context=folder,
+        dockerfile=None if dockerfile is not None else folder / name,
+        dockerfile_text=dockerfile,
+        tags=tuple(query.all("t")),
+        target=query.text("target"),
+        build_args={str(key): str(value) for key, value in args.items() if value is not None},
+        labels=texts(query.document("labels"), "labels"),
+        no_cache=query.flag("nocache"),
+        pull=query.flag("pull"),
+        platforms=tuple(part for part in query.text("platform").split(",") if part),
+        network="" if network == "default" else network,
+        add_hosts=tuple(hosts),
+        ulimits=tuple(f"{u['Name']}={u['Soft']}:{u['Hard']}" for u in ulimits),
+        shm_size=query.number("shmsize", 0) or 0,
+        memory=query.number("memory", 0) or 0,
+        cache_from=tuple(str(name) for name in cache_from),
+    )
+
+
+class _Lines:
+    """The classic builder's words for each event."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._numbers: dict[str, tuple[int, int]] = {}
+
+    def feed(self, event: Any) -> list[dict[str, Any]]:
+        if isinstance(event, BuildFinished):
+            return self._finished(event)
+        if self._quiet:
+            return []
+        match event:
+            case BuildStarted(steps=steps):
+                self._numbers = {step.key: (number, len(steps)) for number, step in enumerate(steps, 1)}
+            case StepStarted(step=step):
+                number, total = self._numbers.get(step.key, (step.number, step.total))
+                return [{"stream": f"Step {number}/{total} : {step.instruction}\n"}]
+            case StepFinished(step=step, cached=True):
+                if step.number == 1:  # FROM: said when it started
+                    return []
+                number, total = self._numbers.get(step.key, (step.number, step.total))
+                return [{"stream": f"Step {number}/{total} : {step.instruction}\n"}, {"stream": " ---> Using cache\n"}]
+            case StepFinished(reason=reason):
+                return [{"stream": f" ---> {reason}\n"}] if reason else []
+            case StepOutput(text=text):
+                return [{"stream": text if text.endswith("\n") else text + "\n"}]
+            case PullProgress() if event.layer:
+                return [progress_document(event)]
+            case PullProgress() if event.text:
+                return [{"status": event.text}]
+            case BuildNotice(text=text):
+                return [{"stream": f"[notice] {text}\n"}]
+        return []
+
+    def _finished(self, event: BuildFinished) -> list[dict[str, Any]]:
+        short = event.image_id.removeprefix("sha256:")[:12]
+        lines: list[dict[str, Any]] = [{"aux": {"ID": event.image_id}}]
+        if self._quiet:
+            return [*lines, {"stream": f"{event.image_id}\n"}]
+        lines.append({"stream": f"Successfully built {short}\n"})
+        return lines + [{"stream": f"Successfully tagged {tag}\n"} for tag in event.tags]

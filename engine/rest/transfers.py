@@ -1,0 +1,133 @@
+"""Images in and out over the API: push, save, load, import."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+
+from engine.api import Engine, ImageImport, LoadedImage, Sink
+from engine.errors import InvalidInput
+from engine.oci.reference import Reference
+from engine.rest.files import BodyFile, begun, piped
+from engine.rest.http import Answer, Request, Response
+from engine.rest.router import Router
+from engine.rest.streams import json_lines, progress_document
+
+_TAR = "application/x-tar"
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+class TransferRoutes:
+    def __init__(self, engine: Engine, router: Router) -> None:
+        self._engine = engine
+        router.add("POST", "/images/create", self.create, keep=False)
+        router.add("POST", "/images/load", self.load, keep=False)
+        router.add("GET", "/images/get", self.save)
+        router.add("GET", "/images/{name*}/get", self.save)
+        router.add("POST", "/images/{name*}/push", self.push, keep=False)
+
+    async def create(self, request: Request) -> Answer:
+        name, tag = request.query.text("fromImage"), request.query.text("tag")
+        if not name:
+            return await self._import_answer(request)
+        reference = f"{name}@{tag}" if tag.startswith("sha256:") else f"{name}:{tag}" if tag else name
+        Reference.parse(reference)
+        return Response(200, json_lines(self._pull(reference)))
+
+    async def _pull(self, reference: str) -> AsyncIterator[dict[str, Any]]:
+        parsed = Reference.parse(reference)
+        tag = parsed.tag or str(parsed.digest or "latest")
+        events = self._engine.pull(reference)
+        fresh = False
+        async for event in events:
+            if event.layer:
+                fresh = fresh or event.phase == "downloading"
+                yield progress_document(event)
+            elif event.phase == "resolving":
+                yield {"status": f"Pulling from {parsed.name.partition('/')[2]}", "id": tag}
+            elif event.phase == "done":
+                if event.text:
+                    yield {"status": event.text}
+                shown = parsed.with_default_tag().familiar
+                state = "Downloaded newer image for" if fresh else "Image is up to date for"
+                yield {"status": f"Status: {state} {shown}"}
+
+    # --- push -------------------------------------------------------------------------------------------
+
+    async def push(self, request: Request) -> Answer:
+        name, tag = request.params["name"], request.query.text("tag")
+        reference = f"{name}:{tag}" if tag else name
+        await self._engine.image(reference)
+        return Response(200, json_lines(self._push(reference)))
+
+    async def _push(self, reference: str) -> AsyncIterator[dict[str, Any]]:
+        parsed = Reference.parse(reference).with_default_tag()
+        yield {"status": f"The push refers to repository [{parsed.name}]"}
+        async for event in self._engine.push(reference):
+            if event.layer:
+                yield progress_document(event, done="Pushed")
+            elif event.phase == "done":
+                found = _DIGEST.search(event.text)
+                digest = found[0] if found else ""
+                yield {"status": f"{parsed.tag}: digest: {digest} size: {event.total}"}
+                yield {"progressDetail": {}, "aux": {"Tag": parsed.tag, "Digest": digest, "Size": event.total}}
+
+    # --- archives ---------------------------------------------------------------------------------------
+
+    async def save(self, request: Request) -> Answer:
+        names = [request.params["name"]] if "name" in request.params else request.query.all("names")
+        if not names:
+            raise InvalidInput("names is needed: the images to save")
+        for name in names:
+            await self._engine.image(name)
+
+        async def produce(out: Sink) -> None:
+            async for _ in self._engine.save(names, out):
+                pass
+
+        return Response(200, await begun(piped(produce)), _TAR)
+
+    async def load(self, request: Request) -> Answer:
+        return Response(200, json_lines(self._load(request)))
+
+    async def _load(self, request: Request) -> AsyncIterator[dict[str, Any]]:
+        body = BodyFile(request.body)
+        try:
+            async for event in self._engine.load(io.BufferedReader(body, 1 << 18)):
+                if isinstance(event, LoadedImage):
+                    for tag in event.tags:
+                        yield {"stream": f"Loaded image: {tag}\n"}
+                    if not event.tags:
+                        yield {"stream": f"Loaded image ID: {event.id}\n"}
+                    for line in event.moved:
+                        yield {"stream": f"{line}\n"}
+                elif event.layer:
+                    yield progress_document(event)
+        finally:
+            body.abandon()
+
+    async def _import_answer(self, request: Request) -> Answer:
+        """`POST /images/create?fromSrc=-`: the body is a file system's tar."""
+        if request.query.text("fromSrc") != "-":
+            raise InvalidInput(
+                "fromSrc: only - (the body) is read by the engine", hint="the docker client sends local files so"
+            )
+        return Response(200, json_lines(self._import(request)))
+
+    async def _import(self, request: Request) -> AsyncIterator[dict[str, Any]]:
+        query = request.query
+        repo, tag = query.text("repo"), query.text("tag")
+        wanted = ImageImport(
+            f"{repo}:{tag}" if repo and tag else repo,
+            query.text("message"),
+            tuple(query.all("changes")),
+            query.text("platform"),
+        )
+        body = BodyFile(request.body)
+        try:
+            image = await self._engine.import_image(io.BufferedReader(body, 1 << 18), wanted)
+        finally:
+            body.abandon()
+        yield {"status": image.id}
