@@ -61,6 +61,9 @@ from engine.model import (
     FileDifference as FileDifference,
 )
 from engine.model import (
+    Healthcheck as Healthcheck,
+)
+from engine.model import (
     ImageDetail as ImageDetail,
 )
 from engine.model import (
@@ -76,7 +79,13 @@ from engine.model import (
     LoadedImage as LoadedImage,
 )
 from engine.model import (
+    LogConfig as LogConfig,
+)
+from engine.model import (
     LogLine as LogLine,
+)
+from engine.model import (
+    LogRecord as LogRecord,
 )
 from engine.model import (
     Mount as Mount,
@@ -86,6 +95,9 @@ from engine.model import (
 )
 from engine.model import (
     PullProgress as PullProgress,
+)
+from engine.model import (
+    RestartPolicy as RestartPolicy,
 )
 from engine.model import (
     SshAgent as SshAgent,
@@ -200,25 +212,52 @@ class Engine(Protocol):
     async def start_attached(self, name: str) -> Stream:
         """Starts it with its output attached from the first byte."""
 
-    async def attach(self, name: str) -> Stream:
+    async def attach(self, name: str, *, stdin: bool = True, stdout: bool = True, stderr: bool = True) -> Stream:
         """Output from now on, and stdin where the container has it open."""
 
-    async def stop(self, name: str, *, timeout: int | None = None) -> None: ...
+    async def stop(self, name: str, *, timeout: int | None = None, signal: str = "") -> None:
+        """Its stop signal (or `signal`), `timeout` seconds (None: as the container says, else 10; -1: for ever), KILL."""
+
+    async def restart(self, name: str, *, timeout: int | None = None, signal: str = "") -> None: ...
 
     async def kill(self, name: str, signal: str = "KILL") -> None: ...
 
     async def remove(self, name: str, *, force: bool = False, volumes: bool = False) -> None:
         """`volumes`: with the anonymous volumes that no other container has."""
 
+    async def pause(self, name: str) -> None:
+        """Stops every process where it stands. Raises `Conflict`, `Unsupported`."""
+
+    async def unpause(self, name: str) -> None: ...
+
+    async def resize(self, name: str, rows: int, columns: int) -> None:
+        """Of the container's terminal."""
+
+    async def resume(self) -> Sequence[str]:
+        """Starts what has a restart policy and does not run, as Docker's daemon does when it starts; returns the names.
+        For programs that stand for the whole host (`serve`), once, when they start."""
+
     async def rename(self, name: str, new_name: str) -> None: ...
 
-    async def wait(self, name: str) -> int: ...
+    async def wait(
+        self, name: str, *, condition: Literal["not-running", "next-exit", "removed"] = "not-running"
+    ) -> int:
+        """The exit code. Raises `EngineError` when nobody knows it."""
+
+    async def execs(self, name: str) -> Sequence[Mapping[str, object]]:
+        """`{"id", "pid", "exit_code"}` of what runs in it beside its first process, or lately did."""
 
     async def exec(self, name: str, spec: ExecSpec) -> Stream: ...
 
     def logs(
-        self, name: str, *, follow: bool = False, tail: int | None = None, since: int = 0
-    ) -> AsyncIterator[LogLine]: ...
+        self, name: str, *, follow: bool = False, tail: int | None = None, since: int = 0, until: int = 0
+    ) -> AsyncIterator[LogLine]:
+        """Whole lines, also of files put aside. Times in ns since the epoch, 0: no bound."""
+
+    def log_records(
+        self, name: str, *, follow: bool = False, tail: int | None = None, since: int = 0, until: int = 0
+    ) -> AsyncIterator[Sequence[LogRecord]]:
+        """The same exactly as it was written, many at a time: the fast way."""
 
     async def write_rule(self, log_path: str, text: str) -> None:
         """Appends a "workbench" line to a service's log: what changed between two generations."""
@@ -244,8 +283,11 @@ class Engine(Protocol):
     async def prune_volumes(self, filters: Mapping[str, Sequence[str]] | None = None) -> tuple[Sequence[str], int]:
         """Removes unused anonymous volumes (filter `all=true`: named ones too); names and bytes."""
 
-    def events(self, *, since: int | None = None) -> AsyncIterator[EngineEvent]:
-        """Events after sequence number `since` (None: from now on), of every process on this data root."""
+    def events(
+        self, *, since: int | None = None, since_time: int | None = None, until: int | None = None
+    ) -> AsyncIterator[EngineEvent]:
+        """Events after sequence number `since` or from the time `since_time` on (neither: from now on), of every process
+        on this data root; ends at the time `until` (ns since the epoch), if there is one."""
 
     async def close(self) -> None: ...
 

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import json
 import os
 import platform
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import sqlite3
+import sys
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, Literal, TypeVar
 
 from engine.api import Sink, Stream
 from engine.base.cancel import CancelToken
 from engine.base.clock import parse_rfc3339
-from engine.errors import NotFound
+from engine.errors import InvalidInput
 from engine.linux.inotify import Inotify
 from engine.model import (
     BuildDetail,
@@ -35,6 +39,7 @@ from engine.model import (
     LayerInfo,
     LoadedImage,
     LogLine,
+    LogRecord,
     PullProgress,
     SystemInfo,
     VolumeInfo,
@@ -44,7 +49,8 @@ from engine.service.archives import ArchiveService
 from engine.service.builds import BuildService
 from engine.service.containers import ContainerService
 from engine.service.images import BASE, ImageService
-from engine.service.logs import LogReader, open_log, tail_offset
+from engine.service.life import Condition
+from engine.service.logs import LogReader
 from engine.service.mounts import points_of
 from engine.service.streams import ThreadStream, stream
 from engine.service.system import describe_host
@@ -71,6 +77,18 @@ async def open_engine(root: Path) -> LocalEngine:
     return await asyncio.to_thread(LocalEngine, root)
 
 
+_REMOVER = "import sys; sys.path.append(sys.argv[1]); from engine.local import reconcile; reconcile(sys.argv[2])"
+
+
+def reconcile(root: str) -> None:
+    """Opens the engine, does what monitors have left to it (see `service.life`), and goes."""
+    from engine.errors import EngineError
+
+    with contextlib.suppress(EngineError, OSError):
+        engine = LocalEngine(Path(root))
+        engine._containers.life.reconcile()
+
+
 class LocalEngine:
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -79,8 +97,10 @@ class LocalEngine:
         self._images = ImageService(self._store)
         self._transfers = TransferService(self._store)
         self._archives = ArchiveService(self._store)
-        self._containers = ContainerService(self._store, self._runtime)
         self._volumes = VolumeService(self._store)
+        # What a monitor runs when an auto-remove container has ended and no engine waits for it.
+        remover = (sys.executable, "-I", "-c", _REMOVER, str(Path(__file__).parent.parent), str(root))
+        self._containers = ContainerService(self._store, self._runtime, remover)
         self._builds = BuildService(self._store, self._runtime, self._images)
 
     async def close(self) -> None:
@@ -224,7 +244,7 @@ class LocalEngine:
     # --- containers -----------------------------------------------------------------------------------
 
     async def containers(self, *, all: bool = False) -> Sequence[ContainerSummary]:
-        await self._do(self._containers.reconcile)
+        await self._do(self._containers.life.reconcile)
         return await self._do(self._containers.list, all=all)
 
     async def container(self, name: str) -> ContainerDetail:
@@ -236,21 +256,37 @@ class LocalEngine:
     async def start(self, name: str) -> None:
         await self._do(self._containers.start, name)
 
-    async def attach(self, name: str) -> Stream:
-        container_id, _ = await self._do(self._containers.resolve, name)
-        return ThreadStream(await self._do(self._runtime.attach, container_id))
+    async def attach(self, name: str, *, stdin: bool = True, stdout: bool = True, stderr: bool = True) -> Stream:
+        work = functools.partial(self._containers.attach, name, stdin=stdin, stdout=stdout, stderr=stderr)
+        return ThreadStream(await asyncio.to_thread(work))
 
     async def start_attached(self, name: str) -> Stream:
         connection = await self._do(self._containers.start, name, attach=True)
         assert connection is not None  # attach=True always gives one
         return ThreadStream(connection)
 
-    async def stop(self, name: str, *, timeout: int | None = None) -> None:
-        await self._do(self._containers.stop, name, timeout)
-        await self._do(self._containers.reconcile)
+    async def stop(self, name: str, *, timeout: int | None = None, signal: str = "") -> None:
+        await self._do(self._containers.life.stop, name, timeout, signal)
+
+    async def restart(self, name: str, *, timeout: int | None = None, signal: str = "") -> None:
+        await self._do(self._containers.life.restart, name, timeout, signal)
 
     async def kill(self, name: str, signal: str = "KILL") -> None:
-        await self._do(self._containers.kill, name, signal)
+        await self._do(self._containers.life.kill, name, signal)
+
+    async def pause(self, name: str) -> None:
+        await self._do(self._containers.life.pause, name)
+
+    async def unpause(self, name: str) -> None:
+        await self._do(self._containers.life.unpause, name)
+
+    async def resize(self, name: str, rows: int, columns: int) -> None:
+        container_id, _ = await self._do(self._containers.resolve, name)
+        await self._do(self._runtime.resize, container_id, rows, columns)
+
+    async def resume(self) -> Sequence[str]:
+        """Starts what has a restart policy and does not run, as Docker's daemon does when it starts; returns the names."""
+        return await self._do(self._containers.life.resume)
 
     async def remove(self, name: str, *, force: bool = False, volumes: bool = False) -> None:
         await self._do(self._containers.remove, name, force=force, volumes=volumes)
@@ -258,10 +294,13 @@ class LocalEngine:
     async def rename(self, name: str, new_name: str) -> None:
         await self._do(self._containers.rename, name, new_name)
 
-    async def wait(self, name: str) -> int:
-        code = await self._do(self._containers.wait, name)
-        await self._do(self._containers.reconcile)
-        return code
+    async def wait(self, name: str, *, condition: Condition = "not-running") -> int:
+        return await self._do(self._containers.life.wait, name, condition)
+
+    async def execs(self, name: str) -> Sequence[Mapping[str, object]]:
+        """`{"id", "pid", "exit_code"}` of what runs in it beside its first process, or lately did."""
+        container_id, _ = await self._do(self._containers.resolve, name)
+        return await self._do(self._runtime.execs, container_id)
 
     async def exec(self, name: str, spec: ExecSpec) -> Stream:
         return ThreadStream(await self._do(self._containers.exec, name, spec))
@@ -293,53 +332,86 @@ class LocalEngine:
     # --- logs and events ------------------------------------------------------------------------------
 
     async def logs(
-        self, name: str, *, follow: bool = False, tail: int | None = None, since: int = 0
+        self, name: str, *, follow: bool = False, tail: int | None = None, since: int = 0, until: int = 0
     ) -> AsyncIterator[LogLine]:
+        async with contextlib.aclosing(self._follow(name, follow, tail, since, until)) as readers:
+            async for reader in readers:
+                for line in reader.lines():
+                    yield line
+
+    async def log_records(
+        self, name: str, *, follow: bool = False, tail: int | None = None, since: int = 0, until: int = 0
+    ) -> AsyncIterator[Sequence[LogRecord]]:
+        async with contextlib.aclosing(self._follow(name, follow, tail, since, until)) as readers:
+            async for reader in readers:
+                for batch in reader.records():
+                    yield batch
+
+    async def _follow(
+        self, name: str, follow: bool, tail: int | None, since: int, until: int
+    ) -> AsyncGenerator[LogReader, None]:
+        """The reader each time that it may have more."""
         container_id, record = await self._do(self._containers.resolve, name)
+        if (record["spec"].get("log_config") or {}).get("type") == "none":
+            raise InvalidInput(
+                "configured logging driver does not support reading", hint="it was made with --log-driver"
+            )
         path, bundle = Path(str(record["log_path"])), self._containers.bundle(container_id)
-        try:
-            file = open_log(path)
-        except NotFound:
+        if not path.exists():
             if not follow or self._runtime.state(bundle).status != "created":
                 return
             path.parent.mkdir(mode=0o710, parents=True, exist_ok=True)
             os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640))
-            file = open_log(path)
-        with file, _Hints([str(path), str(bundle)]) as hints:
-            reader = LogReader(file, tail_offset(file, tail) if tail is not None else 0)
+        with (
+            _Hints([str(path.parent), str(bundle)]) as hints,
+            await self._do(LogReader, path, tail=tail, since=since, until=until) as reader,
+        ):
             while True:
-                alive = follow and bundle.exists() and self._runtime.state(bundle).status in ("running", "created")
-                for line in reader.lines():
-                    if line.time >= since:
-                        yield line
-                if not alive:
+                state = self._runtime.state(bundle)
+                alive = follow and bundle.exists() and (state.active or state.status == "created")
+                yield reader
+                left = (until - time.time_ns()) / 1e9 if until else 5.0
+                if not alive or left <= 0:
                     return
-                await hints.wait(5.0)
+                await hints.wait(min(left, 5.0))
 
     async def write_rule(self, log_path: str, text: str) -> None:
         await self._do(self._containers.write_rule, log_path, text)
 
-    async def events(self, *, since: int | None = None) -> AsyncIterator[EngineEvent]:
-        seq = since
-        if seq is None:
-            row = await self._do(self._store.records.one, "SELECT max(seq) AS last FROM events")
-            seq = (row["last"] or 0) if row else 0
+    async def events(
+        self, *, since: int | None = None, since_time: int | None = None, until: int | None = None
+    ) -> AsyncIterator[EngineEvent]:
+        records = self._store.records
+        await self._do(self._containers.life.reconcile)
+        if since_time is not None:
+            rows = await self._do(records.read, "SELECT * FROM events WHERE time >= ? ORDER BY time, seq", since_time)
+            seq = max((int(row["seq"]) for row in rows), default=-1)
+            for row in rows:
+                if until is None or row["time"] <= until:
+                    yield _event(row)
+        else:
+            seq = -1 if since is None else since
+        if seq < 0:
+            (row,) = await self._do(records.read, "SELECT max(seq) AS last FROM events")
+            seq = row["last"] or 0
         with _Hints([str(self._store.root), str(self._store.containers)]) as hints:
             watched: set[str] = set()
-            while True:
+            while until is None or time.time_ns() < until:
                 for path in self._store.containers.iterdir():
                     if path.name not in watched:
                         watched.add(path.name)
                         hints.add(str(path))
-                await self._do(self._containers.reconcile)
-                for row in await self._do(
-                    self._store.records.read, "SELECT * FROM events WHERE seq > ? ORDER BY seq", seq
-                ):
+                await self._do(self._containers.life.reconcile)
+                for row in await self._do(records.read, "SELECT * FROM events WHERE seq > ? ORDER BY seq", seq):
                     seq = int(row["seq"])
-                    yield EngineEvent(
-                        seq, row["time"], row["type"], row["action"], row["id"], json.loads(row["attributes"])
-                    )
-                await hints.wait(30.0)
+                    yield _event(row)
+                await hints.wait(30.0 if until is None else max(min((until - time.time_ns()) / 1e9, 30.0), 0.0))
+
+
+def _event(row: sqlite3.Row) -> EngineEvent:
+    return EngineEvent(
+        int(row["seq"]), row["time"], row["type"], row["action"], row["id"], json.loads(row["attributes"])
+    )
 
 
 class _Hints:

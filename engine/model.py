@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 # --- images ---------------------------------------------------------------------------------------
 
@@ -55,7 +55,7 @@ class ImageDetail:
 
 # --- containers -----------------------------------------------------------------------------------
 
-Status = Literal["created", "running", "exited", "dead"]
+Status = Literal["created", "running", "paused", "restarting", "removing", "exited", "dead"]
 
 
 MountType = Literal["bind", "volume", "tmpfs", "image"]
@@ -174,6 +174,36 @@ def host_config(config: HostConfig) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
+class RestartPolicy:
+    """`name`: "" (no), "no", "always", "unless-stopped", "on-failure", which alone has a maximum (0: none)."""
+
+    name: str = ""
+    maximum_retry_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Healthcheck:
+    """Docker's: `test` is () (as the image says), ("NONE",), ("CMD", …) or ("CMD-SHELL", line). Times in nanoseconds; 0 is
+    as the image says, else Docker's default: 30 s, 30 s, 0, 5 s, 3."""
+
+    test: tuple[str, ...] = ()
+    interval: int = 0
+    timeout: int = 0
+    start_period: int = 0
+    start_interval: int = 0
+    retries: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LogConfig:
+    """`type`: "" and "json-file" keep a log, "none" keeps none. `config`: max-size, max-file, compress, labels, labels-regex,
+    env, env-regex, tag, mode, max-buffer-size."""
+
+    type: str = ""
+    config: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class ContainerSpec(HostConfig):
     """What to run. None means "as the image says"."""
 
@@ -196,6 +226,13 @@ class ContainerSpec(HostConfig):
     stop_signal: str = ""
     stop_timeout: int | None = None
     auto_remove: bool = False
+    stdin_once: bool = False  # the program's stdin ends when the client that fed it goes
+    attach_stdin: bool = False  # what the starter attaches to, for `inspect`
+    attach_stdout: bool = False
+    attach_stderr: bool = False
+    restart_policy: RestartPolicy = RestartPolicy()
+    healthcheck: Healthcheck | None = None  # None is the image's
+    log_config: LogConfig = LogConfig()
     log_path: str = ""  # "" is the container's own file; a service's containers share one
     runtime: str = ""  # "" is the native one; "crun", "runc" or the path of an OCI runtime
 
@@ -218,10 +255,13 @@ class ContainerSummary:
     error: str = ""  # why it did not start, or what happened to its monitor
     oom_killed: bool = False
     network: str = "host"
+    health: str = ""  # "", starting, healthy, unhealthy
+    restart_count: int = 0  # by its restart policy
 
     @property
     def running(self) -> bool:
-        return self.status == "running"
+        """As Docker has it: also paused, and between two runs of a restart policy."""
+        return self.status in ("running", "paused", "restarting")
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,13 +277,25 @@ class LogLine:
     """One line of a container's log without its newline.
 
     `stream` "workbench" marks a rule that the inner loop wrote between two generations of a service.
-    `offset` is the byte offset in the log file just behind this line's record.
+    `offset` is how far into the log its record ends, in bytes, counting the older files that are there.
     """
 
     text: str
     stream: Literal["stdout", "stderr", "workbench"]
     time: int
     offset: int = 0
+
+
+class LogRecord(NamedTuple):
+    """A piece of a log exactly as the program wrote it: a line with its newline, or without one a part of a line.
+
+    Bytes that are no UTF-8 are lone surrogates (surrogateescape). `stamp` is RFC 3339 with nine digits of a second.
+    """
+
+    text: str
+    stream: str
+    stamp: str
+    attributes: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +307,9 @@ class ExecSpec:
     tty: bool = False
     stdin: bool = False  # False gives it /dev/null
     privileged: bool = False
+    detach: bool = False  # nobody holds its streams
+    tty_size: tuple[int, int] = (0, 0)  # rows, columns
+    id: str = ""  # "" picks one
 
 
 # --- volumes and files ----------------------------------------------------------------------------

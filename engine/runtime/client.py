@@ -242,11 +242,19 @@ class Runtime:
         self._ask(container_id, {"op": "signal", "signum": int(signum)})
 
     def stop(
-        self, container_id: str, bundle: Path, signum: int, grace: float | None, *, removes: bool = False
+        self,
+        container_id: str,
+        bundle: Path,
+        signum: int,
+        grace: float | None,
+        *,
+        removes: bool = False,
+        keep: bool = False,
     ) -> int | None:
         """Signal, `grace` seconds (None: for ever), SIGKILL; returns the exit code (None: unknown) when it has ended. The
-        monitor goes on with it when this process goes away. Raises Conflict when it does not run."""
-        request = {"op": "stop", "signum": int(signum), "timeout": grace, "removes": removes}
+        monitor goes on with it when this process goes away. `removes` as in `start`; `keep`: auto-remove does not apply to
+        this end. Raises Conflict when it does not run."""
+        request = {"op": "stop", "signum": int(signum), "timeout": grace, "removes": removes, "keep": keep}
         try:
             with self._monitor(container_id) as sock:
                 protocol.send_line(sock, request)

@@ -57,6 +57,7 @@ class Monitor:
         self.execs: list[ExecSession] = []
         self.cgroup: cg.Cgroup | None = None
         self.spec: dict[str, Any] = {}
+        self.life: dict[str, Any] = {}  # the engine's wishes for what we do by ourselves (service.life_config)
         self.bundle = self.id = ""
         self.policy = RestartPolicy()
         self.network = ContainerLink(run_dir, netconfig.ContainerNetwork(), self.loop)
@@ -89,11 +90,12 @@ class Monitor:
             self.spec = json.loads(file.read())
         libc.set_name(f"wb-{self.id[:12]}")
         extra = self.spec["workbench"]
+        self.life = extra.get("life") or {}
         if extra["stdio"] == "log":
             self._journal = Journal(self.bundle)
             self._log = self._open_log(extra)
             self.streams = Streams(self.loop, self._log, self.clients.output)
-        self.policy = RestartPolicy.from_spec(extra.get("restart_policy") or {})
+        self.policy = RestartPolicy.from_spec(self.life.get("restart_policy") or {})
         config = netconfig.from_json(extra.get("network"))
         self.network = ContainerLink(self.run_dir, config, self.loop, self._network_note)
         if request.get("attach"):
@@ -116,7 +118,7 @@ class Monitor:
                 time.sleep(0.002)
 
     def _open_log(self, extra: dict[str, Any]) -> Log | None:
-        options = extra.get("log_config") or {}
+        options = self.life.get("log_config") or {}
         if not extra["log"] or options.get("type") == "none":
             return None
 
@@ -146,7 +148,7 @@ class Monitor:
         self.state.pid_start = states.start_time(started.pid)
         self.state.started, self.state.finished = time.time_ns(), 0
         self.state.exit_code, self.state.oom_killed, self.state.error = None, False, ""
-        check = Healthcheck.from_spec(self.spec["workbench"].get("healthcheck"))
+        check = Healthcheck.from_spec(self.life.get("healthcheck"))
         if check is not None:
             self._prober = Prober(self.loop, check, self._start_probe, self._probed)
             self._prober.begin()
@@ -285,8 +287,8 @@ class Monitor:
     def _see_to_removal(self, engine_waits: bool) -> None:
         """Auto-remove. Records are an engine's affair: one that waits for the end does it; where there is none, or it has
         gone away meanwhile, a short-lived one is started for it."""
-        remover = self.spec.get("workbench", {}).get("remover")
-        if not remover:
+        remover = self.life.get("remover")
+        if not remover or self.state.kept:
             return
         end = time.monotonic() + (_REMOVER if engine_waits else 0)
         while os.path.exists(self.bundle):
@@ -349,7 +351,7 @@ class Monitor:
         """A user's signal. KILL, and the container's own stop signal, mean that it is to stay ended."""
         if self.state.status == "restarting":
             return self._give_up()
-        ends = number in (signal.SIGKILL, int(self.spec["workbench"].get("stop_signal") or signal.SIGTERM))
+        ends = number in (signal.SIGKILL, int(self.life.get("stop_signal") or signal.SIGTERM))
         if ends:
             self._cancelled = self.state.stopped_by_hand = True
         answer = self.kill(number)
@@ -357,9 +359,10 @@ class Monitor:
             self.note("kill", signal=str(number))
         return answer
 
-    def stop(self, number: int, grace: float | None) -> dict[str, Any]:
-        """Signal, grace (seconds, None: for ever), SIGKILL. It goes on when who asked for it goes away."""
-        self._stopping = True
+    def stop(self, number: int, grace: float | None, *, keep: bool) -> dict[str, Any]:
+        """Signal, grace (seconds, None: for ever), SIGKILL. It goes on when who asked for it goes away. `keep`: no
+        auto-remove."""
+        self._stopping, self.state.kept = True, keep
         if self.state.status == "restarting":
             return self._give_up()
         answer = self.signal(number)
@@ -420,7 +423,7 @@ class Monitor:
 
     def stdin_left(self, others: int) -> None:
         """A client that fed the program has gone, `others` are left: with `stdin_once` that is the end of its input."""
-        if not others and self.spec["workbench"].get("stdin_once"):
+        if not others and self.life.get("stdin_once"):
             self.streams.end_stdin()
 
     # --- further processes ---------------------------------------------------------------------------

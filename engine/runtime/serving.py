@@ -155,7 +155,8 @@ class Clients:
             client.send_line(monitor.signal(int(request["signum"])))
         elif op == "stop":
             timeout = request.get("timeout")
-            client.send_line(monitor.stop(int(request["signum"]), None if timeout is None else float(timeout)))
+            grace = None if timeout is None else float(timeout)
+            client.send_line(monitor.stop(int(request["signum"]), grace, keep=bool(request.get("keep"))))
             client.waiting = True
             self.remover_waits = self.remover_waits or bool(request.get("removes"))
         elif op == "pause":

@@ -64,6 +64,7 @@ class SpecParams(HostConfig):
     network: Literal["host", "none", "bridge", "container"] = "host"  # container: `join` has whose
     network_section: Mapping[str, Any] = field(default_factory=dict)  # of a bridge: netconfig.ContainerNetwork as JSON
     domainname: str = ""
+    life: Mapping[str, Any] = field(default_factory=dict)  # what the monitor does by itself: see `monitor`
     clean_stubs: bool = False  # take the engine's mount points out of the upper directory afterwards
     device_nodes: Sequence[DeviceNode] = ()  # what `devices` (or `privileged`) come to on this host
     device_numbers: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # of the block devices with limits
@@ -199,6 +200,7 @@ def make_spec(params: SpecParams, *, seccomp_program: bytes | None = None) -> di
             "tty_size": list(params.tty_size),
             "open_stdin": params.open_stdin,
             "log": params.log_path,
+            "life": dict(params.life),
             "clean_stubs": params.clean_stubs,
             "privileged": params.privileged,
             "seccomp": base64.b64encode(seccomp_program).decode() if seccomp_program else "",

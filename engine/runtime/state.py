@@ -28,6 +28,7 @@ class State:
     notes: tuple[str, ...] = ()
     restart_count: int = 0  # by its restart policy, since it was last started by hand
     stopped_by_hand: bool = False  # `unless-stopped` does not bring it back
+    kept: bool = False  # auto-remove does not apply: this end is half of a restart
     health: dict[str, Any] | None = None  # Docker's State.Health
     network: dict[str, Any] | None = None  # while it runs: endpoints and published ports, as `netns.report` has them
 

@@ -1,11 +1,12 @@
 """Containers: records of what to run, their folders, and the way from an image's config to a process.
 
-The record (SQLite) says what was asked for; the truth about a process is its monitor's state file. `reconcile` writes what
-the state file says into the journal, once, whichever process sees it first.
+The record (SQLite) says what was asked for; the truth about a process is its monitor's state file. What happens to a
+container once it runs is in `life`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -19,7 +20,7 @@ from typing import Any
 from engine.base.atomic import write_atomic
 from engine.base.clock import rfc3339
 from engine.base.ids import check_name, new_id, random_name
-from engine.errors import Conflict, Corrupt, InvalidInput, NotFound, from_os_error
+from engine.errors import Conflict, Corrupt, EngineError, InvalidInput, NotFound, from_os_error
 from engine.model import (
     ContainerDetail,
     ContainerSpec,
@@ -27,17 +28,21 @@ from engine.model import (
     Device,
     DeviceLimit,
     ExecSpec,
+    Healthcheck,
+    LogConfig,
     Mount,
+    RestartPolicy,
     Ulimit,
     host_config,
 )
 from engine.oci.config import ImageConfig
-from engine.runtime.client import ExecParams, Runtime
+from engine.runtime.client import UNKNOWN_CODE, ExecParams, Runtime, Started
 from engine.runtime.connections import AttachConnection, ExecConnection
 from engine.runtime.spec import BindMount, SpecParams, make_spec
 from engine.runtime.spec_namespaces import Join
-from engine.service import hostside
-from engine.service.logs import rule_record
+from engine.service import hostside, life_config
+from engine.service.life import Life, signal_number
+from engine.service.logs import log_files, rule_record
 from engine.service.mount_specs import mount_to_api
 from engine.service.mounts import Mounts, Point, in_order, points_of
 from engine.service.system import require_root
@@ -45,7 +50,6 @@ from engine.store.images import Image
 from engine.store.store import Store
 
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-STOP_SECONDS = 10
 STOP_SIGNAL = "SIGTERM"
 
 
@@ -97,9 +101,12 @@ def _merge_env(*sources: Sequence[str]) -> tuple[str, ...]:
 
 
 class ContainerService:
-    def __init__(self, store: Store, runtime: Runtime) -> None:
+    def __init__(self, store: Store, runtime: Runtime, remover: Sequence[str] = ()) -> None:
+        """`remover`: the command that a monitor runs when an auto-remove container has ended and no engine waits."""
+        self.remover = tuple(remover)
         self._store, self._runtime = store, runtime
         self._mounts = Mounts(store)
+        self.life = Life(store, runtime, self)
 
     def bundle(self, container_id: str) -> Path:
         return self._store.containers / container_id
@@ -136,42 +143,47 @@ class ContainerService:
     def _summary(self, container_id: str, record: dict[str, Any]) -> ContainerSummary:
         spec = record["spec"]
         state = self._runtime.state(self.bundle(container_id))
-        status = state.status if state.status in ("created", "running", "exited", "dead") else "exited"
         return ContainerSummary(
             container_id,
             record["name"],
             spec["image"],
             record["image_id"],
             " ".join(f"'{arg}'" if " " in arg else arg for arg in record["args"]),
-            status,
+            state.status,
             record["created"],
             state.started,
             state.finished,
-            state.exit_code if status in ("exited", "dead") else None,
-            state.pid if status == "running" else 0,
+            state.exit_code,
+            state.pid if state.active else 0,
             tuple(spec["ports"]),
             spec["labels"],
             state.error,
             state.oom_killed,
+            health=str(state.health["status"]) if state.health else "",
+            restart_count=state.restart_count,
         )
 
     def _inspect(self, summary: ContainerSummary, spec: ContainerSpec, record: dict[str, Any]) -> dict[str, object]:
-        state = {
+        state: dict[str, object] = {
             "Status": summary.status,
             "Running": summary.running,
-            "Paused": False,
-            "Restarting": False,
+            "Paused": summary.status == "paused",
+            "Restarting": summary.status == "restarting",
             "OOMKilled": summary.oom_killed,
             "Dead": summary.status == "dead",
             "Pid": summary.pid,
-            "ExitCode": summary.exit_code or 0,
+            "ExitCode": UNKNOWN_CODE if summary.exit_code is None and summary.error else summary.exit_code or 0,
             "Error": summary.error,
             "StartedAt": rfc3339(summary.started) if summary.started else "0001-01-01T00:00:00Z",
             "FinishedAt": rfc3339(summary.finished) if summary.finished else "0001-01-01T00:00:00Z",
         }
+        if health := self._runtime.state(self.bundle(summary.id)).health:
+            state["Health"] = _health(health)
         return {
             "Id": summary.id,
             "Created": rfc3339(summary.created),
+            "RestartCount": summary.restart_count,
+            "ExecIDs": self._exec_ids(summary),
             "Path": record["args"][0],
             "Args": record["args"][1:],
             "State": state,
@@ -194,7 +206,11 @@ class ContainerService:
                 "ReadonlyRootfs": spec.read_only,
                 "CapAdd": list(spec.cap_add) or None,
                 "CapDrop": list(spec.cap_drop) or None,
-                "LogConfig": {"Type": "json-file", "Config": {}},
+                "LogConfig": {"Type": spec.log_config.type or "json-file", "Config": dict(spec.log_config.config)},
+                "RestartPolicy": {
+                    "Name": spec.restart_policy.name or "no",
+                    "MaximumRetryCount": spec.restart_policy.maximum_retry_count,
+                },
                 "SecurityOpt": list(spec.security_opt) or None,
             },
             "Config": {
@@ -202,25 +218,38 @@ class ContainerService:
                 "User": record["user"],
                 "Tty": spec.tty,
                 "OpenStdin": spec.open_stdin,
+                "StdinOnce": spec.stdin_once,
+                "AttachStdin": spec.attach_stdin,
+                "AttachStdout": spec.attach_stdout,
+                "AttachStderr": spec.attach_stderr,
                 "Env": record["env"],
                 "Cmd": list(spec.command) if spec.command is not None else record["args"],
                 "Image": spec.image,
                 "WorkingDir": record["cwd"],
                 "Labels": dict(spec.labels),
                 "StopSignal": record["stop_signal"],
+                **({} if spec.stop_timeout is None else {"StopTimeout": spec.stop_timeout}),
+                **({"Healthcheck": record["healthcheck"]} if record.get("healthcheck") else {}),
                 "ExposedPorts": {port: {} for port in spec.ports},
                 "Volumes": {path: {} for path in record.get("volumes", ())} or None,
             },
             "Mounts": [point.inspected() for point in points_of(record)],
         }
 
+    def _exec_ids(self, summary: ContainerSummary) -> Sequence[str] | None:
+        """Of what runs in it beside its first process."""
+        found = self._runtime.execs(summary.id) if summary.running else []
+        return [str(one["id"]) for one in found if one["exit_code"] is None] or None
+
     # --- create and start -------------------------------------------------------------------------------
 
     def create(self, spec: ContainerSpec) -> str:
         require_root()
+        life_config.check(spec)
         image = self._store.images.get(spec.image)
         config = self._store.images.config(image)
         process = merge(spec, config)
+        signal_number(process.stop_signal)
         name = check_name(spec.name) if spec.name else random_name()
         container_id = new_id()
         folder = self.bundle(container_id)
@@ -233,6 +262,7 @@ class ContainerService:
             "user": process.user,
             "cwd": process.cwd,
             "stop_signal": process.stop_signal,
+            "healthcheck": life_config.health_json(life_config.merge_healthcheck(spec.healthcheck, config.healthcheck)),
             "hostname": spec.hostname or container_id[:12],
             "log_path": spec.log_path or str(folder / f"{container_id}-json.log"),
         }
@@ -252,7 +282,7 @@ class ContainerService:
             if isinstance(error, OSError):
                 raise from_os_error(error, f"creating container {name}") from error
             raise
-        self._event("create", container_id, record)
+        self.event("create", container_id, record)
         return container_id
 
     def _insert(self, container_id: str, name: str, image: Image, record: dict[str, Any], *, picked: bool) -> None:
@@ -284,29 +314,69 @@ class ContainerService:
     def start(self, name: str, *, attach: bool = False) -> AttachConnection | None:
         """Starts it; with `attach` returns a connection that misses no byte. Running already is fine."""
         container_id, record = self.resolve(name)
-        if self._runtime.state(self.bundle(container_id)).status == "running":
+        state = self._runtime.state(self.bundle(container_id))
+        if state.status == "paused":
+            raise Conflict("cannot start a paused container, try unpause instead")
+        if state.status == "running":
             return self._runtime.attach(container_id) if attach else None
+        if state.status == "restarting":  # now, not when its policy's delay is over
+            self.life.stop(container_id, 0, keep=True)
+        removes = bool(record["spec"]["auto_remove"])
+        try:
+            started = self._start(container_id, record, attach=attach, removes=removes and attach)
+        except BaseException:
+            if removes:  # as Docker: what cannot start has ended
+                with contextlib.suppress(EngineError):
+                    self.remove(container_id, force=True, volumes=True)
+            raise
+        self._mounts.started(container_id, points_of(record))
+        self.life.copy_journal(container_id, record)
+        return started.attach
+
+    def _start(self, container_id: str, record: dict[str, Any], *, attach: bool, removes: bool) -> Started:
         folder = self.bundle(container_id)
         try:
             config = make_spec(self._params(container_id, record))
             os.makedirs(os.path.dirname(record["log_path"]), mode=0o710, exist_ok=True)
             write_atomic(folder / "config.json", json.dumps(config).encode(), durable=False)
-            started = self._runtime.start(container_id, folder, attach=attach)
+            return self._runtime.start(container_id, folder, attach=attach, removes=removes)
         except OSError as error:
             raise from_os_error(error, f"starting container {record['name']}") from error
-        self._event("start", container_id, record)
-        self._mounts.started(container_id, points_of(record))
-        return started.attach
+
+    def attach(self, name: str, *, stdin: bool = True, stdout: bool = True, stderr: bool = True) -> AttachConnection:
+        """Output from now on. Raises Conflict when it does not run, or is paused."""
+        container_id, record = self.resolve(name)
+        if not self.life.state(container_id).active:
+            raise Conflict(
+                "you cannot attach to a stopped container, start it first", hint=f"workbench start -ai {record['name']}"
+            )
+        return self._runtime.attach(container_id, stdin=stdin, stdout=stdout, stderr=stderr)
 
     def exec(self, name: str, spec: ExecSpec) -> ExecConnection:
         container_id, record = self.resolve(name)
-        if self._runtime.state(self.bundle(container_id)).status != "running":
+        status = self._runtime.state(self.bundle(container_id)).status
+        if status == "paused":
+            raise Conflict(f"container {record['name']} is paused, unpause the container before exec")
+        if status == "restarting":
+            raise Conflict(f"container {record['name']} is restarting, wait until the container is running")
+        if status != "running":
             raise Conflict(
                 f"container {record['name']} is not running", hint=f"start it: workbench start {record['name']}"
             )
         if not spec.command:
             raise InvalidInput("no command to execute")
-        params = ExecParams(spec.command, spec.env, spec.user, spec.working_dir, spec.tty, spec.stdin, spec.privileged)
+        params = ExecParams(
+            spec.command,
+            spec.env,
+            spec.user,
+            spec.working_dir,
+            spec.tty,
+            spec.stdin,
+            spec.privileged,
+            spec.tty_size,
+            spec.id,
+            spec.detach,
+        )
         return self._runtime.exec(container_id, params)
 
     def _params(self, container_id: str, record: dict[str, Any]) -> SpecParams:
@@ -327,9 +397,32 @@ class ContainerService:
             upper=str(folder / "upper"),
             work=str(folder / "work"),
             log_path=record["log_path"],
+            life=self._life_section(container_id, record, spec, image),
             mounts=in_order((*self._mounts.for_runtime(points_of(record)), *files)),
             **host_config(spec),
             **self._on_this_host(spec),
+        )
+
+    def _life_section(
+        self, container_id: str, record: dict[str, Any], spec: ContainerSpec, image: Image
+    ) -> dict[str, Any]:
+        who = life_config.Identity(
+            container_id,
+            record["name"],
+            spec.image,
+            record["image_id"],
+            record["args"],
+            record["env"],
+            spec.labels,
+        )
+        config = self._store.images.config(image)
+        return life_config.section(
+            spec,
+            who,
+            healthcheck=life_config.merge_healthcheck(spec.healthcheck, config.healthcheck),
+            shell=config.shell or ("/bin/sh", "-c"),
+            stop_signal=signal_number(record["stop_signal"]),
+            remover=self.remover,
         )
 
     def _on_this_host(self, spec: ContainerSpec) -> dict[str, Any]:
@@ -374,68 +467,53 @@ class ContainerService:
         ended = ("created", "exited", "dead")
         return any(self._runtime.state(self.bundle(user)).status not in ended for user in self._volume_users(volume))
 
-    # --- stop, kill, remove -----------------------------------------------------------------------------
+    def ended(self, container_id: str, record: dict[str, Any]) -> None:
+        """Its end was journalled: what it had of the host goes."""
+        self._mounts.ended(container_id, points_of(record), self._runs_with)
 
-    def stop(self, name: str, timeout: int | None) -> None:
-        """Signal, grace, kill. A client that goes away does not undo it. Already stopped is fine."""
-        container_id, record = self.resolve(name)
-        bundle = self.bundle(container_id)
-        if self._runtime.state(bundle).status != "running":
-            return
-        wanted = record["spec"].get("stop_timeout")
-        grace = timeout if timeout is not None else wanted if wanted is not None else STOP_SECONDS
-        self._signal(container_id, signal_number(record["stop_signal"]))
-        try:
-            self._runtime.wait(container_id, bundle, None if grace < 0 else float(grace))
-        except TimeoutError:
-            self._signal(container_id, 9)
-            self._runtime.wait(container_id, bundle, None)
-        self._event("stop", container_id, record)
-
-    def kill(self, name: str, signal: str) -> None:
-        container_id, record = self.resolve(name)
-        if self._runtime.state(self.bundle(container_id)).status != "running":
-            raise Conflict(f"Cannot kill container: {name}: Container {container_id} is not running")
-        self._signal(container_id, signal_number(signal))
-        self._event("kill", container_id, record, signal=signal)
-
-    def _signal(self, container_id: str, number: int) -> None:
-        try:
-            self._runtime.signal(container_id, number)
-        except Conflict:
-            pass  # it ended in between: what was asked for is so
-
-    def wait(self, name: str) -> int:
-        container_id, _ = self.resolve(name)
-        return self._runtime.wait(container_id, self.bundle(container_id), None)
+    # --- remove, rename ---------------------------------------------------------------------------------
 
     def remove(self, name: str, *, force: bool, volumes: bool = False) -> None:
         """`volumes`: with the anonymous volumes that no other container has."""
         container_id, record = self.resolve(name)
         bundle = self.bundle(container_id)
-        if self._runtime.state(bundle).status == "running":
+        status = self._runtime.state(bundle).status
+        if status in ("running", "paused", "restarting"):
             if not force:
                 raise Conflict(
-                    f"You cannot remove a running container {container_id}. "
+                    f"You cannot remove a {status} container {container_id}. "
                     "Stop the container before attempting removal or force remove",
                     hint=f"workbench stop {record['name']}, or rm --force",
                 )
-            self._signal(container_id, 9)
-            self._runtime.wait(container_id, bundle, None)
+            with contextlib.suppress(EngineError):  # it ended in between, or its monitor was lost: ended it is
+                self._runtime.stop(container_id, bundle, 9, None, removes=True)
+        self.life.copy_journal(container_id, record)
         grave = self._store.tmp / f"stale-{container_id[:16]}"
         try:
             if bundle.exists():
                 os.rename(bundle, grave)
-            with self._store.records.write() as db:
-                db.execute("DELETE FROM containers WHERE id = ?", (container_id,))
+        except FileNotFoundError:  # another engine removes it too
+            pass
         except OSError as error:
             raise from_os_error(error, f"removing container {record['name']}") from error
-        shutil.rmtree(grave, ignore_errors=True)
+        self.finish_removal(container_id, record, volumes=volumes)
+
+    def finish_removal(self, container_id: str, record: dict[str, Any], *, volumes: bool) -> None:
+        """The record of a container whose folder is gone, and what is left of that."""
+        attributes = json.dumps(self.event_attributes(record))
+        with self._store.records.write() as db:
+            if db.execute("DELETE FROM containers WHERE id = ?", (container_id,)).rowcount:
+                db.execute("DELETE FROM journals WHERE id = ?", (container_id,))
+                db.execute(
+                    "INSERT INTO events (time, type, action, id, attributes) VALUES (?, 'container', 'destroy', ?, ?)",
+                    (time.time_ns(), container_id, attributes),
+                )
+        shutil.rmtree(self._store.tmp / f"stale-{container_id[:16]}", ignore_errors=True)
         self._remove_log(record)
         self._mounts.release(points_of(record), self._runs_with)
         if volumes:
             self._mounts.remove_anonymous(points_of(record), self._volume_users)
-        self._event("destroy", container_id, record)
+        self.life.forget(container_id)
 
     def _remove_log(self, record: dict[str, Any]) -> None:
         """A service's log lives on while any of its containers does."""
@@ -444,41 +522,27 @@ class ContainerService:
             row["document"].find(json.dumps(shared)) >= 0
             for row in self._store.records.read("SELECT document FROM containers")
         ):
-            Path(shared).unlink(missing_ok=True)
+            for path in log_files(Path(shared)):
+                path.unlink(missing_ok=True)
 
     def rename(self, name: str, new_name: str) -> None:
         container_id, record = self.resolve(name)
+        new_name = new_name.removeprefix("/")
         check_name(new_name)
+        if new_name == record["name"]:
+            raise InvalidInput(
+                "renaming a container with the same name as its current name", hint="give it another name"
+            )
         try:
             with self._store.records.write() as db:
                 db.execute("UPDATE containers SET name = ? WHERE id = ?", (new_name, container_id))
         except Corrupt as error:
+            if not isinstance(error.__cause__, sqlite3.IntegrityError):
+                raise
             raise self._taken(new_name) from error
-        self._event("rename", container_id, {**record, "name": new_name})
+        self.event("rename", container_id, {**record, "name": new_name}, oldName=f"/{record['name']}")
 
     # --- journal ----------------------------------------------------------------------------------------
-
-    def reconcile(self) -> None:
-        """Records exits that monitors have written down and nobody has journalled; removes what asked to be removed."""
-        for row in self._store.records.read("SELECT id, name, document FROM containers"):
-            record = {**json.loads(row["document"]), "name": row["name"]}
-            state = self._runtime.state(self.bundle(row["id"]))
-            mark = f"{state.started}"
-            if state.status not in ("exited", "dead") or record.get("die") == mark:
-                continue
-            document = {key: value for key, value in record.items() if key != "name"} | {"die": mark}
-            with self._store.records.write() as db:
-                done = db.execute(
-                    "UPDATE containers SET document = ? WHERE id = ? AND document = ?",
-                    (json.dumps(document), row["id"], row["document"]),
-                ).rowcount
-            if done:
-                self._event("die", row["id"], record, exitCode=str(state.exit_code))
-                if state.oom_killed:
-                    self._event("oom", row["id"], record)
-                self._mounts.ended(row["id"], points_of(record), self._runs_with)
-                if record["spec"]["auto_remove"]:
-                    self.remove(row["id"], force=False, volumes=True)
 
     def write_rule(self, log_path: str, text: str) -> None:
         os.makedirs(os.path.dirname(log_path), mode=0o710, exist_ok=True)
@@ -488,10 +552,13 @@ class ContainerService:
         finally:
             os.close(fd)
 
-    def _event(self, action: str, container_id: str, record: dict[str, Any], **more: str) -> None:
+    def event(self, action: str, container_id: str, record: dict[str, Any], **more: str) -> None:
+        self._store.records.event("container", action, container_id, {**self.event_attributes(record), **more})
+
+    def event_attributes(self, record: dict[str, Any]) -> dict[str, str]:
+        """What Docker tells with every event of a container."""
         labels = {key: str(value) for key, value in record["spec"]["labels"].items()}
-        attributes = {"name": record["name"], "image": record["spec"]["image"], **more, **labels}
-        self._store.records.event("container", action, container_id, attributes)
+        return {**labels, "image": record["spec"]["image"], "name": record["name"]}
 
 
 _NESTED: dict[str, Any] = {
@@ -512,9 +579,30 @@ def spec_from_json(document: dict[str, Any]) -> ContainerSpec:
     values: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in document.items() if key in known
     }
+    values["restart_policy"] = RestartPolicy(**document.get("restart_policy", {}))
+    values["log_config"] = LogConfig(**document.get("log_config", {}))
+    if check := document.get("healthcheck"):
+        values["healthcheck"] = Healthcheck(**{**check, "test": tuple(check["test"])})
     for key, kind in _NESTED.items():
         values[key] = tuple(kind(**entry) for entry in document.get(key, ()))
     return ContainerSpec(**values)
+
+
+def _health(health: dict[str, Any]) -> dict[str, Any]:
+    """A state file's health as Docker's State.Health."""
+    return {
+        "Status": health["status"],
+        "FailingStreak": health["failing_streak"],
+        "Log": [
+            {
+                "Start": rfc3339(one["start"]),
+                "End": rfc3339(one["end"]),
+                "ExitCode": one["exit_code"],
+                "Output": one["output"],
+            }
+            for one in health["log"]
+        ],
+    }
 
 
 def network_files(folder: Path, hostname: str) -> list[BindMount]:
@@ -538,18 +626,3 @@ def network_files(folder: Path, hostname: str) -> list[BindMount]:
         path.write_bytes(content)
         path.chmod(0o644)
     return [BindMount(str(folder / name), f"/etc/{name}") for name in contents]
-
-
-def signal_number(name: str) -> int:
-    """`TERM`, `SIGTERM`, `15`, `RTMIN+3`. Raises `InvalidInput`."""
-    import signal
-
-    text = name.upper().removeprefix("SIG")
-    if text.isascii() and text.isdigit() and 0 < int(text) < 65:
-        return int(text)
-    base, plus, offset = text.partition("+")
-    try:
-        number = int(signal.Signals[f"SIG{base}"]) + (int(offset) if plus else 0)
-    except (KeyError, ValueError):
-        raise InvalidInput(f"{name!r} is not a signal", hint="write TERM, SIGTERM or 15") from None
-    return number

@@ -1,81 +1,333 @@
-"""Reading a container's json-file log: from the start, the last lines, or on and on as it grows.
+"""Reading a container's json-file log: from the start, the last lines, or on and on as it grows, over the files put aside.
 
-A line is Docker's record `{"log": "…\\n", "stream": "stdout", "time": "…"}`; a record whose text has no newline is a part of a
-longer line and is joined with what follows in the same stream. A torn record (a crash, a full disk) is skipped, not fatal.
+A record is Docker's `{"log": "…\\n", "stream": "stdout", "time": "…"}`; one whose text has no newline is a part of a longer
+line. A torn record (a crash, a full disk) is passed over, it never stops the reading. Memory is constant: a block at a time.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
-from collections.abc import Iterator
+import stat
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 from engine.base.clock import parse_rfc3339
-from engine.errors import NotFound, from_os_error
-from engine.model import LogLine
+from engine.errors import Corrupt, NotFound, from_os_error
+from engine.model import LogLine, LogRecord
 
-BLOCK = 1 << 16
+BLOCK = 1 << 20
+_NOTHING: Mapping[str, str] = {}
 
 
 def open_log(path: Path) -> BinaryIO:
     """Opens a log for reading. It must be a regular file: a link in its place is not followed (CVE-2026-53489)."""
     try:
-        return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         raise NotFound(f"no log at {path}") from None
     except OSError as error:
         raise from_os_error(error, "reading a log") from error
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise Corrupt(f"the log {path} is no regular file", hint="something has put another one in its place")
+    return os.fdopen(fd, "rb", buffering=0)
+
+
+def log_files(path: Path) -> list[Path]:
+    """The log and the older ones put aside, newest first."""
+    found = [path] if path.exists() else []
+    older = []
+    for candidate in path.parent.glob(f"{path.name}.*"):
+        number = candidate.name.removeprefix(f"{path.name}.").removesuffix(".gz")
+        if number.isdigit():
+            older.append((int(number), candidate))
+    return found + [candidate for _number, candidate in sorted(older)]
+
+
+class _Part:
+    """One file of a log, open. `identity` is its inode number; a compressed one tells that of the original."""
+
+    def __init__(self, path: Path) -> None:
+        raw = open_log(path)
+        status = os.fstat(raw.fileno())
+        self.compressed = path.name.endswith(".gz")
+        self.modified = status.st_mtime_ns
+        self.identity, self.size, self._raw = status.st_ino, status.st_size, raw
+        self.file = raw
+        if self.compressed:
+            self.identity, self.size = _original(raw)
+            # Reads what is asked for and no more: the pieces of a log that do not fit in memory never are.
+            self.file = cast(BinaryIO, gzip.GzipFile(fileobj=raw, mode="rb"))
+
+    def close(self) -> None:
+        self._raw.close()
+
+
+def _original(raw: BinaryIO) -> tuple[int, int]:
+    """(inode number, size modulo 4 GiB) of what was compressed: RFC 1952's FNAME and ISIZE."""
+    head = raw.read(64)
+    end = raw.seek(0, os.SEEK_END)
+    raw.seek(max(end - 4, 0))
+    size = int.from_bytes(raw.read(4), "little")
+    raw.seek(0)
+    name = head[10 : head.find(b"\0", 10)] if head[3:4] and head[3] & 8 else b""
+    return int(name) if name.isdigit() else -1, size
+
+
+def _parts(path: Path, until: int | None = None) -> list[_Part]:
+    """The files of a log, oldest first. Opened from the newest on, so that one put aside meanwhile is met again (and
+    known by its identity) rather than missed. `until`: only those newer than the one with this identity."""
+    parts: list[_Part] = []
+    for candidate in log_files(path):
+        try:
+            part = _Part(candidate)
+        except NotFound:  # put further aside, compressed or dropped meanwhile
+            continue
+        if part.identity == until:
+            part.close()
+            break
+        if part.identity in {one.identity for one in parts}:
+            part.close()
+            continue
+        parts.append(part)
+    return parts[::-1]
 
 
 class LogReader:
-    """Turns the bytes of a log into lines; keeps what is incomplete until more arrives."""
+    """Gives the records there are, again and again; keeps what is incomplete until more arrives.
 
-    def __init__(self, file: BinaryIO, offset: int = 0) -> None:
-        self._file = file
-        self._file.seek(offset)
-        self._offset = offset
+    `tail`: only the last lines (whole ones, and a last one that has no end). `since`, `until`: ns since the epoch.
+    """
+
+    def __init__(self, path: Path, *, tail: int | None = None, since: int = 0, until: int = 0) -> None:
+        self._path = path
+        self._parts = _parts(path)
+        if not self._parts:
+            raise NotFound(f"no log at {path}")
+        self._since, self._until = _stamp(since), _stamp(until)
+        while since and len(self._parts) > 1 and self._parts[0].modified < since:
+            self._parts.pop(0).close()
+        self._base = 0
         self._rest = b""
-        self._parts: dict[str, str] = {}
+        self._lines: dict[str, str] = {}
+        if tail is not None:
+            self._skip(tail)
+
+    def close(self) -> None:
+        for part in self._parts:
+            part.close()
+        self._parts = []
+
+    def __enter__(self) -> LogReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _skip(self, tail: int) -> None:
+        left = tail
+        for index in range(len(self._parts) - 1, -1, -1):
+            part = self._parts[index]
+            offset, found = _tail_compressed(part, left) if part.compressed else _tail(part, left)
+            left -= found
+            if left <= 0:
+                self._base = sum(older.size for older in self._parts[:index])
+                for older in self._parts[:index]:
+                    older.close()
+                del self._parts[:index]
+                part.file.seek(offset)
+                return
+
+    # --- blocks, records, lines --------------------------------------------------------------------------
+
+    def _blocks(self) -> Iterator[tuple[list[bytes], int]]:
+        """(whole records, offset in the log where they begin), up to the present end, over files put aside."""
+        while True:
+            part = self._parts[0]
+            at = part.file.tell() - len(self._rest)
+            block = part.file.read(BLOCK)
+            if block:
+                records = (self._rest + block).split(b"\n")
+                self._rest = records.pop()
+                yield records, self._base + at
+            elif not self._next_part():
+                return
+
+    def _next_part(self) -> bool:
+        """At the end of a file: whether there is another, or more in this one."""
+        part = self._parts[0]
+        if len(self._parts) == 1:
+            if part.compressed or not self._was_put_aside(part):
+                return False
+            if os.fstat(part.file.fileno()).st_size > part.file.tell():
+                return True  # written between our last read and its being put aside
+            self._parts += _parts(self._path, part.identity)
+            if len(self._parts) == 1:
+                return False
+        self._base += part.file.tell()
+        part.close()
+        del self._parts[0]
+        self._rest = b""
+        return True
+
+    def _was_put_aside(self, part: _Part) -> bool:
+        try:
+            return os.stat(self._path, follow_symlinks=False).st_ino != part.identity
+        except FileNotFoundError:
+            return False
+
+    def _entries(self) -> Iterator[list[tuple[dict[str, Any], int]]]:
+        for raw, offset in self._blocks():
+            try:  # all at once, in C; a torn one makes that fail
+                entries = json.loads(b"[" + b",".join(raw) + b"]")
+            except ValueError:
+                entries = [_entry(record) for record in raw]
+            batch = []
+            for record, entry in zip(raw, entries, strict=False):
+                offset += len(record) + 1
+                if type(entry) is dict and self._wanted(entry):
+                    batch.append((entry, offset))
+            yield batch
+
+    def _wanted(self, entry: dict[str, Any]) -> bool:
+        if not (self._since or self._until):
+            return True
+        try:
+            when = full_stamp(entry["time"])
+        except (KeyError, TypeError, AttributeError):
+            return False
+        return when >= self._since and (not self._until or when <= self._until)
+
+    def records(self) -> Iterator[list[LogRecord]]:
+        """Everything there is now, exactly as it was written, a block at a time."""
+        if not (self._since or self._until):
+            yield from self._fast_records()
+            return
+        for batch in self._entries():
+            yield [record for entry, _offset in batch if (record := _record(entry)) is not None]
+
+    def _fast_records(self) -> Iterator[list[LogRecord]]:
+        for raw, _offset in self._blocks():
+            try:
+                entries = json.loads(b"[" + b",".join(raw) + b"]")
+                yield [LogRecord(e["log"], e["stream"], e["time"], e.get("attrs", _NOTHING)) for e in entries]
+            except (ValueError, KeyError, TypeError, AttributeError):
+                yield [record for one in raw if (record := _record(_entry(one))) is not None]
 
     def lines(self) -> Iterator[LogLine]:
-        """Every whole line there is now."""
-        while block := self._file.read(1 << 20):
-            data = self._rest + block
-            records = data.split(b"\n")
-            self._rest = records.pop()
-            for record in records:
-                self._offset += len(record) + 1
-                yield from self._line(record)
-
-    def _line(self, record: bytes) -> Iterator[LogLine]:
-        try:
-            entry = json.loads(record)
-            text, stream, time = entry["log"], entry["stream"], parse_rfc3339(entry["time"])
-        except (ValueError, KeyError, TypeError):
-            return
-        text = self._parts.pop(stream, "") + text
-        if not text.endswith("\n"):
-            self._parts[stream] = text
-            return
-        yield LogLine(text[:-1], stream, time, self._offset)
+        """Every whole line there is now, its pieces joined."""
+        for batch in self._entries():
+            for entry, offset in batch:
+                record = _record(entry)
+                if record is None:
+                    continue
+                text = self._lines.pop(record.stream, "") + record.text
+                if not text.endswith("\n"):
+                    self._lines[record.stream] = text
+                    continue
+                if not text.isascii():  # a character that was cut in two is one again
+                    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
+                try:
+                    when = parse_rfc3339(record.stamp)
+                except ValueError:
+                    continue
+                yield LogLine(text[:-1], cast(Any, record.stream), when, offset)
 
 
-def tail_offset(file: BinaryIO, count: int) -> int:
-    """The offset from which about `count` records remain."""
-    end = position = os.fstat(file.fileno()).st_size
-    found = 0
-    while position > 0 and found <= count:
-        step = min(BLOCK, position)
+def _entry(raw: bytes) -> Any:
+    """A record, or what is left of one: a file that lost its end in a crash goes on behind a run of NULs."""
+    try:
+        return json.loads(raw.lstrip(b"\0"))
+    except ValueError:
+        return None
+
+
+def _record(entry: Any) -> LogRecord | None:
+    try:
+        text, stream, stamp = entry["log"], entry["stream"], entry["time"]
+    except (KeyError, TypeError):
+        return None
+    if not (isinstance(text, str) and isinstance(stream, str) and isinstance(stamp, str)):
+        return None
+    attributes = entry.get("attrs")
+    return LogRecord(text, stream, stamp, attributes if isinstance(attributes, dict) else _NOTHING)
+
+
+def full_stamp(stamp: str) -> str:
+    """With nine digits of a second, as `logs --timestamps` shows it; such stamps sort like their times."""
+    return f"{stamp[:-1]:0<29}Z" if len(stamp) > 20 else f"{stamp[:-1]}.000000000Z"
+
+
+def _stamp(ns: int) -> str:
+    if not ns:
+        return ""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(ns // 1_000_000_000)) + f".{ns % 1_000_000_000:09d}Z"
+
+
+# --- the last lines ------------------------------------------------------------------------------------
+
+
+def _ends_line(record: bytes) -> bool:
+    return b'\\n","stream":"' in record
+
+
+def _tail(part: _Part, count: int) -> tuple[int, int]:
+    """(offset from which at most `count` lines remain, how many they are), from the end backwards."""
+    fd, end = part.file.fileno(), os.fstat(part.file.fileno()).st_size
+    if count <= 0:
+        return end, 0
+    found, behind, rest, position = 0, end, b"", end
+    last = True
+    while position > 0:
+        step = min(1 << 16, position)
         position -= step
-        block = os.pread(file.fileno(), step, position)
-        for index in range(len(block) - 1, -1, -1):
-            if block[index] == 10:
-                found += 1
-                if found > count:
-                    return position + index + 1
-    return 0 if count > 0 else end
+        data = os.pread(fd, step, position) + rest
+        pieces = data.split(b"\n")
+        rest = pieces[0]
+        at = position + len(data)
+        for piece in reversed(pieces[1:]):
+            at -= len(piece)
+            if piece:
+                if _ends_line(piece) or last:
+                    if found == count:
+                        return behind, found
+                    found += 1
+                last = False
+                behind = at
+            at -= 1
+    if rest and (_ends_line(rest) or last):
+        if found == count:
+            return behind, found
+        found += 1
+    return 0, found
+
+
+def _tail_compressed(part: _Part, count: int) -> tuple[int, int]:
+    """The same, by reading it twice: there is no going backwards in it."""
+    total = _count(part, lambda _number, _offset: False)[0]
+    if total <= count:
+        return 0, total
+    return _count(part, lambda number, _offset: number == total - count)[1], count
+
+
+def _count(part: _Part, stop: Callable[[int, int], bool]) -> tuple[int, int]:
+    part.file.seek(0)
+    lines, offset, rest = 0, 0, b""
+    while block := part.file.read(BLOCK):
+        records = (rest + block).split(b"\n")
+        rest = records.pop()
+        for record in records:
+            offset += len(record) + 1
+            lines += _ends_line(record)
+            if stop(lines, offset):
+                part.file.seek(0)
+                return lines, offset
+    part.file.seek(0)
+    return lines, offset
 
 
 def rule_record(text: str, stamp: str) -> bytes:

@@ -18,7 +18,7 @@ from typing import Any
 
 from engine.errors import Corrupt, StorageFull, Unsupported
 
-VERSION = 1
+VERSION = 2
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS images (
     digest TEXT PRIMARY KEY, config TEXT NOT NULL, created INTEGER NOT NULL, size INTEGER NOT NULL, added INTEGER NOT NULL);
@@ -32,6 +32,7 @@ CREATE TABLE IF NOT EXISTS containers (
 CREATE TABLE IF NOT EXISTS events (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, time INTEGER NOT NULL, type TEXT NOT NULL, action TEXT NOT NULL,
     id TEXT NOT NULL, attributes TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS journals (id TEXT PRIMARY KEY, offset INTEGER NOT NULL);
 """
 KEPT_EVENTS = 10_000
 

@@ -67,6 +67,12 @@ class Store:
         with locked(self.root / "content.lock", shared=True):
             yield
 
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Held while what no record names is removed. Raises BlockingIOError when somebody is `using` it."""
+        with locked(self.root / "content.lock", blocking=False):
+            yield
+
     def open_layer(self, layer: Descriptor) -> BinaryIO:
         """The decompressed tar of a layer blob."""
         if is_foreign(layer.media_type):
@@ -104,7 +110,7 @@ class Store:
     def sweep(self) -> int:
         """Removes what nothing names: blobs, layers, leftovers. Returns bytes of blobs freed; 0 when someone is at work."""
         try:
-            with locked(self.root / "content.lock", blocking=False):
+            with self.alone():
                 return self._sweep()
         except BlockingIOError:
             return 0

@@ -1,0 +1,253 @@
+"""What befalls a container after it was created: stop, kill, pause, wait, and what its monitor has noted meanwhile.
+
+The monitor writes what happens into a file in the bundle, whether or not an engine is there. `reconcile` copies that into
+the shared journal, each line once whichever engine comes first, and does what only an engine can do:
+
+- a container with auto-remove that has ended is removed (its monitor starts an engine for that when none waits);
+- a container whose monitor was killed is recorded as exited with an unknown code, and started again, once, if it has
+  a restart policy and was not stopped by hand;
+- a container that a reboot of the host has ended (its boot id is an older one) is recorded likewise, and started again
+  if its policy is `always`, or `unless-stopped` and it was not stopped by hand.
+
+`resume` is what a program that stands for the whole host does when it starts (`workbench serve`): Docker's rule at the
+start of its daemon, by which `always` also brings back what was stopped by hand.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from engine.errors import Conflict, EngineError, InvalidInput, NotFound
+from engine.linux.inotify import Inotify
+from engine.runtime import journal
+from engine.runtime.client import LOST, REBOOTED, Runtime
+from engine.runtime.restart import on_boot
+from engine.runtime.state import State
+from engine.store.store import Store
+
+if TYPE_CHECKING:
+    from engine.service.containers import ContainerService
+
+STOP_SECONDS = 10
+Condition = Literal["not-running", "next-exit", "removed"]
+
+
+class Life:
+    """`containers` finds, starts and removes them."""
+
+    def __init__(self, store: Store, runtime: Runtime, containers: ContainerService) -> None:
+        self._store, self._runtime, self._containers = store, runtime, containers
+        self._copied: dict[str, int] = {}  # how much of each monitor's journal this process knows to be in ours
+
+    def state(self, container_id: str) -> State:
+        return self._runtime.state(self._containers.bundle(container_id))
+
+    # --- verbs -----------------------------------------------------------------------------------------
+
+    def stop(self, name: str, timeout: int | None = None, signal: str = "", *, keep: bool = False) -> None:
+        """Signal, grace, kill. The monitor goes on with it when we go away. Already stopped is fine. `keep`: it is about
+        to be started again, so auto-remove does not apply."""
+        container_id, record = self._containers.resolve(name)
+        if not self.state(container_id).active:
+            return
+        wanted = record["spec"].get("stop_timeout")
+        grace = timeout if timeout is not None else wanted if wanted is not None else STOP_SECONDS
+        number = signal_number(signal or record["stop_signal"])
+        bundle = self._containers.bundle(container_id)
+        removes = bool(record["spec"]["auto_remove"])
+        with contextlib.suppress(Conflict):  # it ended in between: what was asked for is so
+            limit = None if grace < 0 else float(grace)
+            self._runtime.stop(container_id, bundle, number, limit, removes=removes, keep=keep)
+        self.reconcile(container_id)
+
+    def restart(self, name: str, timeout: int | None = None, signal: str = "") -> None:
+        container_id, record = self._containers.resolve(name)
+        self.stop(container_id, timeout, signal, keep=True)
+        self._containers.start(container_id)
+        self._containers.event("restart", container_id, record)
+
+    def kill(self, name: str, signal: str) -> None:
+        container_id, record = self._containers.resolve(name)
+        number = signal_number(signal)
+        if not self.state(container_id).active:
+            raise Conflict(f"container {record['name']} is not running")
+        self._runtime.signal(container_id, number)
+        self.reconcile(container_id)
+
+    def pause(self, name: str) -> None:
+        self._freeze(name, self._runtime.pause)
+
+    def unpause(self, name: str) -> None:
+        self._freeze(name, self._runtime.unpause)
+
+    def _freeze(self, name: str, act: Any) -> None:
+        container_id, record = self._containers.resolve(name)
+        if not self.state(container_id).active:
+            raise Conflict(f"container {record['name']} is not running")
+        act(container_id)
+        self.reconcile(container_id)
+
+    # --- wait ------------------------------------------------------------------------------------------
+
+    def wait(self, name: str, condition: Condition = "not-running") -> int:
+        """The exit code. `not-running` returns at once for one that does not run; `next-exit` waits for an end that is
+        still to come; `removed` until it is removed. Raises EngineError when nobody knows the code."""
+        container_id, record = self._containers.resolve(name)
+        bundle = self._containers.bundle(container_id)
+        if condition == "next-exit" and not self.state(container_id).active:
+            self._await(bundle, lambda: not bundle.exists() or self.state(container_id).active)
+        code = self._wait(container_id, bundle, removes=bool(record["spec"]["auto_remove"]))
+        self.reconcile(container_id)
+        if condition == "removed":
+            self._await(bundle, lambda: not bundle.exists())
+        return code
+
+    def _wait(self, container_id: str, bundle: Path, *, removes: bool) -> int:
+        state = self.state(container_id)
+        if not state.active and state.exit_code is None and not state.error:
+            return 0  # it was never started
+        return self._runtime.wait(container_id, bundle, None, removes=removes)
+
+    def _await(self, bundle: Path, done: Any) -> None:
+        """Looks when something happens in the bundle or beside it, and now and then anyway."""
+        hints = Inotify()
+        try:
+            for path in (bundle, bundle.parent):
+                with contextlib.suppress(OSError):
+                    hints.add(str(path))
+            while not done():
+                select.select([hints.fd], [], [], 1.0)
+                hints.drain()
+        finally:
+            hints.close()
+
+    # --- what monitors have noted ------------------------------------------------------------------------
+
+    def reconcile(self, container_id: str | None = None) -> None:
+        """See the module. Of one container, or of all."""
+        where, values = ("WHERE id = ?", (container_id,)) if container_id else ("", ())
+        rows = self._store.records.read(f"SELECT id, name, document FROM containers {where}", *values)
+        if container_id is None:
+            self._sweep({row["id"] for row in rows})
+        for row in rows:
+            record = {**json.loads(row["document"]), "name": row["name"]}
+            if not self._containers.bundle(row["id"]).exists():  # an engine was killed while it removed it
+                self._containers.finish_removal(row["id"], record, volumes=bool(record["spec"]["auto_remove"]))
+                continue
+            state = self.state(row["id"])
+            self.copy_journal(row["id"], record)
+            if state.status == "exited":
+                self._after_end(row["id"], record, state)
+
+    def _sweep(self, known: set[str]) -> None:
+        """What an engine that was killed in a `create` or a `rm` left: folders without a record."""
+        for name in os.listdir(self._store.tmp):
+            if name.startswith("stale-"):
+                shutil.rmtree(self._store.tmp / name, ignore_errors=True)
+        if set(os.listdir(self._store.containers)) <= known:
+            return
+        with contextlib.suppress(BlockingIOError), self._store.alone():
+            known = {row["id"] for row in self._store.records.read("SELECT id FROM containers")}
+            for name in set(os.listdir(self._store.containers)) - known:
+                os.rename(self._store.containers / name, self._store.tmp / f"stale-{name[:16]}")
+                shutil.rmtree(self._store.tmp / f"stale-{name[:16]}", ignore_errors=True)
+
+    def _after_end(self, container_id: str, record: dict[str, Any], state: State) -> None:
+        policy = record["spec"].get("restart_policy", {}).get("name") or "no"
+        lost = state.error == LOST and policy != "no" and not state.stopped_by_hand
+        if lost or (state.error == REBOOTED and on_boot(policy, by_hand=state.stopped_by_hand)):
+            self._start_again(container_id)
+        elif record["spec"]["auto_remove"] and not state.kept:
+            with contextlib.suppress(NotFound, Conflict):
+                self._containers.remove(container_id, force=False, volumes=True)
+
+    def _start_again(self, container_id: str) -> bool:
+        """False: it could not (its record says why), or another engine was faster."""
+        try:
+            self._containers.start(container_id)
+        except EngineError:
+            return False
+        return True
+
+    def resume(self) -> list[str]:
+        """See the module. Returns the names of those it started."""
+        started = []
+        for row in self._store.records.read("SELECT id, name, document FROM containers ORDER BY created"):
+            state = self.state(row["id"])
+            policy = json.loads(row["document"])["spec"].get("restart_policy", {}).get("name") or "no"
+            if state.active or state.status == "created" or not on_boot(policy, by_hand=state.stopped_by_hand):
+                continue
+            if self._start_again(row["id"]):
+                started.append(str(row["name"]))
+        return started
+
+    def copy_journal(self, container_id: str, record: dict[str, Any]) -> None:
+        """The lines of the monitor's journal that are not in ours yet."""
+        path = self._containers.bundle(container_id) / journal.NAME
+        try:
+            size = path.stat().st_size
+        except OSError:
+            return
+        if size <= self._copied.get(container_id, 0):
+            return
+        common = self._containers.event_attributes(record)
+        with self._store.records.write() as db:
+            db.execute("INSERT OR IGNORE INTO journals VALUES (?, 0)", (container_id,))
+            (offset,) = db.execute("SELECT offset FROM journals WHERE id = ?", (container_id,)).fetchone()
+            end, ends = offset, 0
+            for behind, line in _lines(path, offset):
+                end, ends = behind, ends + (line["action"] == "die")
+                attributes = {**common, **line.get("attributes", {})}
+                db.execute(
+                    "INSERT INTO events (time, type, action, id, attributes) VALUES (?, 'container', ?, ?, ?)",
+                    (int(line["time"]), str(line["action"]), container_id, json.dumps(attributes)),
+                )
+            if end != offset:
+                db.execute("UPDATE journals SET offset = ? WHERE id = ?", (end, container_id))
+        self._copied[container_id] = end
+        if ends:
+            self._containers.ended(container_id, record)
+
+    def forget(self, container_id: str) -> None:
+        """It is removed."""
+        self._copied.pop(container_id, None)
+
+
+def _lines(path: Path, offset: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(offset behind it, line) of each whole line from `offset` on. What is no line of a journal is passed over."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return
+    with os.fdopen(fd, "rb") as file:
+        file.seek(offset)
+        for raw in file:
+            if not raw.endswith(b"\n"):
+                return
+            offset += len(raw)
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                line = json.loads(raw)
+                if "time" in line and "action" in line:
+                    yield offset, line
+
+
+def signal_number(name: str) -> int:
+    """`TERM`, `SIGTERM`, `15`, `RTMIN+3`. Raises `InvalidInput`."""
+    import signal
+
+    text = name.upper().removeprefix("SIG")
+    if text.isascii() and text.isdigit() and 0 < int(text) < 65:
+        return int(text)
+    base, plus, offset = text.partition("+")
+    try:
+        number = int(signal.Signals[f"SIG{base}"]) + (int(offset) if plus else 0)
+    except (KeyError, ValueError):
+        raise InvalidInput(f"invalid signal: {name}", hint="write TERM, SIGTERM or 15") from None
+    return number
