@@ -11,12 +11,16 @@ import hashlib
 import json
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from engine.base.atomic import fsync_dir, write_atomic
 from engine.errors import Corrupt, NotFound, Unsupported, from_os_error
 from engine.oci.digest import Digest
+from engine.store.leases import Leases
+
+T = TypeVar("T")
 
 LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 MAX_DOCUMENT = 4 << 20  # a manifest or config larger than this is refused, as containerd and containers/image do
@@ -59,7 +63,7 @@ class BlobWriter:
         os.fsync(self._file.fileno())
         self._file.close()
         final = self._store.path(actual)
-        os.rename(self._path, final)
+        self._store.claimed(actual, lambda: os.rename(self._path, final))
         fsync_dir(final.parent)
         return actual
 
@@ -70,10 +74,11 @@ class BlobWriter:
 
 
 class BlobStore:
-    """`root` is the OCI layout; `tmp` a folder on the same file system."""
+    """`root` is the OCI layout; `tmp` a folder on the same file system; what is looked for or added is claimed in `leases`."""
 
-    def __init__(self, root: Path, tmp: Path) -> None:
+    def __init__(self, root: Path, tmp: Path, leases: Leases | None = None) -> None:
         self.root, self.tmp = root, tmp
+        self._leases = leases
         (root / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
         if not (root / "oci-layout").exists():
             write_atomic(root / "oci-layout", LAYOUT, 0o644)
@@ -84,7 +89,11 @@ class BlobStore:
         return self.root / "blobs" / digest.algorithm / digest.hex
 
     def has(self, digest: Digest) -> bool:
-        return self.path(digest).is_file()
+        return self.claimed(digest, self.path(digest).is_file)
+
+    def claimed(self, digest: Digest, act: Callable[[], T]) -> T:
+        """What `act` gives, with the blob claimed by the work that this process does: no sweep takes it before that ends."""
+        return self._leases.claim(f"blob-{digest.hex}", act) if self._leases else act()
 
     def size(self, digest: Digest) -> int:
         return self.path(digest).stat().st_size

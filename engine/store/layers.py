@@ -18,13 +18,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from engine.archive.reader import apply_layer
 from engine.base.atomic import locked, write_atomic
 from engine.base.cancel import CancelToken
 from engine.errors import Corrupt, EngineError, from_os_error
 from engine.oci.digest import Digest
+from engine.store.leases import Leases
+
+T = TypeVar("T")
 
 
 @cache
@@ -46,8 +49,9 @@ class LayerRecord:
 
 
 class LayerStore:
-    def __init__(self, root: Path, tmp: Path) -> None:
+    def __init__(self, root: Path, tmp: Path, leases: Leases | None = None) -> None:
         self.root, self.tmp = root, tmp
+        self._leases = leases
         root.mkdir(mode=0o710, parents=True, exist_ok=True)
 
     def tree(self, chain: Digest) -> Path:
@@ -55,6 +59,13 @@ class LayerStore:
 
     def get(self, chain: Digest) -> LayerRecord | None:
         """The layer, or None when it is not there or cannot be trusted after a crash."""
+        return self._claimed(chain, lambda: self.peek(chain))
+
+    def _claimed(self, chain: Digest, act: Callable[[], T]) -> T:
+        return self._leases.claim(f"layer-{chain.hex}", act) if self._leases else act()
+
+    def peek(self, chain: Digest) -> LayerRecord | None:
+        """As `get`, for who only looks: nothing is claimed."""
         try:
             record = json.loads((self.root / chain.hex / "layer.json").read_bytes())
         except FileNotFoundError:
@@ -121,7 +132,7 @@ class LayerStore:
         final = self.root / record.chain.hex
         if final.exists():  # untrusted after a crash, or damaged: out of the way first
             os.rename(final, self.tmp / f"stale-{secrets.token_hex(8)}")
-        os.rename(work, final)
+        self._claimed(record.chain, lambda: os.rename(work, final))
         return record
 
     def _describe(self, folder: Path, record: LayerRecord, *, synced: bool) -> None:
