@@ -49,7 +49,16 @@ from engine.model import (
     ContainerSpec as ContainerSpec,
 )
 from engine.model import (
+    ContainerStats as ContainerStats,
+)
+from engine.model import (
     ContainerSummary as ContainerSummary,
+)
+from engine.model import (
+    Device as Device,
+)
+from engine.model import (
+    DeviceLimit as DeviceLimit,
 )
 from engine.model import (
     EngineEvent as EngineEvent,
@@ -62,6 +71,9 @@ from engine.model import (
 )
 from engine.model import (
     Healthcheck as Healthcheck,
+)
+from engine.model import (
+    HostConfig as HostConfig,
 )
 from engine.model import (
     ImageDetail as ImageDetail,
@@ -94,7 +106,13 @@ from engine.model import (
     MountPoint as MountPoint,
 )
 from engine.model import (
+    ProcessList as ProcessList,
+)
+from engine.model import (
     PullProgress as PullProgress,
+)
+from engine.model import (
+    Resources as Resources,
 )
 from engine.model import (
     RestartPolicy as RestartPolicy,
@@ -122,6 +140,9 @@ from engine.model import (
 )
 from engine.model import (
     SystemInfo as SystemInfo,
+)
+from engine.model import (
+    Ulimit as Ulimit,
 )
 from engine.model import (
     VolumeInfo as VolumeInfo,
@@ -236,6 +257,16 @@ class Engine(Protocol):
     async def resume(self) -> Sequence[str]:
         """Starts what has a restart policy and does not run, as Docker's daemon does when it starts; returns the names.
         For programs that stand for the whole host (`serve`), once, when they start."""
+
+    async def stats(self, name: str) -> ContainerStats:
+        """One reading; two of them give the CPU's share (`ContainerStats.cpu_percent`). Raises Conflict when it does not
+        run."""
+
+    async def top(self, name: str, arguments: Sequence[str] = ()) -> ProcessList:
+        """Its processes, with ps(1)'s options: `-ef` (the default), `aux`, `-o pid,args`."""
+
+    async def update(self, name: str, changes: Resources) -> Sequence[str]:
+        """New limits, now and for later starts; what is not set stays. Returns warnings: what does not hold here."""
 
     async def rename(self, name: str, new_name: str) -> None: ...
 

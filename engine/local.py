@@ -29,6 +29,7 @@ from engine.model import (
     CheckFinding,
     ContainerDetail,
     ContainerSpec,
+    ContainerStats,
     ContainerSummary,
     EngineEvent,
     ExecSpec,
@@ -40,7 +41,9 @@ from engine.model import (
     LoadedImage,
     LogLine,
     LogRecord,
+    ProcessList,
     PullProgress,
+    Resources,
     SystemInfo,
     VolumeInfo,
 )
@@ -55,6 +58,7 @@ from engine.service.mounts import points_of
 from engine.service.streams import ThreadStream, stream
 from engine.service.system import describe_host
 from engine.service.transfers import TransferService
+from engine.service.usage import UsageService
 from engine.service.volumes import VolumeService
 from engine.store.images import Image
 from engine.store.store import Store
@@ -101,6 +105,7 @@ class LocalEngine:
         # What a monitor runs when an auto-remove container has ended and no engine waits for it.
         remover = (sys.executable, "-I", "-c", _REMOVER, str(Path(__file__).parent.parent), str(root))
         self._containers = ContainerService(self._store, self._runtime, remover)
+        self._usage = UsageService(self._store, self._runtime, self._containers)
         self._builds = BuildService(self._store, self._runtime, self._images)
 
     async def close(self) -> None:
@@ -290,6 +295,15 @@ class LocalEngine:
 
     async def remove(self, name: str, *, force: bool = False, volumes: bool = False) -> None:
         await self._do(self._containers.remove, name, force=force, volumes=volumes)
+
+    async def stats(self, name: str) -> ContainerStats:
+        return await self._do(self._usage.stats, name)
+
+    async def top(self, name: str, arguments: Sequence[str] = ()) -> ProcessList:
+        return await self._do(self._usage.top, name, arguments)
+
+    async def update(self, name: str, changes: Resources) -> Sequence[str]:
+        return await self._do(self._usage.update, name, changes)
 
     async def rename(self, name: str, new_name: str) -> None:
         await self._do(self._containers.rename, name, new_name)

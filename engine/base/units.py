@@ -19,6 +19,15 @@ def human_size(size: float) -> str:
     raise AssertionError("unreachable")
 
 
+def binary_size(size: float) -> str:
+    """Powers of 1024, four significant digits: `1.5MiB`, `2GiB`, `512B`."""
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB", "PiB"):
+        if size < 1024 or unit == "PiB":
+            return f"{size:.4g}{unit}"
+        size /= 1024
+    raise AssertionError("unreachable")
+
+
 def parse_size(text: str) -> int:
     """Bytes of `512m`, `1g`, `64k`, `1024`: binary units, as `docker run --memory` reads them."""
     match = _SIZE.match(text.strip())

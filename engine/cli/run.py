@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from engine.base.units import parse_size
 from engine.cli.common import read, run
 from engine.cli.flags import Flag, Parsed
+from engine.cli.host_flags import HOST_FLAGS, host_values
 from engine.cli.images import show_pull
 from engine.errors import InvalidInput, NotFound
 from engine.model import ContainerSpec, ExecSpec
@@ -45,19 +45,12 @@ RUN_FLAGS = [
     Flag("volumes-from", "Mount volumes from the specified container(s)", kind="list"),
     Flag("volume-driver", "Volume driver for the container", kind="str"),
     Flag("publish", "Publish a port; host network: the same port on both sides", "p", kind="list"),
-    Flag("memory", "Memory limit", "m", kind="str"),
-    Flag("cpus", "Number of CPUs", kind="float"),
-    Flag("pids-limit", "Tune container pids limit", kind="int"),
-    Flag("cap-add", "Add Linux capabilities", kind="list"),
-    Flag("cap-drop", "Drop Linux capabilities", kind="list"),
-    Flag("privileged", "Give extended privileges to this container"),
-    Flag("read-only", "Mount the container's root filesystem as read only"),
-    Flag("security-opt", "Security options: no-new-privileges", kind="list"),
     Flag("stop-signal", "Signal to stop the container", kind="str"),
     Flag("stop-timeout", "Timeout (in seconds) to stop a container", kind="int"),
     Flag("pull", "Pull image before running: always, missing, never", kind="str"),
     Flag("network", "host is what there is so far", kind="str"),
     Flag("quiet", "Suppress the pull output", "q"),
+    *HOST_FLAGS,
 ]
 
 
@@ -80,7 +73,6 @@ def container_spec(parsed: Parsed) -> ContainerSpec:
             f"--network {parsed.text('network')} is not supported yet",
             hint="containers share the host's network for now",
         )
-    options = parsed.items("security-opt")
     entrypoint = parsed.text("entrypoint")
     volumes = [parse_volume_flag(text) for text in parsed.items("volume")]
     binds = [mount for mount in volumes if mount.source]
@@ -101,17 +93,11 @@ def container_spec(parsed: Parsed) -> ContainerSpec:
         volumes_from=tuple(parsed.items("volumes-from")),
         volume_driver=parsed.text("volume-driver"),
         ports=tuple(_port(text) for text in parsed.items("publish")),
-        read_only=parsed.on("read-only"),
-        security_opt=tuple(options),
-        privileged=parsed.on("privileged"),
-        cap_add=tuple(parsed.items("cap-add")),
-        cap_drop=tuple(parsed.items("cap-drop")),
-        memory=parse_size(parsed.text("memory")) if parsed.given("memory") else 0,
-        cpus=float(parsed.text("cpus", "0")),
-        pids_limit=max(0, parsed.number("pids-limit")),
         stop_signal=parsed.text("stop-signal"),
         stop_timeout=parsed.number("stop-timeout") if parsed.given("stop-timeout") else None,
         auto_remove=parsed.on("rm"),
+        runtime=parsed.text("runtime"),
+        **host_values(parsed),
     )
 
 

@@ -136,6 +136,8 @@ class Monitor:
 
     def _launch(self, fds: list[int]) -> None:
         """One start, the first or one by the restart policy: everything is made anew."""
+        with open(os.path.join(self.bundle, "config.json"), "rb") as file:  # `update` may have changed the limits
+            self.spec["linux"]["resources"] = json.loads(file.read())["linux"]["resources"]
         self.cgroup = cg.Cgroup(self.layout, self.spec["linux"]["cgroupsPath"])
         self.started = started = launch(self.spec, self.bundle, self.cgroup, self.network, fds)
         self.state.notes = tuple(self.cgroup.notes)

@@ -17,7 +17,8 @@ from engine.model import HostConfig
 from engine.runtime import spec_namespaces as spaces
 from engine.runtime.spec_mounts import BindMount as BindMount
 from engine.runtime.spec_mounts import UserMount, mounts
-from engine.runtime.spec_resources import DeviceNode, resources, rlimits
+from engine.runtime.spec_resources import DeviceNode, device_rules, resources, rlimits
+from engine.runtime.spec_resources import check as check_limits
 from engine.runtime.spec_security import SecurityOptions, parse_security_options
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -150,6 +151,17 @@ def check(params: SpecParams) -> SecurityOptions:
             raise InvalidInput(f"annotation {name} would set a property of a systemd unit")
     spaces.check(params, params.network)
     return parse_security_options(params.security_opt)
+
+
+def validate(params: SpecParams) -> None:
+    """All that can be said without this host's devices: for `create`. Raises InvalidInput, Unsupported."""
+    check(params)
+    capability_names(add=params.cap_add, drop=params.cap_drop)
+    mounts(params, params.mounts)
+    cgroups_path("x", params.cgroup_parent)
+    rlimits(params.ulimits)
+    check_limits(params)
+    device_rules(params, ())
 
 
 def make_spec(params: SpecParams, *, seccomp_program: bytes | None = None) -> dict[str, Any]:

@@ -43,8 +43,8 @@ def check(host: HostConfig, network: str) -> None:
             continue
         if "container:" in modes and value.startswith("container:") and value != "container:":
             continue
-        flag = {"cgroupns": "cgroupns", "userns": "userns"}.get(kind, kind)
-        raise InvalidInput(f"--{flag}: invalid {kind.upper()} mode {value!r}", hint=_mode_hint(modes))
+        name = {"cgroupns": "CGROUP", "userns": "USER"}.get(kind, kind.upper())
+        raise InvalidInput(f"--{kind}: invalid {name} mode {value!r}", hint=_mode_hint(modes))
     if host.oom_score_adj < -1000 or host.oom_score_adj > 1000:
         raise InvalidInput(
             f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]", hint="--oom-score-adj"

@@ -55,7 +55,7 @@ def device_rule(text: str) -> dict[str, Any]:
     """`c 1:3 rwm` (a, c or b; `*` is any number) as OCI has it. Raises InvalidInput."""
     match = _RULE.fullmatch(text)
     if match is None:
-        raise InvalidInput(f"invalid device cgroup rule {text!r}", hint="write it as 'c 1:3 rwm' or 'b 8:* r'")
+        raise InvalidInput(f"invalid device cgroup format {text!r}", hint="write it as 'c 1:3 rwm' or 'b 8:* r'")
     kind, major, minor, access = match.groups()
     result: dict[str, Any] = {"allow": True, "type": kind, "access": access}
     if major != "*":
@@ -131,13 +131,17 @@ def check(wanted: Resources) -> None:
     if not -1 <= wanted.memory_swappiness <= 100:
         raise InvalidInput(f"Invalid value: {wanted.memory_swappiness}, valid memory swappiness range is 0-100")
     if wanted.cpus and (wanted.cpu_period or wanted.cpu_quota):
-        raise InvalidInput("Conflicting options: Nano CPUs and CPU Period or Quota cannot both be set")
+        raise InvalidInput(
+            f"Conflicting options: Nano CPUs and CPU {'Period' if wanted.cpu_period else 'Quota'} cannot both be set"
+        )
     if wanted.cpus < 0 or 0 < wanted.cpus < 0.01:
         raise InvalidInput(f"--cpus {wanted.cpus}: the least is 0.01")
     if wanted.cpu_period and not 1000 <= wanted.cpu_period <= 1_000_000:
         raise InvalidInput("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")
     if 0 < wanted.cpu_quota < 1000:
         raise InvalidInput("CPU cfs quota can not be less than 1ms (i.e. 1000)")
+    if wanted.cpu_shares < 0 or wanted.cpu_shares == 1:
+        raise InvalidInput("the minimum allowed cpu-shares is 2")
     if wanted.blkio_weight and not 10 <= wanted.blkio_weight <= 1000:
         raise InvalidInput("Range of blkio weight is from 10 to 1000")
     for device in wanted.blkio_weight_device:

@@ -38,9 +38,10 @@ from engine.model import (
 from engine.oci.config import ImageConfig
 from engine.runtime.client import UNKNOWN_CODE, ExecParams, Runtime, Started
 from engine.runtime.connections import AttachConnection, ExecConnection
-from engine.runtime.spec import BindMount, SpecParams, make_spec
+from engine.runtime.spec import BindMount, SpecParams, make_spec, validate
 from engine.runtime.spec_namespaces import Join
 from engine.service import hostside, life_config
+from engine.service.inspect_host import host_config_document
 from engine.service.life import Life, signal_number
 from engine.service.logs import log_files, rule_record
 from engine.service.mount_specs import mount_to_api
@@ -194,24 +195,17 @@ class ContainerService:
             "Platform": "linux",
             "HostConfig": {
                 "NetworkMode": "host",
-                "Memory": spec.memory,
-                "NanoCpus": int(spec.cpus * 1e9),
-                "PidsLimit": spec.pids_limit or None,
                 "Binds": [m.bind for m in spec.mounts if m.bind] or None,
                 "Mounts": [mount_to_api(m) for m in spec.mounts if not m.bind],
                 "VolumesFrom": list(spec.volumes_from) or None,
                 "VolumeDriver": spec.volume_driver,
                 "AutoRemove": spec.auto_remove,
-                "Privileged": spec.privileged,
-                "ReadonlyRootfs": spec.read_only,
-                "CapAdd": list(spec.cap_add) or None,
-                "CapDrop": list(spec.cap_drop) or None,
                 "LogConfig": {"Type": spec.log_config.type or "json-file", "Config": dict(spec.log_config.config)},
                 "RestartPolicy": {
                     "Name": spec.restart_policy.name or "no",
                     "MaximumRetryCount": spec.restart_policy.maximum_retry_count,
                 },
-                "SecurityOpt": list(spec.security_opt) or None,
+                **host_config_document(spec, spec.runtime),
             },
             "Config": {
                 "Hostname": record["hostname"],
@@ -250,6 +244,7 @@ class ContainerService:
         config = self._store.images.config(image)
         process = merge(spec, config)
         signal_number(process.stop_signal)
+        spec = self._settled(spec)
         name = check_name(spec.name) if spec.name else random_name()
         container_id = new_id()
         folder = self.bundle(container_id)
@@ -263,7 +258,7 @@ class ContainerService:
             "cwd": process.cwd,
             "stop_signal": process.stop_signal,
             "healthcheck": life_config.health_json(life_config.merge_healthcheck(spec.healthcheck, config.healthcheck)),
-            "hostname": spec.hostname or container_id[:12],
+            "hostname": os.uname().nodename if spec.uts_mode == "host" else spec.hostname or container_id[:12],
             "log_path": spec.log_path or str(folder / f"{container_id}-json.log"),
         }
         points: list[Point] = []
@@ -424,6 +419,19 @@ class ContainerService:
             stop_signal=signal_number(record["stop_signal"]),
             remover=self.remover,
         )
+
+    def _settled(self, spec: ContainerSpec) -> ContainerSpec:
+        """Checked, and with the containers that it shares namespaces with by their ids. Raises InvalidInput, NotFound."""
+        if spec.uts_mode == "host" and spec.hostname:
+            raise InvalidInput("conflicting options: hostname and the UTS mode")
+        validate(SpecParams("", args=("-",), network="host", **host_config(spec)))
+        hostside.check_limits(spec)
+        shared = {}
+        for field in ("pid_mode", "ipc_mode"):
+            kind, _, other = str(getattr(spec, field)).partition(":")
+            if kind == "container":
+                shared[field] = f"container:{self.resolve(other)[0]}"
+        return dataclasses.replace(spec, **shared) if shared else spec  # type: ignore[arg-type]
 
     def _on_this_host(self, spec: ContainerSpec) -> dict[str, Any]:
         """What only this host can tell: device numbers, and the processes whose namespaces are joined."""

@@ -50,6 +50,35 @@ def _node(found: devices.HostDevice, path: str, access: str) -> DeviceNode:
     return DeviceNode(path, found.kind, found.major, found.minor, found.mode, found.uid, found.gid, access)
 
 
+def check_limits(wanted: Resources) -> None:
+    """What depends on this host's size. Raises InvalidInput in Docker's words."""
+    count = os.cpu_count() or 1
+    if wanted.cpus > count:
+        raise InvalidInput(
+            f"Range of CPUs is from 0.01 to {count:.2f}, as there are only {count} CPUs available", hint="--cpus"
+        )
+    for text, words, path in (
+        (wanted.cpuset_cpus, "CPUs", "/sys/devices/system/cpu/online"),
+        (wanted.cpuset_mems, "memory nodes", "/sys/devices/system/node/online"),
+    ):
+        try:
+            with open(path, encoding="ascii") as file:
+                there = file.read().strip()
+        except OSError:
+            there = "0" if words == "memory nodes" else f"0-{count - 1}"
+        if text and not _numbers(text) <= _numbers(there):
+            raise InvalidInput(f"Requested {words} are not available - requested {text}, available: {there}")
+
+
+def _numbers(text: str) -> set[int]:
+    """`0-2,5` as a set."""
+    found: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        found.update(range(int(first), min(int(last) if dash else int(first), 1 << 16) + 1))
+    return found
+
+
 def device_numbers(wanted: Resources) -> dict[str, tuple[int, int]]:
     """Of the block devices with a weight or a rate. Raises InvalidInput."""
     numbers = {}

@@ -41,7 +41,7 @@ def test_device_rules(box: MakeBox) -> None:
     allowed.run()
     assert "Operation not permitted" not in allowed.output("stderr")
     for text in ("c 1:11", "x 1:1 r", "c 1:1 z", "c a:b r", "c 1:11 r\n"):
-        with pytest.raises(InvalidInput, match="invalid device cgroup rule"):
+        with pytest.raises(InvalidInput, match="invalid device cgroup format"):
             make_spec(SpecParams("x", ["true"], device_cgroup_rules=(text,)))
 
 

@@ -1,0 +1,80 @@
+"""Docker's `HostConfig` of a container: the part that isolation and limits fill."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.model import DeviceLimit, HostConfig
+from engine.runtime.spec import MASKED_PATHS, READONLY_PATHS
+from engine.runtime.spec_mounts import SHM_SIZE
+from engine.runtime.spec_security import parse_security_options
+
+
+def _limits(entries: tuple[DeviceLimit, ...], key: str = "Rate") -> list[dict[str, Any]]:
+    return [{"Path": entry.path, key: entry.rate} for entry in entries]
+
+
+def host_config_document(spec: HostConfig, runtime: str = "") -> dict[str, Any]:
+    """By Docker's names, with its defaults spelt out."""
+    bare = spec.privileged or parse_security_options(spec.security_opt).systempaths_unconfined
+    return {
+        "CapAdd": list(spec.cap_add) or None,
+        "CapDrop": list(spec.cap_drop) or None,
+        "CgroupnsMode": spec.cgroupns_mode or "private",
+        "GroupAdd": list(spec.group_add) or None,
+        "IpcMode": spec.ipc_mode or "private",
+        "OomScoreAdj": spec.oom_score_adj,
+        "PidMode": spec.pid_mode,
+        "Privileged": spec.privileged,
+        "ReadonlyRootfs": spec.read_only,
+        "SecurityOpt": list(spec.security_opt) or None,
+        "Tmpfs": dict(spec.tmpfs) or None,
+        "UTSMode": spec.uts_mode,
+        "UsernsMode": spec.userns_mode,
+        "ShmSize": spec.shm_size or SHM_SIZE,
+        "Sysctls": dict(spec.sysctls) or None,
+        "Runtime": runtime or "native",
+        "Init": spec.init or None,
+        "Annotations": dict(spec.annotations) or None,
+        "Isolation": "",
+        "CgroupParent": spec.cgroup_parent,
+        "Devices": [
+            {
+                "PathOnHost": device.path_on_host,
+                "PathInContainer": device.path_in_container or device.path_on_host,
+                "CgroupPermissions": device.cgroup_permissions,
+            }
+            for device in spec.devices
+        ],
+        "DeviceCgroupRules": list(spec.device_cgroup_rules) or None,
+        "DeviceRequests": None,
+        "Ulimits": [{"Name": limit.name, "Hard": limit.hard, "Soft": limit.soft} for limit in spec.ulimits] or None,
+        "MaskedPaths": [] if bare else list(MASKED_PATHS),
+        "ReadonlyPaths": [] if bare else list(READONLY_PATHS),
+        **_resources(spec),
+    }
+
+
+def _resources(spec: HostConfig) -> dict[str, Any]:
+    return {
+        "CpuShares": spec.cpu_shares,
+        "Memory": spec.memory,
+        "NanoCpus": round(spec.cpus * 1e9),
+        "BlkioWeight": spec.blkio_weight,
+        "BlkioWeightDevice": _limits(spec.blkio_weight_device, "Weight"),
+        "BlkioDeviceReadBps": _limits(spec.blkio_device_read_bps),
+        "BlkioDeviceWriteBps": _limits(spec.blkio_device_write_bps),
+        "BlkioDeviceReadIOps": _limits(spec.blkio_device_read_iops),
+        "BlkioDeviceWriteIOps": _limits(spec.blkio_device_write_iops),
+        "CpuPeriod": spec.cpu_period,
+        "CpuQuota": spec.cpu_quota,
+        "CpuRealtimePeriod": 0,
+        "CpuRealtimeRuntime": 0,
+        "CpusetCpus": spec.cpuset_cpus,
+        "CpusetMems": spec.cpuset_mems,
+        "MemoryReservation": spec.memory_reservation,
+        "MemorySwap": spec.memory_swap or spec.memory * 2,
+        "MemorySwappiness": spec.memory_swappiness if spec.memory_swappiness >= 0 else None,
+        "OomKillDisable": spec.oom_kill_disable,
+        "PidsLimit": spec.pids_limit or None,
+    }

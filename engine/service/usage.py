@@ -1,0 +1,134 @@
+"""What a running container uses and may use: `stats`, `top`, `update`."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from engine.base.atomic import write_atomic
+from engine.errors import Conflict, InvalidInput, from_os_error
+from engine.linux import cgroup
+from engine.model import ContainerSpec, ContainerStats, ProcessList, Resources
+from engine.runtime import spec_resources
+from engine.runtime.client import Runtime
+from engine.service import hostside, processes, stats
+from engine.service.containers import ContainerService, spec_from_json
+from engine.store.store import Store
+
+_layout = functools.cache(cgroup.here)
+_DEFAULTS = {entry.name: entry.default for entry in dataclasses.fields(Resources)}
+
+
+class UsageService:
+    def __init__(self, store: Store, runtime: Runtime, containers: ContainerService) -> None:
+        self._store, self._runtime, self._containers = store, runtime, containers
+
+    def _config(self, container_id: str) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads((self._containers.bundle(container_id) / "config.json").read_bytes())
+        return document
+
+    def _running(self, name: str) -> tuple[str, str, dict[str, Any], int]:
+        """Id, name, configuration and first process. Raises Conflict when it does not run."""
+        container_id, record = self._containers.resolve(name)
+        state = self._runtime.state(self._containers.bundle(container_id))
+        if state.status not in ("running", "paused"):
+            raise Conflict(
+                f"container {record['name']} is not running", hint=f"start it: workbench start {record['name']}"
+            )
+        return container_id, record["name"], self._config(container_id), state.pid
+
+    def stats(self, name: str) -> ContainerStats:
+        """One reading. Raises NotFound, Conflict."""
+        container_id, shown, config, pid = self._running(name)
+        group = cgroup.Cgroup(_layout(), config["linux"]["cgroupsPath"])
+        own = any(entry["type"] == "network" for entry in config["linux"]["namespaces"])
+        return stats.sample(container_id, shown, group, pid, own_network=own)
+
+    def top(self, name: str, arguments: Sequence[str] = ()) -> ProcessList:
+        """Its processes, with ps(1)'s options. Raises NotFound, Conflict, InvalidInput."""
+        processes.columns(arguments)
+        _id, _name, config, _pid = self._running(name)
+        group = cgroup.Cgroup(_layout(), config["linux"]["cgroupsPath"])
+        return processes.processes([int(pid) for pid in group.members()], arguments)
+
+    def update(self, name: str, changes: Resources) -> Sequence[str]:
+        """New limits, now and for later starts; what is not set in `changes` stays. Returns Docker's warnings: limits that
+        do not hold on this host. Raises NotFound, InvalidInput, Conflict."""
+        container_id, record = self._containers.resolve(name)
+        before = spec_from_json(record["spec"])
+        after = merged(before, changes)
+        numbers = hostside.device_numbers(after)
+        hostside.check_limits(after)
+        wanted = spec_resources.limits(_changed(after, changes), numbers)
+        notes: list[str] = []
+        state = self._runtime.state(self._containers.bundle(container_id))
+        if state.status in ("running", "paused"):
+            config = self._config(container_id)
+            group = cgroup.Cgroup(_layout(), config["linux"]["cgroupsPath"])
+            try:
+                group.update(wanted)
+            except OSError as error:
+                raise from_os_error(error, f"Cannot update container {record['name']}") from error
+            notes = group.notes
+        if state.active:  # a restart by policy reads it again
+            config = self._config(container_id)
+            config["linux"]["resources"].update(spec_resources.limits(after, numbers))
+            write_atomic(self._path(container_id), json.dumps(config).encode(), durable=False)
+        self._record(container_id, after)
+        return notes
+
+    def _path(self, container_id: str) -> Path:
+        return self._containers.bundle(container_id) / "config.json"
+
+    def _record(self, container_id: str, spec: ContainerSpec) -> None:
+        with self._store.records.write() as db:
+            row = db.execute("SELECT name, document FROM containers WHERE id = ?", (container_id,)).fetchone()
+            record = json.loads(row["document"])
+            for entry in dataclasses.fields(Resources):
+                value = getattr(spec, entry.name)
+                record["spec"][entry.name] = (
+                    [dataclasses.asdict(one) for one in value] if isinstance(value, tuple) else value
+                )
+            db.execute("UPDATE containers SET document = ? WHERE id = ?", (json.dumps(record), container_id))
+        self._store.records.event(
+            "container", "update", container_id, {"name": row["name"], "image": record["spec"]["image"]}
+        )
+
+
+def _given(changes: Resources) -> dict[str, Any]:
+    return {name: value for name in _DEFAULTS if (value := getattr(changes, name)) != _DEFAULTS[name]}
+
+
+def merged(before: ContainerSpec, changes: Resources) -> ContainerSpec:
+    """The specification with the changes, by Docker's rules. Raises InvalidInput."""
+    given = _given(changes)
+    if not given:
+        return before
+    if "cpus" in given and (before.cpu_period or before.cpu_quota):
+        raise InvalidInput("Conflicting options: Nano CPUs cannot be updated as CPU Period/Quota has already been set")
+    for name, words in (("cpu_period", "CPU Period"), ("cpu_quota", "CPU Quota")):
+        if name in given and before.cpus:
+            raise InvalidInput(f"Conflicting options: {words} cannot be updated as NanoCPUs has already been set")
+    swap = before.memory_swap or before.memory * 2
+    if "memory" in given and "memory_swap" not in given and 0 < swap < changes.memory:
+        raise InvalidInput(
+            "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time",
+            hint="--memory-swap, or -1 for no limit",
+        )
+    if "memory" in given and "memory_swap" not in given and swap:
+        given["memory_swap"] = swap
+    after = dataclasses.replace(before, **given)
+    spec_resources.check(after)
+    return after
+
+
+def _changed(after: ContainerSpec, changes: Resources) -> Resources:
+    """Only what changes, but memory with its swap, which are checked together."""
+    names = set(_given(changes))
+    if names & {"memory", "memory_swap"}:
+        names |= {"memory", "memory_swap"}
+    return Resources(**{name: getattr(after, name) for name in names})
