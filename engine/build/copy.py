@@ -1,215 +1,221 @@
-"""COPY: which files go where (pure), and writing them into the upper directory of a new layer."""
+"""COPY and ADD, what is copied: sources found, filtered, and digested for the cache key. Where it goes is `writer`'s.
+
+The rules are fsutil's copier, which BuildKit uses: a directory's content is copied, a path keeps its name below the
+directory; `--include` (of --parents) and `--exclude` patterns speak of the path below the source.
+"""
 
 from __future__ import annotations
 
-import os
+import hashlib
 import posixpath
 import stat
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from engine.base.cancel import CancelToken
-from engine.build.source import Node, Source, expand_sources
-from engine.errors import InvalidInput, from_os_error
+from engine.build.dockerfile.globs import has_wildcards
+from engine.build.dockerfile.ignore import Matcher
+from engine.build.dockerfile.mode import Chmod
+from engine.build.source import Node, Source, find_sources
+from engine.errors import InvalidInput
 from engine.store.view import LayerView
 
+MAX_ID = 2**32 - 2
+
 
 @dataclass(frozen=True, slots=True)
-class CopyItem:
-    """One node and its place, relative to the root of the image."""
+class Item:
+    """One node and its path below the place where its tree goes ("" the tree's own top)."""
 
+    path: str
     node: Node
-    target: str
-    top: bool  # the copied directory itself: an existing target keeps its metadata
+    implied: bool = False  # a parent that no pattern names: what is there keeps its owner and times
 
 
 @dataclass(frozen=True, slots=True)
-class Ownership:
-    """`--chown` and `--chmod`, resolved; None keeps 0:0 and the file's own mode."""
+class Tree:
+    """One source of a COPY: a file, or a directory's content. `name` is what a file is called in a directory."""
 
-    uid: int = 0
-    gid: int = 0
-    mode: int | None = None
-
-
-def plan_copy(source: Source, sources: Sequence[str], dest: str, view: LayerView, where: str) -> list[CopyItem]:
-    """Docker's rules: a directory's content is copied; a trailing slash or several sources make `dest` a folder."""
-    nodes = expand_sources(source, sources, where)
-    if len(sources) > 1 and not dest.endswith("/"):
-        raise InvalidInput(f"with several sources the destination {dest!r} must be a directory and end with /")
-    target = view.resolve(dest)
-    existing = view.lookup(target)
-    into = dest.endswith(("/", "/.")) or dest in (".", "") or (existing is not None and existing.is_dir)
-    items: list[CopyItem] = []
-    for node in nodes:
-        if node.is_dir:
-            for found in source.walk(node):
-                inner = posixpath.relpath(found.path, node.path or ".") if found.path != node.path else ""
-                if not node.path:
-                    inner = found.path
-                items.append(
-                    CopyItem(found, posixpath.join(target, inner) if inner else target, top=found.path == node.path)
-                )
-        else:
-            place = posixpath.join(target, posixpath.basename(node.path)) if into else target
-            items.append(CopyItem(node, place, top=False))
-    return items
+    source: Source
+    name: str
+    top: Node
+    items: tuple[Item, ...]
+    archive: str = ""  # how the file is compressed, when ADD unpacks it: "none", "gzip", …
 
 
-def digest_items(source: Source, items: Sequence[CopyItem]) -> dict[str, str]:
-    """What a COPY's result depends on: target path -> type, mode and content, in words that explain a change."""
-    inputs: dict[str, str] = {}
-    for item in items:
-        mode = stat.S_IMODE(item.node.status.st_mode)
-        if item.node.is_file:
-            inputs[item.node.path or item.target] = f"{item.target} file {mode:04o} {source.digest(item.node)}"
-        elif item.node.is_dir:
-            inputs[(item.node.path or ".") + "/"] = f"{item.target} dir {mode:04o}"
-        else:
-            inputs[item.node.path] = (
-                f"{item.target} {stat.S_IFMT(item.node.status.st_mode):o} {mode:04o} {item.node.link}"
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A heredoc that becomes a file."""
+
+    name: str
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CopyPlan:
+    """Trees and texts in the order they are written. `owner` None keeps the source's own."""
+
+    dest: str
+    trees: tuple[Tree | Text, ...]
+    owner: tuple[int, int] | None = None
+    chmod: Chmod | None = None
+    link: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """`include` patterns make it a COPY --parents; `required` must then exist."""
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    required: str = ""
+    _matchers: list[Matcher | None] = field(default_factory=list)
+
+    def matchers(self) -> tuple[Matcher | None, Matcher | None]:
+        if not self._matchers:
+            self._matchers.append(Matcher(self.include) if self.include else None)
+            self._matchers.append(Matcher(self.exclude) if self.exclude else None)
+        return self._matchers[0], self._matchers[1]
+
+
+def find_trees(source: Source, word: str, exclude: Sequence[str]) -> list[Tree]:
+    """What one source word of a COPY or ADD takes. Raises `InvalidInput`."""
+    filters = Filters(exclude=tuple(exclude))
+    trees = []
+    for path, node in find_sources(source, word):
+        name = posixpath.basename(path)
+        if not node.is_dir and exclude:
+            # The reference's own example (`--exclude=*.txt hom* /mydir/`); BuildKit itself forgets it (its issue 5489).
+            matcher = filters.matchers()[1]
+            if matcher is not None and matcher.excluded(name):
+                continue
+        trees.append(Tree(source, name, node, tuple(walk(source, node, filters))))
+    return trees
+
+
+def find_parents(source: Source, word: str, exclude: Sequence[str]) -> list[Tree]:
+    """`COPY --parents`: the paths keep their directories, from a `/./` on where there is one."""
+    base, pivot, pattern = word.partition("/./")
+    if not pivot:
+        base, pattern = "/", word
+    pattern = posixpath.normpath("/" + pattern).lstrip("/")
+    # The root itself is everything.
+    filters = Filters((pattern,) if pattern else (), tuple(exclude))
+    if not has_wildcards(base) and not has_wildcards(pattern):
+        required = posixpath.normpath(f"/{base}/{pattern}")
+        if source.lookup(required, follow=False) is None:
+            raise InvalidInput(
+                f"{word!r} is not in {source.where}", hint="check the path, and what .dockerignore excludes"
             )
+    found = find_sources(source, base)
+    return [Tree(source, posixpath.basename(p), node, tuple(walk(source, node, filters))) for p, node in found]
+
+
+def walk(source: Source, top: Node, filters: Filters) -> Iterator[Item]:
+    """`top` and what is below it, parents first; a directory that is only on the way comes with its first content."""
+    yield Item("", top)
+    if top.is_dir:
+        yield from _below(source, top, "", filters, [])
+
+
+def _below(source: Source, folder: Node, inside: str, filters: Filters, waiting: list[Item]) -> Iterator[Item]:
+    """`waiting` are the directories above that nothing was given out of yet."""
+    include, exclude = filters.matchers()
+    for node in source.children(folder):
+        name = posixpath.basename(node.path)
+        path = f"{inside}/{name}" if inside else name
+        excluded = exclude is not None and exclude.excluded(path)
+        wanted = not excluded and (include is None or include.excluded(path))
+        item = Item(path, node, implied=not wanted)
+        if wanted and not source.hidden(node):
+            yield from waiting
+            waiting.clear()
+            yield item
+        elif not node.is_dir or (excluded and exclude is not None and not exclude.has_exclusions):
+            continue
+        else:
+            waiting.append(item)
+        if node.is_dir:
+            yield from _below(source, node, path, filters, waiting)
+            if waiting and waiting[-1] is item:
+                waiting.pop()
+
+
+def digest_plan(plan: CopyPlan) -> dict[str, str]:
+    """What the result depends on: path -> type, mode, owner and content, in words that explain a change."""
+    inputs: dict[str, str] = {}
+    for tree in plan.trees:
+        if isinstance(tree, Text):
+            inputs[f"<<{tree.name}"] = f"text {hashlib.sha256(tree.content).hexdigest()}"
+            continue
+        for item in tree.items:
+            key = item.node.path or "."
+            if item.node.is_dir and not item.path:
+                inputs[f"{key}/"] = f"dir {tree.name if tree.top.is_dir else ''}"
+                continue
+            inputs[f"{key}/" if item.node.is_dir else key] = _describe(tree, item)
     return inputs
 
 
-class UpperWriter:
-    """Writes into the upper directory of a layer over `view`. `upper` is ours alone, so plain paths in it are safe."""
-
-    def __init__(self, upper: Path, view: LayerView, owner: Ownership) -> None:
-        self._upper, self._view, self._owner = str(upper), view, owner
-        self._made: dict[str, bool] = {"": True}
-        root = view.lookup("")
-        if root and root.real != "/":
-            self._like(self._upper, root.status)
-
-    def _like(self, real: str, status: os.stat_result) -> None:
-        os.chown(real, status.st_uid, status.st_gid)
-        os.chmod(real, stat.S_IMODE(status.st_mode))
-        os.utime(real, ns=(status.st_mtime_ns, status.st_mtime_ns))
-
-    def parents(self, target: str) -> None:
-        folder = posixpath.dirname(target)
-        if folder not in self._made:
-            self.parents(folder)
-            self.directory(folder, None)
-
-    def directory(self, target: str, node: Node | None, *, mode: int = 0o755, keep: bool = True) -> None:
-        """Makes `target`; an existing directory keeps its metadata when `keep`."""
-        if target in self._made and (keep or node is None):
-            return
-        below = self._view.lookup(target, follow=False) if target else self._view.lookup("")
-        real = f"{self._upper}/{target}"
-        if below is not None and not below.is_dir:
-            raise InvalidInput(f"cannot copy a directory onto the file /{target}")
-        if target not in self._made:
-            os.mkdir(real)
-            self._made[target] = True
-        if below is not None and keep:
-            self._like(real, below.status)
-            return
-        if node is not None:
-            mode = self._owner.mode if self._owner.mode is not None else stat.S_IMODE(node.status.st_mode)
-        os.chown(real, self._owner.uid, self._owner.gid)
-        os.chmod(real, mode)
-        stamp = node.status.st_mtime_ns if node else 0
-        os.utime(real, ns=(stamp, stamp))
-
-    def place(self, source: Source, item: CopyItem) -> None:
-        self.parents(item.target)
-        node = item.node
-        if node.is_dir:
-            self.directory(item.target, node, keep=item.top)
-            return
-        below = self._view.lookup(item.target, follow=False)
-        if below is not None and below.is_dir:
-            raise InvalidInput(f"cannot copy the file {node.path} onto the directory /{item.target}")
-        real = f"{self._upper}/{item.target}"
-        if os.path.lexists(real):
-            os.unlink(real)
-        mode = self._owner.mode if self._owner.mode is not None else stat.S_IMODE(node.status.st_mode)
-        if node.is_file:
-            self._file(source, node, real, mode)
-        elif stat.S_ISLNK(node.status.st_mode):
-            os.symlink(node.link, real)
-            os.lchown(real, self._owner.uid, self._owner.gid)
-        else:
-            os.mknod(real, node.status.st_mode, node.status.st_rdev)
-            os.chown(real, self._owner.uid, self._owner.gid)
-            os.chmod(real, mode)
-        stamp = node.status.st_mtime_ns
-        os.utime(real, ns=(stamp, stamp), follow_symlinks=False)
-
-    def _file(self, source: Source, node: Node, real: str, mode: int) -> None:
-        reading = source.open(node)
-        try:
-            writing = os.open(real, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            try:
-                while os.sendfile(writing, reading, None, 1 << 24):
-                    pass
-                os.fchown(writing, self._owner.uid, self._owner.gid)
-                os.fchmod(writing, mode)
-            finally:
-                os.close(writing)
-        finally:
-            os.close(reading)
+def _describe(tree: Tree, item: Item) -> str:
+    node = item.node
+    mode = f"{stat.S_IMODE(node.status.st_mode):04o}"
+    owner = f" {node.status.st_uid}:{node.status.st_gid}" if tree.source.keeps_owner else ""
+    xattrs = "".join(f" {k}={v.hex()}" for k, v in tree.source.xattrs(node).items())
+    where = item.path or tree.name
+    if node.is_file:
+        kind = f"unpacked-{tree.archive}" if tree.archive else "file"
+        return f"{where} {kind} {mode} {tree.source.digest(node)}{owner}{xattrs}"
+    if node.is_dir:
+        return f"{where} dir {mode}{owner}{xattrs}{' implied' if item.implied else ''}"
+    if node.is_link:
+        return f"{where} link {node.link}{owner}"
+    return f"{where} {stat.S_IFMT(node.status.st_mode):o} {mode} {node.status.st_rdev}{owner}"
 
 
-def write_items(
-    source: Source, items: Sequence[CopyItem], upper: Path, view: LayerView, owner: Ownership, cancel: CancelToken
-) -> None:
-    writer = UpperWriter(upper, view, owner)
-    try:
-        for item in items:
-            cancel.check()
-            writer.place(source, item)
-    except OSError as error:
-        raise from_os_error(error, "copying into the image") from error
+# --- owners ---------------------------------------------------------------------------------------------
 
 
-def resolve_owner(text: str, view: LayerView) -> tuple[int, int]:
-    """`--chown=user[:group]` by number, or by name from the image's own passwd and group files."""
+def resolve_owner(text: str, view: LayerView, flag: str = "--chown") -> tuple[int, int] | None:
+    """`user[:group]` by number, or by name from the image's own passwd and group files; None for an empty text.
+
+    A user given by number has the group of the same number, one given by name its own group from passwd.
+    """
+    if not text:
+        return None
     user, _, group = text.partition(":")
-    users = _table(view, "etc/passwd")
-    groups = _table(view, "etc/group")
+    gid: int | None = None
     if user.isascii() and user.isdigit():
-        uid, gid = int(user), int(user)
-    elif user in users:
-        uid, gid = int(users[user][2]), int(users[user][3])
+        uid = gid = int(user)
+    elif user:
+        row = table(view, "etc/passwd").get(user)
+        if row is None or len(row) < 4 or not row[3].isdigit():
+            raise InvalidInput(
+                f"{flag}={text}: the image has no user {user!r}", hint="create it in a RUN step before, or give a number"
+            )
+        uid, gid = int(row[2]), int(row[3])
     else:
-        raise InvalidInput(
-            f"--chown={text}: the image has no user {user!r}", hint="create it in a RUN step before, or give a number"
-        )
+        uid = gid = 0
     if group:
         if group.isascii() and group.isdigit():
             gid = int(group)
-        elif group in groups:
-            gid = int(groups[group][2])
         else:
-            raise InvalidInput(
-                f"--chown={text}: the image has no group {group!r}", hint="create it before, or give a number"
-            )
-    if max(uid, gid) > 2**31 - 1:
-        raise InvalidInput(f"--chown={text}: ids go up to 2147483647")
+            found = table(view, "etc/group").get(group)
+            if found is None:
+                raise InvalidInput(
+                    f"{flag}={text}: the image has no group {group!r}", hint="create it before, or give a number"
+                )
+            gid = int(found[2])
+    if max(uid, gid) > MAX_ID:
+        raise InvalidInput(f"{flag}={text}: ids go up to {MAX_ID}")
     return uid, gid
 
 
-def _table(view: LayerView, path: str) -> Mapping[str, list[str]]:
+def table(view: LayerView, path: str) -> Mapping[str, list[str]]:
+    """passwd or group of an image, by name; the first line of a name counts."""
     data = view.read(path) or b""
-    rows = (line.split(":") for line in data.decode(errors="replace").splitlines())
-    return {row[0]: row for row in rows if len(row) >= 3 and row[2].isdigit()}
-
-
-def parse_mode(text: str) -> int | None:
-    """`--chmod` in octal. Raises `InvalidInput`."""
-    if not text:
-        return None
-    try:
-        mode = int(text, 8)
-    except ValueError:
-        raise InvalidInput(
-            f"--chmod={text}: only octal modes so far", hint="write it as a number: --chmod=755"
-        ) from None
-    if not 0 <= mode <= 0o7777:
-        raise InvalidInput(f"--chmod={text}: modes go from 0 to 7777")
-    return mode
+    found: dict[str, list[str]] = {}
+    for line in data.decode(errors="replace").splitlines():
+        row = line.split(":")
+        if len(row) >= 3 and row[2].isascii() and row[2].isdigit() and len(row[2]) < 11:
+            found.setdefault(row[0], row)
+    return found

@@ -1,19 +1,12 @@
-"""Instructions that change the image's config alone, and the small rules around a step (pure, but for reading the Dockerfile)."""
+"""Instructions that change the image's config alone (pure). Each gives the text of its history entry, as BuildKit writes it."""
 
 from __future__ import annotations
 
-import codecs
-import stat
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+import signal
 
+from engine.build import gotext
 from engine.build.dockerfile.ast import (
-    Add,
-    Arg,
     Cmd,
-    Copy,
-    Dockerfile,
     Entrypoint,
     Env,
     Expose,
@@ -28,194 +21,142 @@ from engine.build.dockerfile.ast import (
     User,
     Volume,
 )
-from engine.build.dockerfile.parser import parse
-from engine.build.dockerfile.words import expand
-from engine.errors import InvalidInput, NotFound, Unsupported, from_os_error
-from engine.oci.config import ImageConfig
-from engine.oci.platform import Platform
+from engine.build.dockerfile.lexer import heredoc_word
+from engine.build.dockerfile.words import expand, expand_words
+from engine.build.ports import parse_expose
+from engine.build.state import DEFAULT_SHELL, State
+from engine.errors import InvalidInput, Unsupported
 
-if TYPE_CHECKING:
-    from engine.build.copy import CopyItem
-    from engine.build.solver import State
-    from engine.build.source import Source
-
-DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-DEFAULT_SHELL = ("/bin/sh", "-c")
-MAX_DOCKERFILE = 4 << 20
-_ARCHIVES = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")
+_SIGNALS = {name.removeprefix("SIG") for name in signal.Signals.__members__} | {"RTMIN", "RTMAX"}
+_REALTIME = 15  # SIGRTMIN+1 … SIGRTMIN+15, and SIGRTMAX-1 … SIGRTMAX-14
 
 
-def read_dockerfile(path: Path) -> Dockerfile:
-    """Parses the file at `path`. Raises `NotFound`, `DockerfileError`."""
-    try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_DOCKERFILE + 1)
-    except FileNotFoundError:
-        raise NotFound(f"there is no Dockerfile at {path}", hint="create one, or name it with -f FILE") from None
-    except OSError as error:
-        raise from_os_error(error, f"reading {path}") from error
-    if len(data) > MAX_DOCKERFILE:
-        raise InvalidInput(f"{path} is larger than {MAX_DOCKERFILE} bytes: not a Dockerfile")
-    return parse(data.decode("utf-8", errors="replace"), str(path))
+def apply(state: State, instruction: Instruction, escape: str) -> str | None:
+    """Changes the state's config and variables. Returns the history entry's text; None for none (ONBUILD).
 
-
-def platform_args(host: Platform) -> dict[str, str]:
-    """TARGET* and BUILD*: both are this host, for it builds for itself."""
-    text = "/".join(filter(None, (host.os, host.architecture, host.variant)))
-    values = {"PLATFORM": text, "OS": host.os, "ARCH": host.architecture, "VARIANT": host.variant}
-    return {side + name: value for side in ("TARGET", "BUILD") for name, value in values.items()}
-
-
-def env_map(entries: Sequence[str]) -> dict[str, str]:
-    """`K=V` entries as a mapping. An entry without `=` is empty, never the engine's own variable (CVE-2026-57231)."""
-    pairs = (entry.partition("=") for entry in entries)
-    return {name: value for name, _, value in pairs if name}
-
-
-def run_args(state: State, run: Run) -> tuple[str, ...]:
-    """The argv of a RUN: exec form as it is, shell form behind SHELL, a heredoc as the shell's text."""
-    if not run.shell:
-        return run.args
-    shell = state.config.shell or DEFAULT_SHELL
-    text = run.args[0]
-    if run.heredocs:
-        only = run.heredocs[0]
-        if len(run.heredocs) == 1 and text.strip().lstrip("<").lstrip("-").strip("'\"") == only.name:
-            if only.content.startswith("#!"):
-                raise Unsupported(
-                    "a heredoc with its own #! interpreter is not supported yet",
-                    hint="name the interpreter: RUN python3 <<EOF",
-                )
-            return (*shell, only.content)
-        bodies = "".join(f"{doc.content}{doc.name}\n" for doc in run.heredocs)
-        text = f"{text}\n{bodies}"
-    return (*shell, text)
-
-
-def run_history(state: State, args: Sequence[str]) -> str:
-    """`RUN |1 VERSION=2 /bin/sh -c make # buildkit`, as BuildKit writes it."""
-    given = [f"{name}={value}" for name, value in state.args.items()]
-    prefix = f"|{len(given)} {' '.join(given)} " if given else ""
-    return f"RUN {prefix}{' '.join(args)} # buildkit"
-
-
-def apply(state: State, instruction: Instruction, escape: str) -> ImageConfig:
-    """The config after an instruction that makes no layer. Updates the state's variables where the instruction sets them."""
-    config, scope = state.config, state.scope()
+    Raises `InvalidInput`.
+    """
+    scope = dict(state.variables)  # one instruction sees one set of values: `ENV abc=bye def=$abc` gives the old abc
 
     def word(text: str) -> str:
         return expand(text, scope, escape)
 
+    config = state.config
     match instruction:
         case Env():
-            # One instruction sees one set of values: `ENV abc=bye def=$abc` gives the old abc.
-            state.env |= {word(key): word(value) for key, value in instruction.pairs}
-            return config.with_config(Env=[f"{key}={value}" for key, value in state.env.items()])
+            pairs = [(word(key), word(value)) for key, value in instruction.pairs]
+            for key, value in pairs:
+                if not key:
+                    raise InvalidInput("ENV names can not be blank")
+                state.set_env(key, value)
+            return "ENV " + " ".join(f"{key}={value}" for key, value in pairs)
         case Label():
-            return config.with_config(
-                Labels={**config.labels, **{word(key): word(value) for key, value in instruction.pairs}}
-            )
+            pairs = [(word(key), word(value)) for key, value in instruction.pairs]
+            state.config = config.with_config(Labels={**config.labels, **dict(pairs)})
+            return "LABEL " + " ".join(f"{key}={value}" for key, value in pairs)
         case User():
-            return config.with_config(User=word(instruction.user))
+            user = word(instruction.user)
+            state.config = config.with_config(User=user or None)
+            return f"USER {user}"
         case Expose():
-            ports = [port for text in instruction.ports for port in _ports(word(text))]
-            return config.with_config(ExposedPorts={port: {} for port in (*config.exposed_ports, *ports)})
+            words = [found for text in instruction.ports for found in expand_words(text, scope, escape)]
+            ports = [port for text in words for port in parse_expose(text).ports]
+            state.config = config.with_config(ExposedPorts={port: {} for port in (*config.exposed_ports, *ports)})
+            return f"EXPOSE {gotext.plain_list(ports)}"
         case Volume():
             paths = [word(path) for path in instruction.paths]
-            return config.with_config(Volumes={path: {} for path in (*config.volumes, *paths)})
+            if not all(paths):
+                raise InvalidInput("VOLUME specified can not be an empty string")
+            state.config = config.with_config(Volumes={path: {} for path in (*config.volumes, *paths)})
+            return f"VOLUME {gotext.plain_list(paths)}"
         case Stopsignal():
-            return config.with_config(StopSignal=word(instruction.signal))
+            name = word(instruction.signal)
+            check_signal(name)
+            state.config = config.with_config(StopSignal=name)
+            return f"STOPSIGNAL {name}"
         case Shell():
-            return config.with_config(Shell=list(instruction.args))
+            state.config = config.with_config(Shell=list(instruction.args))
+            return f"SHELL {gotext.plain_list(instruction.args)}"
         case Cmd():
+            args = _command(state, instruction)
             state.own_cmd = True
-            return config.with_config(Cmd=_command(config, instruction), ArgsEscaped=None)
+            state.config = config.with_config(Cmd=args or None, ArgsEscaped=True)
+            return f"CMD {gotext.quoted_list(args)}"
         case Entrypoint():
-            # ENTRYPOINT resets a CMD that came from the base image.
-            keep = {} if state.own_cmd else {"Cmd": None}
-            return config.with_config(Entrypoint=_command(config, instruction), **cast("dict[str, Any]", keep))
+            args = _command(state, instruction)
+            state.config = config.with_config(Entrypoint=args or None)
+            if not state.own_cmd:  # a CMD of the base image goes
+                state.config = state.config.with_config(Cmd=None)
+            return f"ENTRYPOINT {gotext.quoted_list(args)}"
         case Healthcheck():
-            return config.with_config(Healthcheck=instruction.to_config())
+            check = instruction.to_config()
+            state.config = config.with_config(Healthcheck=check)
+            return f"HEALTHCHECK {gotext.healthcheck(check)}"
         case Onbuild():
-            return config.with_config(OnBuild=[*config.on_build, instruction.text])
+            state.config = config.with_config(OnBuild=[*config.on_build, instruction.text])
+            return None
         case Maintainer():
-            return config.with_author(instruction.name)
-        case Arg():
-            return config
+            state.config = config.with_author(instruction.name)
+            return f"MAINTAINER {instruction.name}"
     raise Unsupported(f"{type(instruction).__name__.upper()} is not supported here")
 
 
-def _command(config: ImageConfig, instruction: Cmd | Entrypoint) -> list[str]:
-    return [*(config.shell or DEFAULT_SHELL), *instruction.args] if instruction.shell else list(instruction.args)
+def _command(state: State, instruction: Cmd | Entrypoint) -> list[str]:
+    if not instruction.shell:
+        return list(instruction.args)
+    return [*(state.config.shell or DEFAULT_SHELL), *instruction.args]
 
 
-def _ports(text: str) -> list[str]:
-    """`8000`, `53/udp`, `7000-7002/tcp` as `port/protocol` entries."""
-    ports, _, protocol = text.partition("/")
-    protocol = protocol.lower() or "tcp"
-    first, _, last = ports.partition("-")
+def check_signal(name: str) -> None:
+    """`TERM`, `SIGTERM`, `15`, `RTMIN+3`. Raises `InvalidInput`."""
+    text = name.upper().removeprefix("SIG")
+    if text.isascii() and text.isdigit():
+        if int(text[:9]) > 0:
+            return
+    elif text in _SIGNALS:
+        return
+    elif text.startswith(("RTMIN+", "RTMAX-")):
+        offset = text[6:]
+        if offset.isascii() and offset.isdigit() and 0 < int(offset[:4]) <= _REALTIME - (text[3] == "A"):
+            return
+    raise InvalidInput(f"invalid signal: {name}", hint="write a name (SIGTERM, TERM) or a number")
+
+
+def run_words(state: State, run: Run) -> tuple[tuple[str, ...], str]:
+    """The argv of a RUN, and the script that it needs as a file when a heredoc names its own `#!` interpreter.
+
+    With a script the last word is its path, under /dev/pipes as in BuildKit.
+    """
+    if not run.shell:
+        return run.args, ""
+    shell = state.config.shell or DEFAULT_SHELL
+    text = run.args[0]
+    if run.heredocs:
+        first = run.heredocs[0]
+        if _is_heredoc_alone(text):
+            if first.text.startswith("#!"):
+                # BuildKit puts the path behind SHELL, whose -c runs it.
+                return (*shell, f"/dev/pipes/{first.name}"), first.text
+            return (*shell, first.text), ""
+        text += "".join(f"\n{heredoc.content}{heredoc.name}" for heredoc in run.heredocs)
+    return (*shell, text), ""
+
+
+def _is_heredoc_alone(text: str) -> bool:
     try:
-        low, high = int(first), int(last or first)
-    except ValueError:
-        raise InvalidInput(f"{text!r} is not a port", hint="write 8000, 8000/tcp or 7000-7002/udp") from None
-    if not 0 < low <= high < 65536 or protocol not in ("tcp", "udp", "sctp"):
-        raise InvalidInput(f"{text!r} is not a port", hint="ports go from 1 to 65535; protocols are tcp, udp and sctp")
-    return [f"{port}/{protocol}" for port in range(low, high + 1)]
+        return heredoc_word(text) is not None
+    except InvalidInput:
+        return False
 
 
-def refuse_unsupported_copy(copy: Copy | Add) -> None:
-    """What COPY and ADD cannot do yet, said before anything is done."""
-    name = type(copy).__name__.upper()
-    if copy.heredocs:
-        raise Unsupported(f"{name} of a heredoc is not supported yet", hint="put the text into a file of the context")
-    for flag in ("parents", "exclude"):
-        if getattr(copy, flag, None):
-            raise Unsupported(f"{name} --{flag} is not supported yet", hint="it comes with the builder issue")
-    if isinstance(copy, Add):
-        for source in copy.sources:
-            if "://" in source or source.startswith("git@"):
-                raise Unsupported(
-                    f"ADD of {source!r} is not supported yet", hint="fetch it in a RUN step, or put it into the context"
-                )
+def run_history(state: State, args: tuple[str, ...]) -> str:
+    """`RUN |1 VERSION=2 /bin/sh -c make # buildkit`: the build arguments so far, each once, with the value in force."""
+    given: dict[str, str] = {}
+    for name, value in state.build_args:
+        given[name] = state.variables.get(name, value or "")
+    prefix = [f"|{len(given)}", *(f"{name}={value}" for name, value in given.items())] if given else []
+    return f"RUN {' '.join([*prefix, *args])} # buildkit"
 
 
-def refuse_archives(source: Source, items: Sequence[CopyItem]) -> None:
-    """ADD unpacks a local archive; until it does here, copying one unopened would be a different image."""
-    import os
-
-    for item in items:
-        if stat.S_ISREG(item.node.status.st_mode):
-            fd = source.open(item.node)
-            try:
-                head = os.read(fd, 262 + 8)
-            finally:
-                os.close(fd)
-            if head.startswith(_ARCHIVES) or head[257:262] == b"ustar":
-                raise Unsupported(
-                    f"ADD of the archive {item.node.path} is not supported yet",
-                    hint="use COPY and unpack it in a RUN step",
-                )
-
-
-class LineSplitter:
-    """Bytes of two streams in, whole decoded lines out. A long line without an end goes out in parts of 64 KiB."""
-
-    def __init__(self, emit: Callable[[Literal["stdout", "stderr"], str], None]) -> None:
-        self._emit = emit
-        self._decoders = {name: codecs.getincrementaldecoder("utf-8")("replace") for name in ("stdout", "stderr")}
-        self._rest = {"stdout": "", "stderr": ""}
-
-    def feed(self, stream: str, data: bytes) -> None:
-        text = self._rest[stream] + self._decoders[stream].decode(data)
-        whole, newline, rest = text.rpartition("\n")
-        if len(rest) > 65536:
-            whole, newline, rest = text, "\n", ""
-        self._rest[stream] = rest
-        if newline:
-            self._emit(cast("Literal['stdout', 'stderr']", stream), whole)
-
-    def flush(self) -> None:
-        for stream, rest in self._rest.items():
-            if rest:
-                self._emit(cast("Literal['stdout', 'stderr']", stream), rest)
-                self._rest[stream] = ""
+def arg_history(pairs: list[tuple[str, str | None]]) -> str:
+    return "ARG " + " ".join(name if value is None else f"{name}={value}" for name, value in pairs)

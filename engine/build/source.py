@@ -1,4 +1,4 @@
-"""What a COPY may read: the build context, or the root of another stage or image. And what its content is.
+"""What a COPY may read: the build context, the root of another stage or image, a fetched tree. And what its content is.
 
 A `Source` answers with `Node`s and content digests. The digest of a file is remembered by its stat data (inode, size, mtime,
 ctime), as git's index does, with git's racy rule: a file changed in the last moments before it was hashed is hashed again.
@@ -7,38 +7,41 @@ Modification times are not part of any digest (BuildKit's contenthash: mode, own
 
 from __future__ import annotations
 
-import fnmatch
+import errno
 import hashlib
 import json
 import os
 import posixpath
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from engine.base.atomic import write_atomic
 from engine.base.cancel import CancelToken
-from engine.build.dockerfile.ignore import Matcher, read_patterns
+from engine.build.dockerfile.globs import compile_glob, has_wildcards, split_wildcards
+from engine.build.dockerfile.ignore import Matcher
 from engine.errors import AccessDenied, InvalidInput, from_os_error
 from engine.linux.openat2 import open_in_root
-from engine.store.view import LayerView
+from engine.store.view import Entry, LayerView
 
 RACY_NS = 50_000_000  # ext4 stamps with the kernel's tick; anything younger than this may change again unseen
 MAX_ENTRIES = 1_000_000
 WARN_ENTRIES = 100_000
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+_KEPT_OUT = ("trusted.overlay.", "user.overlay.", "security.selinux", "com.apple.")  # the host's own, not the file's
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One file, directory or link of a source; `path` is relative to its root."""
+    """One file, directory or link of a source; `path` is relative to its root. `real` is where a view has it."""
 
     path: str
-    real: str
     status: os.stat_result
     link: str = ""
+    real: str = ""
 
     @property
     def is_dir(self) -> bool:
@@ -48,37 +51,83 @@ class Node:
     def is_file(self) -> bool:
         return stat.S_ISREG(self.status.st_mode)
 
+    @property
+    def is_link(self) -> bool:
+        return stat.S_ISLNK(self.status.st_mode)
+
 
 class Source(Protocol):
-    def lookup(self, path: str) -> Node | None:
-        """The node at `path`; links in it are followed inside the source."""
+    """`keeps_owner`: files keep their owner (stages and images); else they are root's (a context)."""
 
-    def walk(self, node: Node) -> Iterator[Node]:
-        """`node` and all below it that a COPY would take, parents first, sorted."""
+    where: str
+    keeps_owner: bool
 
-    def children(self, path: str) -> list[str]: ...
+    def lookup(self, path: str, *, follow: bool = True) -> Node | None:
+        """The node at `path`; links on the way to it are followed inside the source."""
+
+    def children(self, node: Node) -> Iterator[Node]:
+        """What is in a directory, sorted, as far as it may be read."""
+
+    def hidden(self, node: Node) -> bool:
+        """Whether a directory shows only because something below it is wanted."""
 
     def open(self, node: Node) -> int:
         """A descriptor of the file's content."""
 
     def digest(self, node: Node) -> str: ...
 
+    def xattrs(self, node: Node) -> dict[str, bytes]:
+        """Extended attributes that go along with a copy."""
 
-def glob(source: Source, pattern: str) -> list[str]:
-    """Paths that match, by Go's filepath.Match: `*` and `?` stay within one component."""
-    found = [""]
-    for part in (p for p in pattern.split("/") if p):
-        following: list[str] = []
-        for folder in found:
-            if not any(c in part for c in "*?["):
-                following.append(posixpath.join(folder, part))
-                continue
-            names = source.children(folder)
-            following.extend(
-                posixpath.join(folder, n) for n in names if fnmatch.fnmatchcase(n, part.replace("[^", "[!"))
+
+def find_sources(source: Source, pattern: str) -> list[tuple[str, Node]]:
+    """The nodes that a COPY's word names, each under the name that it was found by.
+
+    A literal path that is missing is an error; a wildcard without a match is nothing (BuildKit's AllowEmptyWildcard).
+    """
+    clean = posixpath.normpath("/" + pattern).lstrip("/")
+    literal, rest = split_wildcards(clean)
+    if not rest:
+        node = source.lookup(literal)
+        if node is None:
+            raise InvalidInput(
+                f"{pattern!r} is not in {source.where}", hint="check the path, and what .dockerignore excludes"
             )
+        return [(literal, node)]
+    start = source.lookup(literal)
+    found = [start] if start is not None else []
+    for part in rest.split("/"):
+        glob = compile_glob(part) if has_wildcards(part) or "\\" in part else None
+        following: list[Node] = []
+        for folder in found:
+            if folder.is_dir:
+                names = source.children(folder)
+                following += [n for n in names if _matches(posixpath.basename(n.path), part, glob)]
         found = following
-    return [path for path in found if source.lookup(path) is not None]
+    nodes = ((node.path, source.lookup(node.path)) for node in found)
+    return [(path, node) for path, node in nodes if node is not None]
+
+
+def _matches(name: str, part: str, glob: object) -> bool:
+    if glob is None:
+        return name == part
+    return glob.match(name) is not None  # type: ignore[attr-defined,no-any-return]
+
+
+def read_xattrs(target: int | str) -> dict[str, bytes]:
+    """Extended attributes of a descriptor or of a path (not followed) that travel with a file."""
+    follow = isinstance(target, int)
+    try:
+        names = os.listxattr(target, follow_symlinks=follow)
+        return {
+            name: os.getxattr(target, name, follow_symlinks=follow)
+            for name in sorted(names)
+            if not name.startswith(_KEPT_OUT)
+        }
+    except OSError as error:
+        if error.errno in (errno.ENOTSUP, errno.EPERM, errno.ENODATA, errno.EBADF):
+            return {}
+        raise
 
 
 class StatCache:
@@ -116,119 +165,111 @@ class StatCache:
 
 
 class ContextSource:
-    """The build context: a folder on this host, minus what its ignore file excludes."""
+    """A folder on this host, minus what its ignore file excludes. Every path is opened below the folder's descriptor."""
 
-    def __init__(self, root: Path, dockerfile: Path, cache: StatCache, cancel: CancelToken | None = None) -> None:
-        self.root = root
+    keeps_owner = False
+
+    def __init__(
+        self,
+        root: Path,
+        matcher: Matcher | None = None,
+        *,
+        cache: StatCache | None = None,
+        cancel: CancelToken | None = None,
+        where: str = "",
+    ) -> None:
+        self.root, self.where = root, where or f"the build context {root}"
+        self.matcher = matcher
         self._cancel = cancel or CancelToken()
-        self._cache = cache
+        self._cache = cache or StatCache(None)
         try:
             self._fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise InvalidInput(
                 f"build context {root}: {error.strerror}", hint="give the folder that holds the Dockerfile"
             ) from error
-        self.ignore_file = self._find_ignore(dockerfile)
-        patterns = read_patterns(self.ignore_file.read_text(errors="replace")) if self.ignore_file else []
-        self._matcher = Matcher(patterns) if patterns else None
-        self._listing: dict[str, list[os.DirEntry[str]]] = {}
+        self._prefix = os.readlink(f"/proc/self/fd/{self._fd}").rstrip("/")
         self.entries = 0
-
-    def _find_ignore(self, dockerfile: Path) -> Path | None:
-        for candidate in (dockerfile.with_name(dockerfile.name + ".dockerignore"), self.root / ".dockerignore"):
-            if candidate.is_file():
-                return candidate
-        return None
 
     def close(self) -> None:
         os.close(self._fd)
 
-    def _excluded(self, path: str) -> bool:
-        return self._matcher is not None and bool(path) and self._matcher.excluded(path)
+    def excluded(self, path: str) -> bool:
+        return self.matcher is not None and bool(path) and self.matcher.excluded(path)
 
-    def lookup(self, path: str) -> Node | None:
+    def _visible(self, path: str, is_dir: bool) -> bool:
+        if not self.excluded(path):
+            return True
+        return is_dir and self.matcher is not None and self.matcher.may_include_under(path)
+
+    def hidden(self, node: Node) -> bool:
+        return self.excluded(node.path)
+
+    def lookup(self, path: str, *, follow: bool = True) -> Node | None:
         path = posixpath.normpath("/" + path).lstrip("/")
+        flags = os.O_PATH | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
         try:
-            fd = open_in_root(self._fd, path or ".", os.O_PATH | os.O_CLOEXEC)
+            fd = open_in_root(self._fd, path or ".", flags)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise from_os_error(error, f"reading {path!r} in the build context") from error
+            raise from_os_error(error, f"reading {path!r} in {self.where}") from error
         try:
             real = os.readlink(f"/proc/self/fd/{fd}")
             status = os.fstat(fd)
+            link = os.readlink("", dir_fd=fd) if stat.S_ISLNK(status.st_mode) else ""
         finally:
             os.close(fd)
-        inside = os.path.relpath(real, os.path.realpath(self.root))
-        inside = "" if inside == "." else inside
-        if self._excluded(path) and not (
-            stat.S_ISDIR(status.st_mode) and self._matcher and self._matcher.may_include_under(path)
-        ):
+        inside = real[len(self._prefix) :].lstrip("/")
+        is_dir = stat.S_ISDIR(status.st_mode)
+        if not self._visible(path, is_dir) or not self._visible(inside, is_dir):
             return None
-        return Node(inside, real, status)
+        return Node(inside, status, link)
 
-    def children(self, path: str) -> list[str]:
-        return [name for name, _ in self._scan(path)]
-
-    def _scan(self, path: str) -> list[tuple[str, os.DirEntry[str]]]:
+    def children(self, node: Node) -> Iterator[Node]:
+        self._cancel.check()
         try:
-            with os.scandir(self.root / path) as found:
-                entries = sorted(((entry.name, entry) for entry in found), key=lambda pair: pair[0])
-        except PermissionError as error:
-            raise AccessDenied(
-                f"{self.root / path} cannot be read: {error.strerror}",
-                hint="make it readable, or add it to .dockerignore if the build does not need it",
-            ) from error
+            fd = open_in_root(self._fd, node.path, _FOLDER, no_symlinks=True)
         except OSError as error:
-            raise from_os_error(error, "reading the build context") from error
-        kept = []
-        for name, entry in entries:
-            where = posixpath.join(path, name)
-            if self._excluded(where):
-                below = entry.is_dir(follow_symlinks=False) and self._matcher and self._matcher.may_include_under(where)
-                if not below:
-                    continue
-            kept.append((name, entry))
-        return kept
+            raise self._unreadable(error, node.path) from error
+        try:
+            yield from self._scan(node.path, fd)
+        finally:
+            os.close(fd)
 
-    def walk(self, node: Node) -> Iterator[Node]:
-        if not self._excluded(node.path) or not node.is_dir:
-            yield node
-        if not node.is_dir:
-            return
-        for name, entry in self._scan(node.path):
-            self._count(node.path)
-            path = posixpath.join(node.path, name)
+    def _scan(self, folder: str, fd: int) -> Iterator[Node]:
+        for name in sorted(os.listdir(fd)):
+            path = f"{folder}/{name}" if folder else name
             try:
-                status = entry.stat(follow_symlinks=False)
-                link = os.readlink(entry.path) if stat.S_ISLNK(status.st_mode) else ""
+                status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                link = os.readlink(name, dir_fd=fd) if stat.S_ISLNK(status.st_mode) else ""
             except FileNotFoundError:
                 continue  # removed while we looked: the next change event brings the next build
-            child = Node(path, entry.path, status, link)
-            if child.is_dir:
-                yield from self.walk(child)
-            elif not stat.S_ISSOCK(status.st_mode):
-                yield child
+            if not stat.S_ISSOCK(status.st_mode) and self._visible(path, stat.S_ISDIR(status.st_mode)):
+                self._count(folder)
+                yield Node(path, status, link)
 
     def _count(self, folder: str) -> None:
-        self._cancel.check()
         self.entries += 1
         if self.entries > MAX_ENTRIES:
             raise InvalidInput(
-                f"the build context {self.root} holds more than {MAX_ENTRIES:,} files (stopped in {folder or '.'}/)",
+                f"{self.where} holds more than {MAX_ENTRIES:,} files (stopped in {folder or '.'}/)",
                 hint=f"add {(folder or '.').split('/')[0]}/ to .dockerignore if the build does not need it",
             )
+
+    def _unreadable(self, error: OSError, path: str) -> Exception:
+        if isinstance(error, PermissionError):
+            return AccessDenied(
+                f"{self.root / path} cannot be read: {error.strerror}",
+                hint="make it readable, or add it to .dockerignore if the build does not need it",
+            )
+        return from_os_error(error, f"reading {path} in {self.where}")
 
     def open(self, node: Node) -> int:
         try:
             return open_in_root(self._fd, node.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK, no_symlinks=True)
-        except PermissionError as error:
-            raise AccessDenied(
-                f"{self.root / node.path} cannot be read: {error.strerror}",
-                hint="make it readable, or add it to .dockerignore if the build does not need it",
-            ) from error
         except OSError as error:
-            raise from_os_error(error, f"reading {node.path} in the build context") from error
+            raise self._unreadable(error, node.path) from error
 
     def digest(self, node: Node) -> str:
         fd = self.open(node)
@@ -237,32 +278,43 @@ class ContextSource:
         finally:
             os.close(fd)
 
+    def xattrs(self, node: Node) -> dict[str, bytes]:
+        if not (node.is_file or node.is_dir):
+            return {}
+        fd = self.open(node)
+        try:
+            return read_xattrs(fd)
+        finally:
+            os.close(fd)
+
 
 class ViewSource:
     """The root of a finished stage or of an image."""
 
+    keeps_owner = True
     _digests: dict[str, str] = {}
 
-    def __init__(self, view: LayerView) -> None:
-        self._view = view
+    def __init__(self, view: LayerView, where: str) -> None:
+        self._view, self.where = view, where
 
-    def lookup(self, path: str) -> Node | None:
-        entry = self._view.lookup(path)
-        return Node(entry.path, entry.real, entry.status) if entry else None
+    def _node(self, entry: Entry) -> Node:
+        return Node(entry.path, entry.status, os.readlink(entry.real) if entry.is_link else "", entry.real)
 
-    def children(self, path: str) -> list[str]:
-        entry = self._view.lookup(path)
-        return (
-            [posixpath.basename(child.path) for child in self._view.children(entry)] if entry and entry.is_dir else []
-        )
+    def hidden(self, node: Node) -> bool:
+        return False
 
-    def walk(self, node: Node) -> Iterator[Node]:
-        entry = self._view.lookup(node.path)
-        for found in self._view.walk(entry) if entry else ():
-            yield Node(found.path, found.real, found.status, os.readlink(found.real) if found.is_link else "")
+    def lookup(self, path: str, *, follow: bool = True) -> Node | None:
+        entry = self._view.lookup(path, follow=follow)
+        return self._node(entry) if entry else None
+
+    def children(self, node: Node) -> Iterator[Node]:
+        entry = self._view.lookup(node.path, follow=False)
+        if entry is not None and entry.is_dir:
+            for child in self._view.children(entry):
+                yield self._node(child)
 
     def open(self, node: Node) -> int:
-        return os.open(node.real, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        return os.open(node.real, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
 
     def digest(self, node: Node) -> str:
         if node.real not in self._digests:
@@ -270,17 +322,5 @@ class ViewSource:
                 self._digests[node.real] = hashlib.file_digest(file, "sha256").hexdigest()
         return self._digests[node.real]
 
-
-def expand_sources(source: Source, patterns: Sequence[str], where: str) -> list[Node]:
-    """The nodes that a COPY names. A literal path that is missing is an error, a wildcard without a match is none."""
-    nodes: list[Node] = []
-    for pattern in patterns:
-        clean = posixpath.normpath("/" + pattern).lstrip("/")
-        if any(c in clean for c in "*?["):
-            nodes.extend(node for path in glob(source, clean) if (node := source.lookup(path)))
-            continue
-        node = source.lookup(clean)
-        if node is None:
-            raise InvalidInput(f"{pattern!r} is not in {where}", hint="check the path, and what .dockerignore excludes")
-        nodes.append(node)
-    return nodes
+    def xattrs(self, node: Node) -> dict[str, bytes]:
+        return read_xattrs(node.real)

@@ -139,6 +139,14 @@ class LayerView:
         real = self._trees[0] if self._trees else "/"
         return Entry("", real, os.lstat(real), self._trees)
 
+    def child(self, entry: Entry, name: str) -> Entry | None:
+        """What a directory has under `name`, not followed."""
+        found = self._child(entry.sources, name)
+        if found is None:
+            return None
+        real, status, merged = found
+        return Entry(f"{entry.path}/{name}" if entry.path else name, real, status, tuple(merged))
+
     def children(self, entry: Entry) -> Iterator[Entry]:
         """The entries of a directory, sorted by name."""
         names: set[str] = set()

@@ -9,20 +9,29 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Heredoc:
-    """`<<NAME`: `expand` unless the name was quoted."""
+    """`<<NAME`: `expand` unless the name was quoted. `content` is as written; `text` without the tabs that `<<-` drops."""
 
     name: str
     content: str
     expand: bool = True
+    chomp: bool = False
+
+    @property
+    def text(self) -> str:
+        if not self.chomp:
+            return self.content
+        return "".join(line.lstrip("\t") for line in self.content.splitlines(keepends=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instruction:
-    """`source` is the instruction as one line, for people."""
+    """`source` is the instruction as one line, for people; `keyword` as written; `comments` stand right above it."""
 
     line: int
     end_line: int
     source: str
+    keyword: str = ""
+    comments: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +44,7 @@ class Run(Instruction):
     mounts: tuple[str, ...] = ()
     network: str = ""
     security: str = ""
+    devices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +68,7 @@ class Add(Instruction):
     chmod: str = ""
     link: bool = False
     checksum: str = ""
-    keep_git_dir: bool = False
+    keep_git_dir: bool | None = None
     unpack: bool | None = None
     exclude: tuple[str, ...] = ()
     heredocs: tuple[Heredoc, ...] = ()
@@ -66,12 +76,18 @@ class Add(Instruction):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Env(Instruction):
+    """`legacy`: written as `ENV key value`."""
+
     pairs: tuple[tuple[str, str], ...]
+    legacy: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Label(Instruction):
+    """`legacy`: written as `LABEL key value`."""
+
     pairs: tuple[tuple[str, str], ...]
+    legacy: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +173,7 @@ class Maintainer(Instruction):
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """`base` as written; `name` in lower case, "" without AS."""
+    """`base` as written; `name` in lower case, "" without AS. `words` are the words behind FROM, `keyword` is FROM as written."""
 
     index: int
     name: str
@@ -165,6 +181,10 @@ class Stage:
     platform: str
     line: int
     instructions: tuple[Instruction, ...]
+    end_line: int = 0
+    keyword: str = "FROM"
+    words: tuple[str, ...] = ()
+    comments: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,3 +194,4 @@ class Dockerfile:
     escape: str = "\\"
     directives: Mapping[str, str] = field(default_factory=dict)
     lines: tuple[str, ...] = ()
+    empty_continuations: tuple[int, ...] = ()  # last lines of instructions with a blank line inside

@@ -87,6 +87,11 @@ class Matcher:
         """The patterns as they are used, cleaned."""
         return tuple("!" * pattern.negated + pattern.text for pattern in self._patterns)
 
+    @property
+    def has_exclusions(self) -> bool:
+        """Whether a `!` pattern is among them."""
+        return bool(self._negated)
+
     def excluded(self, path: str) -> bool:
         """Whether `path` (relative, with slashes) is left out."""
         matched = False

@@ -30,6 +30,7 @@ class Logical:
     end_line: int
     column: int  # of the keyword, 1-based
     heredocs: tuple[Heredoc, ...] = ()
+    comments: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class Lexer:
         self.lines = [line.rstrip("\r") for line in self._raw]
         self.escape = "\\"
         self.directives: dict[str, str] = {}
+        self.empty_continuations: list[int] = []
 
     def error(self, message: str, line: int, column: int = 1, hint: str | None = None) -> DockerfileError:
         source = self.lines[line - 1] if 0 < line <= len(self.lines) else ""
@@ -60,8 +62,12 @@ class Lexer:
         # A token behind another one is an escaped character, and continues nothing.
         token = re.escape(self.escape)
         continued = re.compile(rf"(?<!{token}){token}[ \t]*\Z")
+        comments: list[str] = []
         while index < len(self.lines):
             line = self.lines[index]
+            if line.lstrip().startswith("#"):
+                comment = line[1:].strip()
+                comments = [*comments, comment] if comment else []
             if not line.strip() or line.lstrip().startswith("#"):
                 index += 1
                 continue
@@ -73,7 +79,8 @@ class Lexer:
             if "<<" in text and self._takes_heredoc(keyword, rest):
                 heredocs, index = self._heredocs(text, index, start)
             column = len(line) - len(line.lstrip()) + 1
-            yield Logical(keyword, behind, flags, rest, start + 1, index, column, heredocs)
+            yield Logical(keyword, behind, flags, rest, start + 1, index, column, heredocs, tuple(comments))
+            comments = []
 
     def _check_lengths(self) -> None:
         for number, line in enumerate(self.lines, 1):
@@ -100,11 +107,12 @@ class Lexer:
     def _join(self, index: int, continued: re.Pattern[str]) -> tuple[str, int]:
         """The logical line from `index` on, and the index behind it. Comments and blank lines inside are dropped."""
         parts: list[str] = []
-        first = True
+        first, empty = True, False
         while index < len(self.lines):
             line = self.lines[index]
             index += 1
             if not first and (not line.strip() or line.lstrip().startswith("#")):
+                empty = empty or not line.strip()
                 continue
             first = False
             match = continued.search(line)
@@ -112,6 +120,8 @@ class Lexer:
                 parts.append(line)
                 break
             parts.append(line[: match.start()])
+        if empty:
+            self.empty_continuations.append(index)
         return "".join(parts), index
 
     def _takes_heredoc(self, keyword: str, rest: str) -> bool:
@@ -139,7 +149,7 @@ class Lexer:
                 raise self.error(error.message, start + 1) from None
             if heredoc:
                 body, index = self._body(heredoc, index, start)
-                found.append(Heredoc(heredoc.name, body, heredoc.expand))
+                found.append(Heredoc(heredoc.name, body, heredoc.expand, heredoc.strip_tabs))
         return tuple(found), index
 
     def _body(self, heredoc: HeredocWord, index: int, start: int) -> tuple[str, int]:
@@ -149,7 +159,7 @@ class Lexer:
             index += 1
             if (line.lstrip("\t") if heredoc.strip_tabs else line) == heredoc.name:
                 return "".join(f"{part}\n" for part in body), index
-            body.append(raw.lstrip("\t") if heredoc.strip_tabs else raw)
+            body.append(raw)
         raise self.error("unterminated heredoc", start + 1, hint=f"end it with a line that is {heredoc.name}")
 
 

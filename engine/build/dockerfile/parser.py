@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -34,6 +34,7 @@ from engine.build.dockerfile.ast import (
 from engine.build.dockerfile.command import BLANKS, NotStrings, json_strings, split_blanks, split_words
 from engine.build.dockerfile.durations import parse_duration
 from engine.build.dockerfile.lexer import HeredocWord, Lexer, Logical, heredoc_word
+from engine.build.dockerfile.mounts import mount_from
 from engine.errors import DockerfileError, InvalidInput
 
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9-_.]*")
@@ -70,10 +71,36 @@ def parse(text: str, file: str) -> Dockerfile:
         what = "the file has no FROM" if meta else "the file has no instructions"
         raise lexer.error(what, 1, hint="a Dockerfile begins with FROM")
     built = tuple(
-        Stage(index, name, base, platform, logical.line, tuple(body))
+        Stage(
+            index,
+            name,
+            base,
+            platform,
+            logical.line,
+            tuple(body),
+            end_line=logical.end_line,
+            keyword=logical.keyword,
+            words=tuple(split_blanks(logical.rest)),
+            comments=logical.comments,
+        )
         for index, ((logical, base, name, platform), body) in enumerate(zip(stages, bodies, strict=True))
     )
-    return Dockerfile(built, tuple(meta), lexer.escape, lexer.directives, tuple(lexer.lines))
+    return Dockerfile(
+        built, tuple(meta), lexer.escape, lexer.directives, tuple(lexer.lines), tuple(lexer.empty_continuations)
+    )
+
+
+def parse_trigger(text: str, stage: Stage, file: str) -> Instruction:
+    """One ONBUILD trigger of a base image, as an instruction at the line of the FROM that pulls it in."""
+    lexer = Lexer(text, file)
+    found = list(lexer.instructions())
+    if len(found) != 1:
+        raise InvalidInput(f"the ONBUILD trigger {text[:80]!r} of {stage.base} is not one instruction")
+    try:
+        instruction = _Parser(lexer, found[0]).instruction()
+    except DockerfileError as error:
+        raise InvalidInput(f"the ONBUILD trigger {text[:80]!r} of {stage.base}: {error.message}") from error
+    return replace(instruction, line=stage.line, end_line=stage.end_line)
 
 
 class _Parser:
@@ -94,7 +121,13 @@ class _Parser:
     def _common(self) -> dict[str, Any]:
         text = re.sub(r"\s+", " ", self._logical.text).strip()
         logical = self._logical
-        return {"line": logical.line, "end_line": logical.end_line, "source": f"{self.name} {text}".strip()}
+        return {
+            "line": logical.line,
+            "end_line": logical.end_line,
+            "source": f"{self.name} {text}".strip(),
+            "keyword": logical.keyword,
+            "comments": logical.comments,
+        }
 
     def instruction(self) -> Instruction:
         if self.name not in KEYWORDS:
@@ -177,20 +210,16 @@ class _Parser:
             mounts=mounts,
             network=self._choice("network", "default", "none", "host"),
             security=self._choice("security", "sandbox", "insecure"),
+            devices=tuple(self._flags.get("device", ())),
             **self._common(),
         )
 
     def _check_mount(self, mount: str) -> None:
         """The rest of a mount is read when it is used, with variables; which stage it is from cannot wait."""
         try:
-            fields = next(csv.reader([mount]), [])
-        except csv.Error as error:
-            raise self.error(f"--mount {mount!r} cannot be read: {error}", at="--mount") from None
-        for field in fields:
-            key, _, value = field.partition("=")
-            if key.lower() == "from" and "$" in value[:-1]:
-                message = "'from' doesn't support variable expansion, define alias stage instead"
-                raise self.error(message, "FROM IMAGE AS NAME, then from=NAME", at=field)
+            mount_from(mount)
+        except InvalidInput as error:
+            raise self.error(error.message, error.hint, at="--mount") from None
 
     def _cmd(self) -> Cmd:
         self._take_flags()
@@ -262,12 +291,12 @@ class _Parser:
             raise self.error(f"{message}. Destination could not be determined", f"{self.name} SOURCE DESTINATION")
         if self._heredoc(words[-1]):
             raise self.error(f"{self.name} cannot accept a heredoc as a destination", at=words[-1])
-        contents = {heredoc.name: heredoc.content for heredoc in self._logical.heredocs}
+        contents = {heredoc.name: heredoc for heredoc in self._logical.heredocs}
         sources: list[str] = []
         heredocs: list[Heredoc] = []
         for word in words[:-1]:
             if heredoc := self._heredoc(word):
-                heredocs.append(Heredoc(heredoc.name, contents.get(heredoc.name, ""), heredoc.expand))
+                heredocs.append(contents.get(heredoc.name, Heredoc(heredoc.name, "", heredoc.expand)))
             else:
                 sources.append(word)
         return tuple(sources), words[-1], tuple(heredocs)
@@ -298,7 +327,7 @@ class _Parser:
             chmod=self._flag("chmod"),
             link=self._switch("link"),
             checksum=self._flag("checksum"),
-            keep_git_dir=self._switch("keep-git-dir"),
+            keep_git_dir=self._switch("keep-git-dir") if "keep-git-dir" in self._flags else None,
             unpack=self._switch("unpack") if "unpack" in self._flags else None,
             exclude=tuple(self._flags.get("exclude", ())),
             heredocs=heredocs,
@@ -327,11 +356,15 @@ class _Parser:
             pairs.append((key, value))
         return tuple(pairs)
 
+    def _is_legacy(self) -> bool:
+        words = split_words(self._rest, self._lexer.escape)
+        return not words or "=" not in words[0]
+
     def _env(self) -> Env:
-        return Env(pairs=self._pairs(), **self._common())
+        return Env(pairs=self._pairs(), legacy=self._is_legacy(), **self._common())
 
     def _label(self) -> Label:
-        return Label(pairs=self._pairs(), **self._common())
+        return Label(pairs=self._pairs(), legacy=self._is_legacy(), **self._common())
 
     def _arg(self) -> Arg:
         pairs: list[tuple[str, str | None]] = []
@@ -355,7 +388,7 @@ class _Parser:
 
     def _expose(self) -> Expose:
         self._take_flags()
-        return Expose(ports=tuple(split_blanks(self._rest)), **self._common())
+        return Expose(ports=tuple(sorted(split_blanks(self._rest))), **self._common())
 
     def _volume(self) -> Volume:
         self._take_flags()
