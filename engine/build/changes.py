@@ -20,7 +20,7 @@ from engine.build.dockerfile.ast import (
 )
 from engine.build.dockerfile.ast import User as UserInstruction
 from engine.build.dockerfile.parser import parse
-from engine.build.solver import State
+from engine.build.state import State, env_map
 from engine.errors import InvalidInput
 from engine.oci.config import ImageConfig
 
@@ -29,7 +29,7 @@ _ALLOWED = (Cmd, Entrypoint, Env, Expose, Healthcheck, Label, Onbuild, Stopsigna
 
 def apply_changes(config: ImageConfig, changes: Sequence[str]) -> ImageConfig:
     """`config` after `changes` (`CMD ["sh"]`, `ENV A=b`). Raises `InvalidInput`, `DockerfileError`."""
-    state = State(config, env=metadata.env_map(config.env))
+    state = State(config, variables=env_map(config.env))
     for line in changes:
         stages = parse(f"FROM scratch\n{line}\n", "--change").stages
         for instruction in stages[0].instructions or (None,):
@@ -43,5 +43,5 @@ def apply_changes(config: ImageConfig, changes: Sequence[str]) -> ImageConfig:
                 path = posixpath.join("/", state.config.working_dir, instruction.path)
                 state.config = state.config.with_config(WorkingDir=posixpath.normpath(path))
             else:
-                state.config = metadata.apply(state, instruction, "\\")
+                metadata.apply(state, instruction, "\\")
     return state.config

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, cast
 from engine.archive.compression import decompress
 from engine.archive.reader import apply_layer
 from engine.base.cancel import CancelToken
-from engine.build.metadata import MAX_DOCKERFILE
+from engine.build.reading import MAX_DOCKERFILE
 from engine.errors import Corrupt, HostileArchive, InvalidInput
 
 BLOCK = 512

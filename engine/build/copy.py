@@ -92,6 +92,14 @@ def find_trees(source: Source, word: str, exclude: Sequence[str]) -> list[Tree]:
     return trees
 
 
+def take_path(source: Source, path: str) -> Tree:
+    """The file or directory at `path`, which is no pattern. Raises `InvalidInput`."""
+    node = source.lookup(path)
+    if node is None:
+        raise InvalidInput(f"/{path} is not in {source.where}")
+    return Tree(source, posixpath.basename(path), node, tuple(walk(source, node, Filters())))
+
+
 def find_parents(source: Source, word: str, exclude: Sequence[str]) -> list[Tree]:
     """`COPY --parents`: the paths keep their directories, from a `/./` on where there is one."""
     base, pivot, pattern = word.partition("/./")
@@ -190,7 +198,8 @@ def resolve_owner(text: str, view: LayerView, flag: str = "--chown") -> tuple[in
         row = table(view, "etc/passwd").get(user)
         if row is None or len(row) < 4 or not row[3].isdigit():
             raise InvalidInput(
-                f"{flag}={text}: the image has no user {user!r}", hint="create it in a RUN step before, or give a number"
+                f"{flag}={text}: the image has no user {user!r}",
+                hint="create it in a RUN step before, or give a number",
             )
         uid, gid = int(row[2]), int(row[3])
     else:

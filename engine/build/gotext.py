@@ -72,6 +72,7 @@ def _decimal(value: int, unit: int) -> str:
 def healthcheck(config: Mapping[str, Any]) -> str:
     """`%+v` of the health check as it stands in the config."""
     times = " ".join(
-        f"{name}:{duration(int(config.get(name, 0)))}" for name in ("Interval", "Timeout", "StartPeriod", "StartInterval")
+        f"{name}:{duration(int(config.get(name, 0)))}"
+        for name in ("Interval", "Timeout", "StartPeriod", "StartInterval")
     )
     return f"{{Test:{plain_list(config['Test'])} {times} Retries:{config.get('Retries', 0)}}}"

@@ -46,15 +46,9 @@ def host_lines(entries: Sequence[str]) -> list[str]:
 def refuse_unsupported(request: BuildRequest) -> None:
     """What this builder cannot do (yet) ends the build before it begins: an option that is passed over would be a lie."""
     asked = {
-        "--secret": request.secrets,
-        "--ssh": request.ssh,
-        "--build-context": request.contexts,
-        "--platform": request.platforms,
-        "--allow": request.allow,
         "--cache-from": request.cache_from,
         "--cache-to": request.cache_to,
         "--push": [output for output in request.outputs if output.type == "registry"],
-        "--no-cache-filter": request.no_cache_filter,
     }
     for flag, value in asked.items():
         if value:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from engine.build.dockerfile.ast import Arg, Dockerfile, Run
 from engine.build.dockerfile.words import expand
-from engine.build.graph import label, plan_stages
+from engine.build.graph import label, plan_stages, target_index
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ def outline(dockerfile: Dockerfile, target: str, build_args: Mapping[str, str], 
         for name, default in arg.pairs:
             scope[name] = build_args.get(name, expand(default or "", scope, dockerfile.escape))
     bases = {stage.index: expand(stage.base, scope, dockerfile.escape) for stage in dockerfile.stages}
-    plans = plan_stages(dockerfile, target, bases, file)
+    plans = plan_stages(dockerfile, target_index(dockerfile, target, file), bases, file)
     stage = plans[-1].stage
     args: dict[str, ArgLine] = {}
     for arg in dockerfile.meta_args:

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import posixpath
+import re
 import stat
 import time
 from collections.abc import Iterator
@@ -97,7 +98,10 @@ def find_sources(source: Source, pattern: str) -> list[tuple[str, Node]]:
     start = source.lookup(literal)
     found = [start] if start is not None else []
     for part in rest.split("/"):
-        glob = compile_glob(part) if has_wildcards(part) or "\\" in part else None
+        special = has_wildcards(part) or "\\" in part
+        glob = compile_glob(part) if special else None
+        if special and glob is None:
+            return []  # malformed: it matches nothing
         following: list[Node] = []
         for folder in found:
             if folder.is_dir:
@@ -108,10 +112,8 @@ def find_sources(source: Source, pattern: str) -> list[tuple[str, Node]]:
     return [(path, node) for path, node in nodes if node is not None]
 
 
-def _matches(name: str, part: str, glob: object) -> bool:
-    if glob is None:
-        return name == part
-    return glob.match(name) is not None  # type: ignore[attr-defined,no-any-return]
+def _matches(name: str, part: str, glob: re.Pattern[str] | None) -> bool:
+    return name == part if glob is None else glob.match(name) is not None
 
 
 def read_xattrs(target: int | str) -> dict[str, bytes]:
@@ -224,7 +226,12 @@ class ContextSource:
         is_dir = stat.S_ISDIR(status.st_mode)
         if not self._visible(path, is_dir) or not self._visible(inside, is_dir):
             return None
-        return Node(inside, status, link)
+        node = Node(inside, status, link)
+        return node if not (is_dir and self.excluded(inside)) or self._has_content(node) else None
+
+    def _has_content(self, folder: Node) -> bool:
+        """Whether an excluded directory has something in it that is not."""
+        return any(not self.excluded(n.path) or (n.is_dir and self._has_content(n)) for n in self.children(folder))
 
     def children(self, node: Node) -> Iterator[Node]:
         self._cancel.check()

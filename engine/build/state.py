@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from dataclasses import dataclass, field, replace
 
 from engine.oci.chain import chain_ids
@@ -43,7 +44,7 @@ class State:
             self.config = self.config.with_config(Env=[*self.config.env, f"PATH={DEFAULT_PATH}"])
         self.variables |= env_map(self.config.env)
         if self.config.working_dir:
-            self.workdir = self.config.working_dir
+            self.workdir = posixpath.normpath("/" + self.config.working_dir.lstrip("/"))
 
     def fork(self) -> State:
         """A stage that continues this one; triggers are not inherited."""

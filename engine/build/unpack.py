@@ -178,9 +178,7 @@ class _Unpacking:
         if max(owner) > 2**32 - 2 or min(owner) < 0:
             raise self._hostile(f"the entry {member.name[:80]!r} has an owner that cannot be")
         xattrs = {name: value for name, value in member.xattrs.items() if not name.startswith(_DROPPED)}
-        writer.finish(
-            path, owner, None if member.kind == "symlink" else mode, _bounded(member.mtime) * 10**9, xattrs
-        )
+        writer.finish(path, owner, None if member.kind == "symlink" else mode, _bounded(member.mtime) * 10**9, xattrs)
 
     def _file(self, member: Member, tar: TarStream, path: str) -> None:
         fragments = member.sparse

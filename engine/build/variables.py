@@ -128,9 +128,7 @@ def expand_platforms(dockerfile: Dockerfile, scope: Mapping[str, str], file: str
     return found
 
 
-def _word(
-    stage: Stage, word: str, what: str, scope: Mapping[str, str], dockerfile: Dockerfile, file: str
-) -> str:
+def _word(stage: Stage, word: str, what: str, scope: Mapping[str, str], dockerfile: Dockerfile, file: str) -> str:
     try:
         text = expand(word, scope, dockerfile.escape)
     except InvalidInput as error:

@@ -144,6 +144,12 @@ class UpperWriter:
         if path in self._gone:  # else the directory that was there would shine through
             os.setxattr(self.real(path), _OPAQUE, b"y")
 
+    def check_directory(self, path: str) -> None:
+        """Raises `InvalidInput` when something else than a directory is there."""
+        status = self.status(path)
+        if status is not None and not stat.S_ISDIR(status.st_mode):
+            raise InvalidInput(f"/{path} in the image is not a directory", hint="choose another path")
+
     def directory(self, path: str) -> bool:
         """Whether the directory `path` was made; false when there is one. Raises `InvalidInput` where a file is."""
         status = self.status(path)
@@ -207,9 +213,7 @@ class UpperWriter:
         os.chown(self.real(path), below.status.st_uid, below.status.st_gid, follow_symlinks=False)
         if not below.is_link:
             os.chmod(self.real(path), stat.S_IMODE(below.status.st_mode))
-        os.utime(
-            self.real(path), ns=(below.status.st_mtime_ns, below.status.st_mtime_ns), follow_symlinks=False
-        )
+        os.utime(self.real(path), ns=(below.status.st_mtime_ns, below.status.st_mtime_ns), follow_symlinks=False)
         self._mine[path] = "file"
 
     def node(self, path: str, mode: int, device: int) -> None:
@@ -315,7 +319,8 @@ class _Copier:
         with open(fd, "wb") as file:
             file.write(text.content)
         mode = self._mode(0o644, directory=False)
-        self._writer.finish(target, self._plan.owner or (0, 0), mode, self._writer.epoch * 10**9, {})
+        # A nanosecond on, so that a later `touch -d @0` is a change, as it is to BuildKit, which writes the present time.
+        self._writer.finish(target, self._plan.owner or (0, 0), mode, self._writer.epoch * 10**9 + 1, {})
 
     def _item(self, tree: Tree, item: Item, target: str) -> None:
         node, writer = item.node, self._writer
@@ -323,8 +328,8 @@ class _Copier:
         if node.is_dir:
             made = writer.directory(target)
             if made or (item.path and not item.implied):
-                mode = self._mode(node.status.st_mode, directory=True)
-                writer.finish(target, owner, mode, node.status.st_mtime_ns, tree.source.xattrs(node))
+                folder_mode = self._mode(node.status.st_mode, directory=True)
+                writer.finish(target, owner, folder_mode, node.status.st_mtime_ns, tree.source.xattrs(node))
             elif item.path:
                 os.chmod(writer.real(target), stat.S_IMODE(node.status.st_mode))
             return

@@ -6,8 +6,8 @@ import json
 from dataclasses import asdict
 
 from engine.build.dockerfile.parser import parse
-from engine.build.metadata import read_dockerfile
 from engine.build.outline import Outline, TargetLine, outline, targets
+from engine.build.reading import read_dockerfile
 from engine.cli.build_flags import fields
 from engine.cli.common import clean
 from engine.cli.tables import table

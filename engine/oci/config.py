@@ -155,6 +155,9 @@ class ImageConfig:
     def with_author(self, name: str) -> ImageConfig:
         return ImageConfig({**self.document, "author": name})
 
+    def with_created(self, created: str) -> ImageConfig:
+        return ImageConfig({**self.document, "created": created})
+
     def with_step(self, history: History, diff_id: Digest | None, created: str) -> ImageConfig:
         """One more step; `diff_id` when it made a layer."""
         rootfs = self.document.get("rootfs") or {"type": "layers", "diff_ids": []}

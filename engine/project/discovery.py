@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from engine.build.dockerfile.ast import Expose
-from engine.build.metadata import read_dockerfile
+from engine.build.reading import read_dockerfile
 from engine.errors import NotFound
 from engine.project.compose import load_compose
 from engine.project.model import BuildSpec, Project, Service

@@ -136,28 +136,29 @@ def _attach(entry: dict[str, Any], tree: int, target: int) -> None:
 
 
 def mount_image(rootfs: Rootfs, entry: dict[str, Any]) -> None:
-    """The tree of another image, read-only."""
+    """The tree of another image: read-only, or with an upper directory for what is written."""
     extra = entry["workbench"]
-    tree = _clone_image(extra["lowers"], extra.get("subpath", ""), f"image {entry['source']}", rootfs.path)
+    tree = _clone_image(extra, f"image {entry['source']}", rootfs.path)
     try:
         target = _target(rootfs, entry, directory=stat.S_ISDIR(os.fstat(tree).st_mode))
         try:
-            _attach({**entry, "options": ["ro"]}, tree, target)
+            _attach({**entry, "options": [] if extra.get("upper") else ["ro"]}, tree, target)
         finally:
             os.close(target)
     finally:
         os.close(tree)
 
 
-def _clone_image(lowers: list[str], subpath: str, shown: str, scratch: str) -> int:
+def _clone_image(extra: dict[str, Any], shown: str, scratch: str) -> int:
     """A detached mount of the merged layers, or of one path in them. `scratch` (a host path) is mounted upon meanwhile."""
-    if len(lowers) == 1:  # overlayfs wants two layers where there is no upper one
+    lowers, subpath, upper = extra["lowers"], extra.get("subpath", ""), extra.get("upper", "")
+    if len(lowers) == 1 and not upper:  # overlayfs wants two layers where there is no upper one
         inside = _below(os.open(lowers[0], _HANDLE | os.O_DIRECTORY), subpath, shown)
         try:
             return m.clone_tree(inside)
         finally:
             os.close(inside)
-    mount_overlay(lowers, "", "", scratch)
+    mount_overlay(lowers, upper, extra.get("work", ""), scratch)
     try:
         inside = _below(os.open(scratch, _HANDLE | os.O_DIRECTORY), subpath, shown)
         try:

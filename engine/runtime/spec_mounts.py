@@ -49,12 +49,17 @@ class TmpfsMount:
 
 @dataclass(frozen=True, slots=True)
 class ImageMount:
-    """The tree of an image, read-only. `lowers` has the topmost layer first."""
+    """The tree of an image, read-only. `lowers` has the topmost layer first.
+
+    With `upper` and `work` (empty folders) it can be written to: what is written goes to `upper`.
+    """
 
     target: str
     image: str
     lowers: Sequence[str]
     subpath: str = ""
+    upper: str = ""
+    work: str = ""
 
 
 UserMount = BindMount | TmpfsMount | ImageMount
@@ -119,8 +124,9 @@ def _users(mount: UserMount) -> dict[str, Any]:
     if isinstance(mount, TmpfsMount):
         return tmpfs_mount(mount.target, ",".join(mount.options))
     if isinstance(mount, ImageMount):
-        extra = {"lowers": list(mount.lowers), "subpath": mount.subpath}
-        return _entry(_target(mount.target), "overlay", "ro", source=mount.image) | {"workbench": extra}
+        extra = {"lowers": list(mount.lowers), "subpath": mount.subpath, "upper": mount.upper, "work": mount.work}
+        access = "rw" if mount.upper else "ro"
+        return _entry(_target(mount.target), "overlay", access, source=mount.image) | {"workbench": extra}
     access = ("rro" if mount.read_only_below == "must" else "ro") if mount.read_only else "rw"
     recursion = "rbind" if mount.recursive else "bind"
     entry = _entry(_target(mount.target), "bind", recursion, mount.propagation, access, source=mount.source)

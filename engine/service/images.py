@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 from engine.base.cancel import CancelToken
 from engine.errors import Conflict, EngineError, InvalidInput, NotFound, from_os_error
@@ -19,6 +20,7 @@ from engine.oci.reference import Reference
 from engine.registry.config import RegistryConfig
 from engine.registry.pull import BlobProgress, pull
 from engine.service.base_image import base_config, base_fingerprint, write_base_layer
+from engine.service.layouts import import_layout
 from engine.service.system import require_root
 from engine.store.images import Image
 from engine.store.store import Store
@@ -38,7 +40,13 @@ class ImageService:
 
     # --- pull -----------------------------------------------------------------------------------------
 
-    def pull(self, name: str, progress: Callable[[PullProgress], None], cancel: CancelToken) -> Image:
+    def pull(
+        self,
+        name: str,
+        progress: Callable[[PullProgress], None],
+        cancel: CancelToken,
+        platform: Platform | None = None,
+    ) -> Image:
         """Fetches an image: its blobs in parallel, then its layers unpacked, bottom first."""
         require_root()
         reference = Reference.parse(name).with_default_tag()
@@ -55,7 +63,7 @@ class ImageService:
                     reference,
                     self._store.blobs,
                     RegistryConfig.load(self._store.root),
-                    platform=Platform.host(),
+                    platform=platform or Platform.host(),
                     progress=lambda blob: progress(_blob_progress(shown, blob)),
                     cancel=cancel,
                 )
@@ -79,13 +87,33 @@ class ImageService:
         progress(PullProgress(shown, "", "done", text=f"Digest: {pulled.manifest.digest}"))
         return image
 
-    def base(self, name: str, *, pull: bool, emit: Callable[[BuildEvent], None], cancel: CancelToken) -> Image:
+    def base(
+        self,
+        name: str,
+        *,
+        pull: bool,
+        emit: Callable[[BuildEvent], None],
+        cancel: CancelToken,
+        platform: Platform | None = None,
+    ) -> Image:
         """The image a FROM names (an `ImageSource` for the builder)."""
         reference = Reference.parse(name)
         if is_base(reference):
             return self.ensure_base()
         found = None if pull else self._store.images.find(name)
-        return found or self.pull(name, emit, cancel)
+        if found is not None and (platform is None or self._fits(found, platform)):
+            return found
+        return self.pull(name, emit, cancel, platform)
+
+    def _fits(self, image: Image, platform: Platform) -> bool:
+        config = self._store.images.config(image)
+        there, wanted = Platform(config.os, config.architecture, config.variant).normal, platform.normal
+        same = (there.os, there.architecture) == (wanted.os, wanted.architecture)
+        return same and (not platform.variant or there.variant == wanted.variant)
+
+    def layout(self, path: Path, reference: str, *, cancel: CancelToken, platform: Platform | None = None) -> Image:
+        """An image of an OCI layout on this host (`--build-context NAME=oci-layout://PATH`)."""
+        return import_layout(self._store, path, reference, platform or Platform.host(), cancel)
 
     # --- the embedded base ------------------------------------------------------------------------------
 

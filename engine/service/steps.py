@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
 import selectors
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from engine.base.atomic import write_atomic
 from engine.base.cancel import CancelToken
+from engine.build.interfaces import RunStep
 from engine.build.options import host_lines, parse_ulimit
-from engine.build.solver import RunStep
 from engine.errors import Unsupported
 from engine.model import BuildRequest
 from engine.runtime.client import Runtime
 from engine.runtime.spec import BindMount, SpecParams, make_spec
+from engine.runtime.spec_mounts import UserMount
 from engine.service.containers import network_files
 from engine.service.host_trust import INSIDE, HostTrust, prepare, scrub
+from engine.service.step_mounts import StepMounts
 from engine.store.store import Store
-
-HOSTNAME = "buildkitsandbox"
 
 
 class StepRunner:
@@ -39,20 +40,25 @@ class StepRunner:
         container_id = secrets.token_hex(32)
         folder = self._store.tmp / f"run-{container_id[:16]}"
         folder.mkdir(mode=0o710)
-        try:
+        with contextlib.ExitStack() as stack:
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
             (folder / "rootfs").mkdir(mode=0o755)
             trust = prepare(folder, step.lowers) if self._host_ca else None
-            spec = make_spec(self._params(container_id, step, folder, trust))
+            mounts = StepMounts(folder, stack)
+            for mount in step.mounts:
+                mounts.add(mount)
+            spec = make_spec(self._params(container_id, step, folder, trust, mounts.mounts))
             write_atomic(folder / "config.json", json.dumps(spec).encode(), durable=False)
             code = self._run(container_id, folder, output, cancel)
             if trust is not None:
                 scrub(trust, step.upper)
             return code
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
 
-    def _params(self, container_id: str, step: RunStep, folder: Path, trust: HostTrust | None) -> SpecParams:
-        lowers, env, mounts = list(step.lowers), list(step.env), network_files(folder, HOSTNAME)
+    def _params(
+        self, container_id: str, step: RunStep, folder: Path, trust: HostTrust | None, asked: Sequence[UserMount]
+    ) -> SpecParams:
+        lowers, env = list(step.lowers), list(step.env)
+        mounts: list[UserMount] = [*network_files(folder, step.hostname), *asked]
         if self._hosts:
             with open(folder / "hosts", "a") as file:
                 file.write("".join(f"{line}\n" for line in self._hosts))
@@ -68,7 +74,8 @@ class StepRunner:
             env=env,
             cwd=step.cwd,
             user=step.user,
-            hostname=HOSTNAME,
+            hostname=step.hostname,
+            privileged=step.privileged,
             lowers=tuple(map(str, lowers)),
             upper=str(step.upper),
             work=str(step.work),

@@ -91,7 +91,9 @@ def parse_mount(text: str, expand: Callable[[str], str]) -> Mount:
         key = key.lower()
         if key not in _KEYS:
             near = get_close_matches(key, _KEYS, 1)
-            raise InvalidInput(f"unexpected key '{key}' in '{field}'", hint=f"did you mean {near[0]}?" if near else None)
+            raise InvalidInput(
+                f"unexpected key '{key}' in '{field}'", hint=f"did you mean {near[0]}?" if near else None
+            )
         if not equals and key not in ("readonly", "ro", "readwrite", "rw", "required"):
             raise InvalidInput(f"invalid field '{field}' must be a key=value pair")
         value = expand(value) if equals else "true"

@@ -87,7 +87,7 @@ def test_stages_and_arguments_before_them() -> None:
         ),
         ('COPY ["a b", "c"]', Copy, {"sources": ("a b",), "dest": "c"}),
         ("ADD --unpack=false --checksum=c\ta\tb", Add, {"sources": ("a",), "unpack": False, "checksum": "c"}),
-        ("ADD a b", Add, {"unpack": None, "keep_git_dir": False}),
+        ("ADD a b", Add, {"unpack": None, "keep_git_dir": None}),
         ("ENV a=b c='d e' f=g\\ h", Env, {"pairs": (("a", "b"), ("c", "'d e'"), ("f", "g\\ h"))}),
         ("ENV\ta\tb  c ", Env, {"pairs": (("a", "b  c"),)}),
         ("ENV a=", Env, {"pairs": (("a", ""),)}),

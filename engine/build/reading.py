@@ -1,0 +1,97 @@
+"""Reading the Dockerfile and the ignore file of a build. A link in a context never leads out of it (CVE-2022-4122)."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.build.dockerfile.ast import Dockerfile
+from engine.build.dockerfile.ignore import Matcher, read_patterns
+from engine.build.dockerfile.parser import parse
+from engine.errors import InvalidInput, NotFound, from_os_error
+from engine.linux.openat2 import open_in_root
+from engine.model import BuildRequest
+
+MAX_DOCKERFILE = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """`file` is how messages and the cache name the Dockerfile."""
+
+    text: str
+    file: Path
+    dockerfile: Dockerfile
+    matcher: Matcher | None
+
+
+def read_dockerfile(path: Path) -> Dockerfile:
+    """Parses the file at `path`. Raises `NotFound`, `DockerfileError`."""
+    return parse(_decode(_read(path, path.parent), path), str(path))
+
+
+def read_input(request: BuildRequest) -> Input:
+    """The Dockerfile and the ignore patterns. Raises `NotFound`, `DockerfileError`, `InvalidInput`."""
+    file = request.dockerfile or request.context / "Dockerfile"
+    if request.dockerfile_text is not None:
+        text = request.dockerfile_text
+    else:
+        text = _decode(_read(file, request.context), file)
+    return Input(text, file, parse(text, str(file)), _ignore(request, file))
+
+
+def _decode(data: bytes, path: Path) -> str:
+    if len(data) > MAX_DOCKERFILE:
+        raise InvalidInput(f"{path} is larger than {MAX_DOCKERFILE} bytes: not a Dockerfile")
+    return data.decode("utf-8", errors="replace")
+
+
+def _read(path: Path, context: Path) -> bytes:
+    """What is at `path`; below the context, links are followed inside it only."""
+    try:
+        if path.is_relative_to(context):
+            root = os.open(context, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                fd = open_in_root(root, str(path.relative_to(context)), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            finally:
+                os.close(root)
+        else:
+            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(fd, "rb") as file:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise InvalidInput(f"{path} is not a file", hint="name the Dockerfile with -f FILE")
+            return file.read(MAX_DOCKERFILE + 1)
+    except FileNotFoundError:
+        if path.is_symlink():
+            raise InvalidInput(
+                f"{path} is a link that leads out of the build context, or to nothing",
+                hint=f"name the file itself: -f {os.path.realpath(path)}",
+            ) from None
+        raise NotFound(f"there is no Dockerfile at {path}", hint="create one, or name it with -f FILE") from None
+    except OSError as error:
+        raise from_os_error(error, f"reading {path}") from error
+
+
+def read_ignore(root: Path) -> str | None:
+    """The text of the `.dockerignore` of a context, None without one."""
+    try:
+        return _read(root / ".dockerignore", root).decode("utf-8", errors="replace")
+    except NotFound:
+        return None
+
+
+def _ignore(request: BuildRequest, file: Path) -> Matcher | None:
+    """`<Dockerfile>.dockerignore` beside the Dockerfile, else `.dockerignore` of the context. They are not merged."""
+    candidates = [request.context / ".dockerignore"]
+    if request.dockerfile_text is None:
+        candidates.insert(0, file.with_name(file.name + ".dockerignore"))
+    for path in candidates:
+        try:
+            data = _read(path, request.context)
+        except NotFound:
+            continue
+        patterns = read_patterns(data.decode("utf-8", errors="replace"))
+        return Matcher(patterns) if patterns else None
+    return None

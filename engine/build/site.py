@@ -1,0 +1,104 @@
+"""What the steps of one build share: the store, the contexts, the finished stages, and the rules that hold for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from engine.base.cancel import CancelToken
+from engine.build.dockerfile.ast import Dockerfile
+from engine.build.graph import find_source
+from engine.build.interfaces import Emit, Runner
+from engine.build.origins import Contexts, Named
+from engine.build.source import Source, ViewSource
+from engine.build.state import State
+from engine.errors import InvalidInput
+from engine.model import BuildRequest
+from engine.oci.chain import chain_ids
+from engine.store.store import Store
+from engine.store.view import LayerView
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A step that makes a layer: what its result depends on, its history entry, and how it is done.
+
+    `perform` fills the upper directory it is given; the second folder is for its own use. `inputs` hold no secret.
+    """
+
+    inputs: Mapping[str, str]
+    created_by: str
+    perform: Callable[[Path, Path], None]
+
+
+@dataclass(slots=True)
+class Site:
+    store: Store
+    runner: Runner
+    request: BuildRequest
+    dockerfile: Dockerfile
+    file: Path
+    contexts: Contexts
+    emit: Emit
+    cancel: CancelToken
+    outer: Mapping[str, str]  # ARGs before the first FROM, and the platform's
+    epoch: int | None = None  # SOURCE_DATE_EPOCH
+    done: dict[int, State] = field(default_factory=dict)
+    scratch: Path | None = None  # a folder of this build's own
+
+    @property
+    def escape(self) -> str:
+        return self.dockerfile.escape
+
+    def trees(self, state: State) -> list[Path]:
+        """The state's layers as directories, topmost first."""
+        self.store.ensure_layers(state.layers, state.config.diff_ids, cancel=self.cancel)
+        return [self.store.layers.tree(chain) for chain in reversed(chain_ids(state.config.diff_ids))]
+
+    def view(self, state: State) -> LayerView:
+        return LayerView(self.trees(state))
+
+    def origin(self, name: str, stage: int, *, numbers: bool) -> Origin:
+        """What `--from=name` (or `from=name`) of an instruction in `stage` reads. "" is the build context."""
+        if not name:
+            return Origin(source=self.contexts.main)
+        index = find_source(self.dockerfile, name, stage, numbers=numbers)
+        if index is not None:
+            return self._of_stage(index, name)
+        if name == "scratch":
+            return Origin(trees=(), where="scratch")
+        named = self.contexts.named(name)
+        if named is not None:
+            return self._of_named(named, name)
+        image = self.contexts.image(name)
+        trees = tuple(self.store.lowers(image))
+        return Origin(trees=trees, where=f"image {name}", key=str(image.config_digest))
+
+    def _of_stage(self, index: int, name: str) -> Origin:
+        state = self.done[index]
+        return Origin(trees=tuple(self.trees(state)), where=f"stage {name}", key=state.chain)
+
+    def _of_named(self, named: Named, name: str) -> Origin:
+        if named.source is not None:
+            return Origin(source=named.source)
+        if named.image is not None:
+            trees = tuple(self.store.lowers(named.image))
+            return Origin(trees=trees, where=f"image {name}", key=str(named.image.config_digest))
+        for index, stage in enumerate(self.dockerfile.stages):
+            if stage.name == named.stage.lower() and index in self.done:
+                return self._of_stage(index, named.stage)
+        raise InvalidInput(f"--build-context {name}=target:{named.stage}: there is no such stage above this one")
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Files to read: a `source`, or the merged `trees` (topmost first) that `key` names."""
+
+    source: Source | None = None
+    trees: tuple[Path, ...] = ()
+    where: str = ""
+    key: str = ""
+
+    def as_source(self) -> Source:
+        return self.source if self.source is not None else ViewSource(LayerView(self.trees), self.where)
