@@ -219,7 +219,7 @@ class _Parser:
         try:
             mount_from(mount)
         except InvalidInput as error:
-            raise self.error(error.message, error.hint, at="--mount") from None
+            raise self.error(error.message, error.hint, at="from=" if "from=" in mount else "--mount") from None
 
     def _cmd(self) -> Cmd:
         self._take_flags()

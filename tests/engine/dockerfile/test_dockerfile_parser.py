@@ -95,7 +95,7 @@ def test_stages_and_arguments_before_them() -> None:
         ('ARG a b= c="d"', Arg, {"pairs": (("a", None), ("b", ""), ("c", '"d"'))}),
         ("WORKDIR /a b", Workdir, {"path": "/a b"}),
         ("USER a:b", User, {"user": "a:b"}),
-        ("EXPOSE 80  53/udp", Expose, {"ports": ("80", "53/udp")}),
+        ("EXPOSE 80  53/udp", Expose, {"ports": ("53/udp", "80")}),
         ('VOLUME ["/a", " /b c "]', Volume, {"paths": ("/a", "/b c")}),
         ("VOLUME /a\t/b", Volume, {"paths": ("/a", "/b")}),
         ("STOPSIGNAL $S", Stopsignal, {"signal": "$S"}),
@@ -160,7 +160,7 @@ def test_windows_line_ends_and_a_byte_order_mark() -> None:
     [
         ("RUN <<EOF\na $b\n\nEOF", (Heredoc("EOF", "a $b\n\n", True),)),
         ("RUN cat << EOF | x\na\nEOF", (Heredoc("EOF", "a\n", True),)),
-        ("RUN <<-'E O'\n\ta\n\t\tb\n\tE O", (Heredoc("E O", "a\nb\n", False),)),
+        ("RUN <<-'E O'\n\ta\n\t\tb\n\tE O", (Heredoc("E O", "\ta\n\t\tb\n", False, True),)),
         ("RUN 3<<A cat <<B\n# a\nA\nb\nB", (Heredoc("A", "# a\n", True), Heredoc("B", "b\n", True))),
         ('RUN echo "a <<EOF"', ()),
         ("RUN cat <<< EOF", ()),
@@ -173,6 +173,7 @@ def test_heredocs_of_run(text: str, heredocs: tuple[Heredoc, ...]) -> None:
     run, user = body(f"{text}\nUSER after")
     assert isinstance(run, Run)
     assert run.heredocs == heredocs
+    assert all("\t" not in heredoc.text for heredoc in run.heredocs)
     assert user.source == "USER after"
 
 
