@@ -17,15 +17,15 @@ import functools
 import json
 import os
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from engine.errors import Unsupported
 
 # linux/audit.h
 _AUDIT_ARCH = {"x86_64": 0xC000003E, "i386": 0x40000003, "aarch64": 0xC00000B7}
-_FAMILY = {"x86_64": ("x86_64", "i386"), "aarch64": ("aarch64",)}
+FAMILY = {"x86_64": ("x86_64", "i386"), "aarch64": ("aarch64",)}
 _X32_BIT = 0x40000000
 
 RET_ALLOW = 0x7FFF0000
@@ -33,9 +33,10 @@ _RET_ERRNO = 0x00050000
 _EPERM = 1
 
 # linux/bpf_common.h
-_LD_W_ABS, _JEQ, _JGT, _JGE, _JSET, _JA, _RET = 0x20, 0x15, 0x25, 0x35, 0x45, 0x05, 0x06
-_NR, _ARCH, _ARGS = 0, 4, 16  # offsets in struct seccomp_data
+LD_W_ABS, JEQ, JGT, JGE, JSET, JA, RET = 0x20, 0x15, 0x25, 0x35, 0x45, 0x05, 0x06
+_NR, _ARCH, ARGS = 0, 4, 16  # offsets in struct seccomp_data
 
+_D = TypeVar("_D")
 Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, k
 Check = tuple[int, str, int]  # argument, comparison, value
 Decision = int | tuple[Check, ...]  # a return value; or allow when one of these holds
@@ -51,14 +52,20 @@ def _data(name: str) -> dict[str, Any]:
     return document
 
 
-def decisions(numbers: Mapping[str, int], machine: str, capabilities: Iterable[str]) -> dict[int, Decision]:
+def numbers(table: str) -> Mapping[str, int]:
+    """Name to number of one architecture's calls."""
+    found: Mapping[str, int] = _data("syscalls.json")[table]
+    return found
+
+
+def decisions(calls: Mapping[str, int], machine: str, capabilities: Iterable[str]) -> dict[int, Decision]:
     """What the policy says to each number of one table, on a host of `machine`, given the container's capabilities."""
     policy, have = _data("seccomp_default.json"), set(capabilities)
     withheld = {name for names in policy["withheld"].values() for name in names}
     guarded = {name for names in policy["capabilities"].values() for name in names}
     granted = {name for cap, names in policy["capabilities"].items() if cap in have for name in names}
     result: dict[int, Decision] = {}
-    for name, number in numbers.items():
+    for name, number in calls.items():
         if name in withheld or policy["only"].get(name, machine) != machine:
             continue
         if name in granted or (name not in guarded and name not in policy["arguments"]):
@@ -73,42 +80,42 @@ def decisions(numbers: Mapping[str, int], machine: str, capabilities: Iterable[s
 def _check(check: Check) -> list[Instruction]:
     """Falls through when the check fails, returns ALLOW when it holds."""
     index, op, value = check
-    load = (_LD_W_ABS, 0, 0, _ARGS + 8 * index)  # the low word: both architectures are little-endian
-    allow = (_RET, 0, 0, RET_ALLOW)
+    load = (LD_W_ABS, 0, 0, ARGS + 8 * index)  # the low word: both architectures are little-endian
+    allow = (RET, 0, 0, RET_ALLOW)
     if op == "eq":
-        return [load, (_JEQ, 0, 1, value), allow]
+        return [load, (JEQ, 0, 1, value), allow]
     if op == "gt":
-        return [load, (_JGT, 0, 1, value), allow]
+        return [load, (JGT, 0, 1, value), allow]
     if op == "lt":
-        return [load, (_JGE, 1, 0, value), allow]
+        return [load, (JGE, 1, 0, value), allow]
     if op == "none":  # none of these bits
-        return [load, (_JSET, 1, 0, value), allow]
+        return [load, (JSET, 1, 0, value), allow]
     raise ValueError(f"unknown comparison {op!r}")
 
 
 def _leaf(decision: Decision) -> list[Instruction]:
     if isinstance(decision, int):
-        return [(_RET, 0, 0, decision)]
-    return [instruction for check in decision for instruction in _check(check)] + [(_RET, 0, 0, errno(_EPERM))]
+        return [(RET, 0, 0, decision)]
+    return [instruction for check in decision for instruction in _check(check)] + [(RET, 0, 0, errno(_EPERM))]
 
 
-def _tree(ranges: Sequence[tuple[int, Decision]]) -> list[Instruction]:
+def tree(ranges: Sequence[tuple[int, _D]], leaf: Callable[[_D], list[Instruction]]) -> list[Instruction]:
     """A binary search over (first number, decision), the number being in the accumulator."""
     if len(ranges) == 1:
-        return _leaf(ranges[0][1])
+        return leaf(ranges[0][1])
     middle = len(ranges) // 2
-    left, right = _tree(ranges[:middle]), _tree(ranges[middle:])
+    left, right = tree(ranges[:middle], leaf), tree(ranges[middle:], leaf)
     first = ranges[middle][0]
     if len(left) <= 255:  # conditional jumps reach that far
-        return [(_JGE, len(left), 0, first), *left, *right]
-    return [(_JGE, 0, 1, first), (_JA, 0, 0, len(left)), *left, *right]
+        return [(JGE, len(left), 0, first), *left, *right]
+    return [(JGE, 0, 1, first), (JA, 0, 0, len(left)), *left, *right]
 
 
-def _ranges(table: Mapping[int, Decision]) -> list[tuple[int, Decision]]:
-    """Neighbours with the same answer as one range; gaps are EPERM."""
-    result: list[tuple[int, Decision]] = [(0, errno(_EPERM))]
+def ranges(table: Mapping[int, _D], default: _D) -> list[tuple[int, _D]]:
+    """Neighbours with the same answer as one range; gaps are `default`."""
+    result: list[tuple[int, _D]] = [(0, default)]
     for number in sorted(table):
-        for at, decision in ((number, table[number]), (number + 1, errno(_EPERM))):
+        for at, decision in ((number, table[number]), (number + 1, default)):
             if result[-1][0] == at:
                 result.pop()
             if not result or result[-1][1] != decision:
@@ -116,16 +123,17 @@ def _ranges(table: Mapping[int, Decision]) -> list[tuple[int, Decision]]:
     return result
 
 
-def assemble(tables: Mapping[str, Mapping[int, Decision]]) -> list[Instruction]:
-    """The program for several architectures' tables."""
-    program: list[Instruction] = [(_LD_W_ABS, 0, 0, _ARCH)]
-    for name, table in tables.items():
-        body: list[Instruction] = [(_LD_W_ABS, 0, 0, _NR)]
+def assemble(tables: Mapping[str, list[Instruction]]) -> list[Instruction]:
+    """The program for several architectures, from what each does with the number. Another architecture's calls, and x32's,
+    are refused. Raises ValueError when it is too long."""
+    program: list[Instruction] = [(LD_W_ABS, 0, 0, _ARCH)]
+    for name, decide in tables.items():
+        body: list[Instruction] = [(LD_W_ABS, 0, 0, _NR)]
         if name == "x86_64":
-            body += [(_JGE, 0, 1, _X32_BIT), (_RET, 0, 0, errno(_EPERM))]
-        body += _tree(_ranges(table))
-        program += [(_JEQ, 1, 0, _AUDIT_ARCH[name]), (_JA, 0, 0, len(body)), *body]
-    program.append((_RET, 0, 0, errno(_EPERM)))
+            body += [(JGE, 0, 1, _X32_BIT), (RET, 0, 0, errno(_EPERM))]
+        body += decide
+        program += [(JEQ, 1, 0, _AUDIT_ARCH[name]), (JA, 0, 0, len(body)), *body]
+    program.append((RET, 0, 0, errno(_EPERM)))
     if len(program) > 4096:  # BPF_MAXINSNS
         raise ValueError("the filter is longer than the kernel takes")
     return program
@@ -139,7 +147,14 @@ def to_bytes(program: Sequence[Instruction]) -> bytes:
 def default_program(capabilities: frozenset[str], machine: str = "") -> bytes:
     """The default filter for a container with these capabilities, as the bytes that seccomp(2) takes."""
     machine = machine or os.uname().machine
-    if machine not in _FAMILY:
+    if machine not in FAMILY:
         raise Unsupported(f"no system call filter for {machine}", hint="containers run on x86_64 and aarch64")
-    tables = _data("syscalls.json")
-    return to_bytes(assemble({name: decisions(tables[name], machine, capabilities) for name in _FAMILY[machine]}))
+    refused: Decision = errno(_EPERM)
+    return to_bytes(
+        assemble(
+            {
+                name: tree(ranges(decisions(numbers(name), machine, capabilities), refused), _leaf)
+                for name in FAMILY[machine]
+            }
+        )
+    )

@@ -155,8 +155,9 @@ def check(params: SpecParams) -> SecurityOptions:
 
 def validate(params: SpecParams) -> None:
     """All that can be said without this host's devices: for `create`. Raises InvalidInput, Unsupported."""
-    check(params)
-    capability_names(add=params.cap_add, drop=params.cap_drop)
+    security = check(params)
+    caps = capability_names(add=params.cap_add, drop=params.cap_drop, privileged=params.privileged)
+    security.seccomp_program(caps, privileged=params.privileged)
     mounts(params, params.mounts)
     cgroups_path("x", params.cgroup_parent)
     rlimits(params.ulimits)

@@ -24,6 +24,10 @@ class SecurityOptions:
         """The compiled filter; empty for none. Raises InvalidInput for a profile that cannot be compiled."""
         if self.seccomp == "unconfined" or (privileged and self.seccomp is None):
             return b""
+        if isinstance(self.seccomp, dict):
+            from engine.runtime import seccomp_profile
+
+            return seccomp_profile.program(self.seccomp, capabilities)
         from engine.runtime import seccomp  # the compiler is not needed by the supervisor
 
         return seccomp.default_program(frozenset(capabilities))

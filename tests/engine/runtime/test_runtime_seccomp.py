@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
 from pathlib import Path
 
 import pytest
@@ -11,28 +10,11 @@ import pytest
 from engine.errors import Unsupported
 from engine.linux import capability
 from engine.runtime import seccomp
+from tests.engine.runtime.bpf import run
 
 ALLOW, EPERM, ENOSYS = 0x7FFF0000, 0x00050001, 0x00050026
 X86_64, I386, AARCH64, ARM = 0xC000003E, 0x40000003, 0xC00000B7, 0x40000028
 TABLES = json.loads((Path(seccomp.__file__).parent / "syscalls.json").read_text())
-
-
-def run(program: bytes, arch: int, number: int, *arguments: int) -> int:
-    """Classic BPF as seccomp uses it (linux/filter.h): what the program returns."""
-    data = struct.pack("<IIQ6Q", number, arch, 0, *arguments, *[0] * (6 - len(arguments)))
-    accumulator = position = 0
-    while True:
-        code, true, false, k = struct.unpack_from("=HBBI", program, position * 8)
-        position += 1
-        if code == 0x20:  # LD W ABS
-            (accumulator,) = struct.unpack_from("<I", data, k)
-        elif code == 0x06:  # RET K
-            return int(k)
-        elif code == 0x05:  # JA
-            position += k
-        else:
-            holds = {0x15: accumulator == k, 0x25: accumulator > k, 0x35: accumulator >= k, 0x45: bool(accumulator & k)}
-            position += true if holds[code] else false
 
 
 def default(machine: str = "x86_64", *add: str) -> bytes:
