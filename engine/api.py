@@ -61,6 +61,9 @@ from engine.model import (
     DeviceLimit as DeviceLimit,
 )
 from engine.model import (
+    DiskUsage as DiskUsage,
+)
+from engine.model import (
     EngineEvent as EngineEvent,
 )
 from engine.model import (
@@ -107,6 +110,9 @@ from engine.model import (
 )
 from engine.model import (
     ProcessList as ProcessList,
+)
+from engine.model import (
+    Pruned as Pruned,
 )
 from engine.model import (
     PullProgress as PullProgress,
@@ -181,7 +187,31 @@ class Engine(Protocol):
     async def check(self) -> Sequence[CheckFinding]: ...
 
     # images
-    async def images(self, *, all: bool = False) -> Sequence[ImageSummary]: ...
+    async def images(
+        self, *, all: bool = False, filters: Mapping[str, Sequence[str]] | None = None
+    ) -> Sequence[ImageSummary]:
+        """Filters as Docker's: before, dangling, label, reference, since, until."""
+
+    async def prune_images(
+        self, filters: Mapping[str, Sequence[str]] | None = None, *, dry_run: bool = False
+    ) -> Pruned:
+        """Removes untagged images, with the filter `dangling=false` all that no container uses. Filters: label, label!, until."""
+
+    async def prune_containers(
+        self, filters: Mapping[str, Sequence[str]] | None = None, *, dry_run: bool = False
+    ) -> Pruned: ...
+
+    async def prune_system(
+        self,
+        filters: Mapping[str, Sequence[str]] | None = None,
+        *,
+        all: bool = False,
+        volumes: bool = False,
+        dry_run: bool = False,
+    ) -> Pruned:
+        """Ended containers, unused images (`all`: tagged ones too), the build cache, and anonymous volumes if asked."""
+
+    async def disk_usage(self) -> DiskUsage: ...
 
     async def image(self, name: str) -> ImageDetail: ...
 

@@ -31,6 +31,7 @@ from engine.model import (
     ContainerSpec,
     ContainerStats,
     ContainerSummary,
+    DiskUsage,
     EngineEvent,
     ExecSpec,
     FileDifference,
@@ -42,6 +43,7 @@ from engine.model import (
     LogLine,
     LogRecord,
     ProcessList,
+    Pruned,
     PullProgress,
     Resources,
     SystemInfo,
@@ -54,10 +56,10 @@ from engine.service.containers import ContainerService
 from engine.service.images import BASE, ImageService
 from engine.service.life import Condition
 from engine.service.logs import LogReader
-from engine.service.mounts import points_of
 from engine.service.streams import ThreadStream, stream
 from engine.service.system import describe_host
 from engine.service.transfers import TransferService
+from engine.service.upkeep import UpkeepService
 from engine.service.usage import UsageService
 from engine.service.volumes import VolumeService
 from engine.store.images import Image
@@ -106,6 +108,7 @@ class LocalEngine:
         remover = (sys.executable, "-I", "-c", _REMOVER, str(Path(__file__).parent.parent), str(root))
         self._containers = ContainerService(self._store, self._runtime, remover)
         self._usage = UsageService(self._store, self._runtime, self._containers)
+        self._upkeep = UpkeepService(self._store, self._images, self._containers, self._volumes, self._images.summaries)
         self._builds = BuildService(self._store, self._runtime, self._images)
 
     async def close(self) -> None:
@@ -135,32 +138,11 @@ class LocalEngine:
 
     # --- images ---------------------------------------------------------------------------------------
 
-    async def images(self, *, all: bool = False) -> Sequence[ImageSummary]:
-        found = await self._do(self._list_images)
-        return [image for image in found if all or not image.dangling]
-
-    def _users(self) -> dict[str, list[str]]:
-        users: dict[str, list[str]] = {}
-        for row in self._store.records.read("SELECT name, image, document FROM containers ORDER BY name"):
-            mounted = {point.image for point in points_of(json.loads(row["document"])) if point.image}
-            for image in {row["image"], *mounted}:
-                users.setdefault(image, []).append(row["name"])
-        return users
-
-    def _list_images(self) -> list[ImageSummary]:
-        users = self._users()
-        return [self._image_summary(image, users) for image in self._store.images.list()]
-
-    def _image_summary(self, image: Image, users: Mapping[str, Sequence[str]]) -> ImageSummary:
-        return ImageSummary(
-            image.config_digest,
-            image.digest,
-            image.familiar_tags,
-            image.created,
-            image.size,
-            tuple(users.get(image.digest, ())),
-            not image.tags,
-        )
+    async def images(
+        self, *, all: bool = False, filters: Mapping[str, Sequence[str]] | None = None
+    ) -> Sequence[ImageSummary]:
+        found = await self._do(self._images.filtered, filters or {})
+        return [image for image in found if all or not image.dangling or "dangling" in (filters or {})]
 
     async def image(self, name: str) -> ImageDetail:
         return await self._do(self._image_detail, name)
@@ -169,7 +151,7 @@ class LocalEngine:
         image = self._store.images.get(name)
         config, manifest = self._store.images.config(image), self._store.images.manifest(image)
         return ImageDetail(
-            self._image_summary(image, self._users()),
+            self._images.summary(image, self._images.users()),
             tuple(self._layers(image)),
             config.document,
             manifest.document,
@@ -207,10 +189,33 @@ class LocalEngine:
 
     async def remove_image(self, name: str, *, force: bool = False) -> Sequence[str]:
         image = await self._do(self._store.images.get, name)
-        return await self._do(self._images.remove, name, self._users().get(image.digest, []), force=force)
+        return await self._do(self._images.remove, name, self._images.users().get(image.digest, []), force=force)
 
     def pull(self, reference: str) -> AsyncIterator[PullProgress]:
         return stream(lambda emit, cancel: self._images.pull(reference, emit, cancel))
+
+    async def prune_images(
+        self, filters: Mapping[str, Sequence[str]] | None = None, *, dry_run: bool = False
+    ) -> Pruned:
+        return await self._do(self._upkeep.prune_images, filters or {}, dry_run=dry_run)
+
+    async def prune_containers(
+        self, filters: Mapping[str, Sequence[str]] | None = None, *, dry_run: bool = False
+    ) -> Pruned:
+        return await self._do(self._upkeep.prune_containers, filters or {}, dry_run=dry_run)
+
+    async def prune_system(
+        self,
+        filters: Mapping[str, Sequence[str]] | None = None,
+        *,
+        all: bool = False,
+        volumes: bool = False,
+        dry_run: bool = False,
+    ) -> Pruned:
+        return await self._do(self._upkeep.prune_system, filters or {}, all=all, volumes=volumes, dry_run=dry_run)
+
+    async def disk_usage(self) -> DiskUsage:
+        return await self._do(self._upkeep.disk_usage)
 
     def push(self, reference: str, *, target: str = "") -> AsyncIterator[PullProgress]:
         return stream(lambda emit, cancel: self._transfers.push(reference, emit, cancel, target=target))
@@ -225,7 +230,7 @@ class LocalEngine:
 
     async def import_image(self, source: BinaryIO, request: ImageImport) -> ImageSummary:
         image = await self._do(self._archives.import_, source, request, lambda event: None, CancelToken())
-        return self._image_summary(image, {})
+        return self._images.summary(image, {})
 
     def build(self, request: BuildRequest) -> AsyncIterator[BuildEvent]:
         return stream(lambda emit, cancel: self._builds.build(request, emit, cancel))

@@ -24,6 +24,8 @@ class ImageSummary:
     size: int  # unpacked bytes of all layers
     used_by: tuple[str, ...] = ()  # names of containers
     dangling: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
+    repo_digests: tuple[str, ...] = ()  # "python@sha256:…", what registries are known to call it
 
 
 @dataclass(frozen=True, slots=True)
@@ -483,6 +485,46 @@ class CheckFinding:
     kind: str  # "blob", "layer", "record", "foreign"
     path: str
     problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImageUsage:
+    """`shared` bytes are in other images too; what is left of `size` goes when this image goes."""
+
+    image: ImageSummary
+    shared: int
+
+
+@dataclass(frozen=True, slots=True)
+class CacheUsage:
+    """One entry of the build cache. `in_use`: an image has its layer, so that removing it frees nothing."""
+
+    id: str
+    size: int
+    last_used: int
+    in_use: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DiskUsage:
+    """What `system df` shows. `containers` and `volumes` pair a name with bytes, and say whether it is in use."""
+
+    images: tuple[ImageUsage, ...]
+    layers_size: int  # bytes of all images' layers, each once
+    containers: tuple[tuple[ContainerSummary, int], ...]
+    volumes: tuple[VolumeInfo, ...]
+    cache: tuple[CacheUsage, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """What a prune removed, or with a dry run would remove: names in Docker's words, by kind, and bytes."""
+
+    containers: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()  # "untagged: NAME", "deleted: sha256:…"
+    volumes: tuple[str, ...] = ()
+    cache: tuple[str, ...] = ()
+    reclaimed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -14,9 +13,10 @@ from engine.base.units import human_duration, human_size
 from engine.cli.common import clean, read, run
 from engine.cli.flags import Flag
 from engine.cli.tables import render, table
-from engine.errors import EngineError, InvalidInput, NotFound
+from engine.cli.volumes import filters
+from engine.errors import EngineError, NotFound
 from engine.model import ImageSummary, PullProgress
-from engine.oci.reference import Reference, familiar_match
+from engine.oci.reference import Reference
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -36,34 +36,33 @@ def short(digest: str, full: bool = False) -> str:
     return digest if full else digest.removeprefix("sha256:")[:12]
 
 
+IMAGE_FLAGS = [
+    Flag("all", "Show all images (default hides intermediate images)", "a"),
+    Flag("digests", "Show digests"),
+    Flag("filter", "Filter output: before, dangling, label, reference, since, until", "f", kind="list"),
+    Flag("format", "Format output: table, json, or a template of {{.Field}}", kind="str"),
+    Flag("no-trunc", "Don't truncate output"),
+    Flag("quiet", "Only show image IDs", "q"),
+]
+
+
 def cmd_images(root: Path, args: list[str]) -> int:
-    flags = [
-        Flag("all", "Show all images (default hides dangling ones)", "a"),
-        Flag("quiet", "Only show image IDs", "q"),
-        Flag("no-trunc", "Don't truncate output"),
-        Flag("digests", "Show digests"),
-        Flag("filter", "Filter by dangling=, label=, before=, since=, reference=", "f", kind="list"),
-        Flag("format", "Format output: json, or a template of {{.Field}}", kind="str"),
-    ]
-    parsed = read(args, "images [OPTIONS] [REPOSITORY[:TAG]]", "List images", flags, maximum=1)
+    parsed = read(args, "images [OPTIONS] [REPOSITORY[:TAG]]", "List images", IMAGE_FLAGS, maximum=1)
     if parsed is None:
         return 0
+    wanted = filters(parsed.items("filter"))
+    if parsed.args:
+        wanted.setdefault("reference", []).append(parsed.args[0])
 
     async def work(engine: LocalEngine) -> int:
         rows = []
-        wanted = await _Wanted.read(engine, parsed.items("filter"), parsed.args)
-        for image in await engine.images(all=True):
-            if not await wanted.image(engine, image):
-                continue
-            digests = (await engine.image(image.digest)).repo_digests if parsed.on("digests") else ()
-            for tag in image.tags or ("",):
-                reference = Reference.parse(tag) if tag else None
-                if wanted.reference(reference):
-                    rows.append(_row(image, reference, digests, parsed.on("no-trunc")))
+        for image in await engine.images(all=True, filters=wanted):
+            rows += _rows(image, parsed.on("digests"), parsed.on("no-trunc"))
+        form = parsed.text("format")
         if parsed.on("quiet"):
-            print("\n".join(str(row["ID"]) for row in rows), end="\n" if rows else "")
-        elif parsed.given("format"):
-            print(render(parsed.text("format"), rows), end="\n" if rows else "")
+            print("\n".join(dict.fromkeys(str(row["ID"]) for row in rows)), end="\n" if rows else "")
+        elif form and form != "table":
+            print(render(form, rows), end="\n" if rows else "")
         else:
             names = ["Repository", "Tag", *(["Digest"] if parsed.on("digests") else []), "ID", "CreatedSince", "Size"]
             titles = {"ID": "IMAGE ID", "CreatedSince": "CREATED"}
@@ -73,69 +72,31 @@ def cmd_images(root: Path, args: list[str]) -> int:
     return run(root, work)
 
 
-@dataclass(slots=True)
-class _Wanted:
-    """`images --filter`: which images and names to list."""
+def _rows(image: ImageSummary, digests: bool, full: bool) -> list[dict[str, object]]:
+    """A line for each tag; with digests, one for each digest that a repository of those tags is known by."""
+    from engine.oci.reference import Reference
 
-    dangling: bool | None = None
-    labels: list[str] = field(default_factory=list)
-    before: int | None = None
-    since: int | None = None
-    patterns: list[str] = field(default_factory=list)
-
-    @classmethod
-    async def read(cls, engine: LocalEngine, filters: list[str], names: list[str]) -> _Wanted:
-        wanted = cls(patterns=list(names))
-        for text in filters:
-            key, _, value = text.partition("=")
-            if key == "dangling" and value in ("true", "false", "1", "0"):
-                wanted.dangling = value in ("true", "1")
-            elif key == "label":
-                wanted.labels.append(value)
-            elif key == "before":
-                wanted.before = (await engine.image(value)).summary.created
-            elif key == "since":
-                wanted.since = (await engine.image(value)).summary.created
-            elif key == "reference":
-                wanted.patterns.append(value)
-            else:
-                raise InvalidInput(
-                    f"invalid filter {text!r}", hint="dangling=, label=, before=, since= and reference= are known"
-                )
-        return wanted
-
-    async def image(self, engine: LocalEngine, image: ImageSummary) -> bool:
-        if self.dangling is not None and self.dangling != (not image.tags):
-            return False
-        if (self.before is not None and image.created >= self.before) or (
-            self.since is not None and image.created <= self.since
-        ):
-            return False
-        if not self.labels:
-            return True
-        config = (await engine.image(image.digest)).config.get("config")
-        labels = config.get("Labels") or {} if isinstance(config, dict) else {}
-        return all(
-            name in labels and (not equals or labels[name] == value)
-            for name, equals, value in (label.partition("=") for label in self.labels)
-        )
-
-    def reference(self, reference: Reference | None) -> bool:
-        if not self.patterns:
-            return True
-        return reference is not None and any(familiar_match(pattern, reference) for pattern in self.patterns)
+    rows = []
+    named = {(one := Reference.parse(text)).familiar_name: str(one.digest) for text in image.repo_digests}
+    for tag in image.tags or ("",):
+        reference = Reference.parse(tag) if tag else None
+        repository = reference.familiar_name if reference else "<none>"
+        digest = named.get(repository, "<none>") if digests else image.digest
+        rows.append(_row(image, repository, reference.tag if reference else "<none>", digest, full))
+    return rows
 
 
-def _row(image: ImageSummary, reference: Reference | None, digests: Sequence[str], full: bool) -> dict[str, object]:
-    name = reference.familiar_name if reference else "<none>"
+def _row(image: ImageSummary, repository: str, tag: str, digest: str, full: bool) -> dict[str, object]:
     return {
-        "Repository": name,
-        "Tag": reference.tag if reference else "<none>",
-        "ID": short(image.id, full),
-        "Digest": next((d.partition("@")[2] for d in digests if d.partition("@")[0] == name), "<none>"),
-        "CreatedSince": f"{_age(image.created)} ago",
-        "CreatedAt": rfc3339(image.created),
+        "Repository": repository,
+        "Tag": tag,
+        "ID": image.id if full else short(image.id),
+        "Digest": digest,
+        "CreatedSince": ago(image.created),
+        "CreatedAt": rfc3339(image.created) if image.created else "N/A",
         "Size": human_size(image.size),
+        "Containers": str(len(image.used_by)),
+        "Labels": ",".join(f"{key}={value}" for key, value in sorted(image.labels.items())),
     }
 
 

@@ -42,6 +42,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "tag": ("images", "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE"),
     "rmi": ("images", "Remove one or more images"),
     "volume": ("volumes", "Manage volumes: create, inspect, ls, prune, rm"),
+    "image": ("upkeep", "Manage images: build, history, import, inspect, load, ls, prune, pull, push, rm, save, tag"),
+    "system": ("upkeep", "Manage the engine: df, info, prune"),
     "inspect": ("inspect", "Return low-level information on containers and images"),
     "check": ("system", "Verify the store and name what is damaged"),
     "info": ("system", "Display what this engine and this host can do"),

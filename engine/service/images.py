@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from engine.base.cancel import CancelToken
-from engine.errors import Conflict, EngineError, InvalidInput, NotFound, from_os_error
-from engine.model import BuildEvent, PullProgress
+from engine.errors import Conflict, EngineError, InvalidInput, from_os_error
+from engine.model import BuildEvent, ImageSummary, PullProgress
 from engine.oci.chain import chain_ids
 from engine.oci.config import History, ImageConfig
 from engine.oci.descriptor import Descriptor
@@ -19,8 +19,10 @@ from engine.oci.platform import Platform
 from engine.oci.reference import Reference
 from engine.registry.config import RegistryConfig
 from engine.registry.pull import BlobProgress, pull
+from engine.service import filters as rules
 from engine.service.base_image import base_config, base_fingerprint, write_base_layer
 from engine.service.layouts import import_layout
+from engine.service.mounts import points_of
 from engine.service.system import require_root
 from engine.store.images import Image
 from engine.store.store import Store
@@ -164,16 +166,12 @@ class ImageService:
     def remove(self, name: str, used_by: list[str], *, force: bool) -> list[str]:
         """Untags; deletes with the last tag. An image that a container uses is kept unless `force` untags it."""
         image = self._store.images.get(name)
-        by_id = name.removeprefix("sha256:") and (
-            image.config_digest.hex.startswith(name.removeprefix("sha256:"))
-            or image.digest.hex.startswith(name.removeprefix("sha256:"))
-        )
+        doomed, by_id = self._named(image, name)
         if by_id and len(image.tags) > 1 and not force:
             raise Conflict(
                 f"image {name} has {len(image.tags)} tags: {', '.join(image.familiar_tags)}",
                 hint="remove the tags one by one, or use --force",
             )
-        doomed = list(image.tags) if by_id else [str(Reference.parse(name).with_default_tag())]
         last = set(doomed) >= set(image.tags)
         if last and used_by:
             raise Conflict(
@@ -189,25 +187,45 @@ class ImageService:
                     "image", "untag", image.config_digest, {"name": Reference.parse(tag).familiar}
                 )
         if last:
-            self._store.images.forget(image)
-            self._forget_cache(image)
+            lines += [f"Untagged: {digest}" for digest in self._store.images.repo_digests(image)]
+            self._delete(image, name)
             lines.append(f"Deleted: {image.config_digest}")
-            self._store.records.event("image", "delete", image.config_digest, {"name": name})
             self._store.sweep()
         return lines
 
-    def _forget_cache(self, image: Image) -> None:
-        """Cache entries whose layer only this image used go with it."""
-        kept: set[Digest] = set()
-        for other in self._store.images.list():
-            try:
-                kept |= set(chain_ids(self._store.images.config(other).diff_ids))
-            except (EngineError, NotFound):
-                continue
+    @staticmethod
+    def _named(image: Image, name: str) -> tuple[list[str], bool]:
+        """The tags that go, and whether the image was named by an id (then all of them do)."""
+        bare = name.removeprefix("sha256:")
+        if any(digest.hex.startswith(bare) for digest in (image.config_digest, image.digest)):
+            return list(image.tags), True
+        reference = Reference.parse(name)
+        if reference.digest is not None:
+            # A digest in one repository: what that repository calls the image goes.
+            return [tag for tag in image.tags if Reference.parse(tag).name == reference.name], False
+        return [str(reference.with_default_tag())], False
+
+    def drop(self, digest: str) -> None:
+        """Deletes an image with all its tags, unless a container uses it (`Conflict`). The bytes go with the next sweep."""
+        image = self._store.images.get(digest)
+        self._delete(image, image.familiar_tags[0] if image.tags else image.config_digest)
+
+    def _delete(self, image: Image, name: str) -> None:
+        gone = self._chains_of(image)
+        self._store.images.forget(image)
+        self._forget_cache(gone)
+        self._store.records.event("image", "delete", image.config_digest, {"name": name})
+
+    def _chains_of(self, image: Image) -> set[Digest]:
         try:
-            gone = set(chain_ids(self._store.images.config(image).diff_ids)) - kept
+            return set(chain_ids(self._store.images.config(image).diff_ids))
         except EngineError:
-            return
+            return set()
+
+    def _forget_cache(self, gone: set[Digest]) -> None:
+        """Cache entries whose layer only the deleted image used go with it."""
+        for other in self._store.images.list():
+            gone -= self._chains_of(other)
         keys = [
             row["key"]
             for row in self._store.records.read("SELECT key, document FROM cache")
@@ -215,6 +233,43 @@ class ImageService:
         ]
         with self._store.records.write() as db:
             db.executemany("DELETE FROM cache WHERE key = ?", [(key,) for key in keys])
+
+    # --- summaries --------------------------------------------------------------------------------------
+
+    def users(self) -> dict[str, list[str]]:
+        """Names of the containers of each image, by its digest."""
+        users: dict[str, list[str]] = {}
+        for row in self._store.records.read("SELECT name, image, document FROM containers ORDER BY name"):
+            mounted = {point.image for point in points_of(json.loads(row["document"])) if point.image}
+            for image in {row["image"], *mounted}:
+                users.setdefault(image, []).append(row["name"])
+        return users
+
+    def summaries(self) -> list[ImageSummary]:
+        """Every image, the one that came last first."""
+        users = self.users()
+        return [self.summary(image, users) for image in self._store.images.list()]
+
+    def summary(self, image: Image, users: Mapping[str, Sequence[str]]) -> ImageSummary:
+        try:
+            labels = self._store.images.config(image).labels
+        except EngineError:
+            labels = {}  # `check` names the damage; a list of images must not fail for it
+        return ImageSummary(
+            image.config_digest,
+            image.digest,
+            image.familiar_tags,
+            image.created,
+            image.size,
+            tuple(users.get(image.digest, ())),
+            not image.tags,
+            labels,
+            tuple(self._store.images.repo_digests(image)),
+        )
+
+    def filtered(self, filters: Mapping[str, Sequence[str]]) -> list[ImageSummary]:
+        """`docker images --filter`. Raises `InvalidInput`, `NotFound`."""
+        return rules.images(self.summaries(), filters, lambda name: self._store.images.get(name).created)
 
 
 def _blob_progress(shown: str, blob: BlobProgress) -> PullProgress:

@@ -153,8 +153,13 @@ class ImageStore:
         self.publish_index()
 
     def forget(self, image: Image) -> None:
-        """Drops the record; the bytes go with the next sweep."""
+        """Drops the record; the bytes go with the next sweep. Raises `Conflict` when a container uses the image."""
         with self._records.write() as db:
+            if user := db.execute("SELECT name FROM containers WHERE image = ?", (image.digest,)).fetchone():
+                raise Conflict(
+                    f"image {image.config_digest.short} is used by container {user['name']}",
+                    hint=f"remove it first: workbench rm -f {user['name']}",
+                )
             db.execute("DELETE FROM tags WHERE digest = ?", (image.digest,))
             db.execute("DELETE FROM images WHERE digest = ?", (image.digest,))
             db.execute("DELETE FROM steps WHERE config = ?", (image.config_digest,))

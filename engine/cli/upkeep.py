@@ -1,0 +1,257 @@
+"""`image …` and `system …`: what takes space, and what may go."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine.base.units import human_size
+from engine.cli.common import read, run
+from engine.cli.flags import Flag, help_text
+from engine.cli.images import ago, short
+from engine.cli.tables import render, table
+from engine.cli.volumes import filters
+from engine.errors import InvalidInput
+from engine.model import DiskUsage, Pruned
+
+if TYPE_CHECKING:
+    from engine.local import LocalEngine
+
+_FORCE = Flag("force", "Do not prompt for confirmation", "f")
+_DRY = Flag("dry-run", "Show what would be removed, and remove nothing")
+# verb of `image` -> (module, function of it)
+_IMAGE = {
+    "build": ("build", "cmd_build"),
+    "history": ("images", "cmd_history"),
+    "import": ("archives", "cmd_import"),
+    "load": ("archives", "cmd_load"),
+    "ls": ("images", "cmd_images"),
+    "list": ("images", "cmd_images"),
+    "pull": ("images", "cmd_pull"),
+    "push": ("images", "cmd_push"),
+    "rm": ("images", "cmd_rmi"),
+    "remove": ("images", "cmd_rmi"),
+    "save": ("archives", "cmd_save"),
+    "tag": ("images", "cmd_tag"),
+}
+
+
+def _group(name: str, verbs: Sequence[str], args: list[str]) -> str | None:
+    """The verb that `args` begin with; None when help was printed."""
+    shown = ", ".join(sorted(verbs))
+    if not args or args[0] in ("--help", "-h"):
+        print(help_text(f"{name} COMMAND", f"Manage the {name}", []) + f"\n\nCommands: {shown}")
+        return None
+    if args[0] not in verbs:
+        raise InvalidInput(f"{name} has no command {args[0]!r}", hint=shown)
+    return args[0]
+
+
+def cmd_image(root: Path, args: list[str]) -> int:
+    verb = _group("image", [*_IMAGE, "inspect", "prune"], args)
+    if verb is None:
+        return 0
+    if verb == "prune":
+        return _image_prune(root, args[1:])
+    if verb == "inspect":
+        from engine.cli.inspect import cmd_inspect
+
+        return cmd_inspect(root, ["--type", "image", *args[1:]])
+    module, function = _IMAGE[verb]
+    status: int = getattr(importlib.import_module(f"engine.cli.{module}"), function)(root, args[1:])
+    return status
+
+
+def cmd_system(root: Path, args: list[str]) -> int:
+    verbs: dict[str, Callable[[Path, list[str]], int]] = {"df": _df, "prune": _system_prune, "info": _info}
+    verb = _group("system", list(verbs), args)
+    return 0 if verb is None else verbs[verb](root, args[1:])
+
+
+def _info(root: Path, args: list[str]) -> int:
+    from engine.cli.system import cmd_info
+
+    return cmd_info(root, args)
+
+
+def agreed(question: str, force: bool) -> bool:
+    """Docker's question; without a terminal to ask on, no is the answer."""
+    if force:
+        return True
+    print(f"WARNING! {question}", end="", file=sys.stderr, flush=True)
+    answer = sys.stdin.readline() if sys.stdin.isatty() else ""
+    if answer.strip().lower() in ("y", "yes"):
+        return True
+    print("\nnothing was removed" + ("" if sys.stdin.isatty() else " (use --force)"), file=sys.stderr)
+    return False
+
+
+def _image_prune(root: Path, args: list[str]) -> int:
+    flags = [
+        Flag("all", "Remove all unused images, not just dangling ones", "a"),
+        Flag("filter", "Provide filter values: label, label!, until", kind="list"),
+        _FORCE,
+        _DRY,
+    ]
+    parsed = read(args, "image prune [OPTIONS]", "Remove unused images", flags, maximum=0)
+    if parsed is None:
+        return 0
+    wanted = filters(parsed.items("filter"))
+    if parsed.on("all"):
+        wanted["dangling"] = ["false"]
+    which = (
+        "all images without at least one container associated to them" if parsed.on("all") else "all dangling images"
+    )
+    dry = parsed.on("dry-run")
+    if not dry and not agreed(
+        f"This will remove {which}.\nAre you sure you want to continue? [y/N] ", parsed.on("force")
+    ):
+        return 0
+
+    async def work(engine: LocalEngine) -> int:
+        _tell(await engine.prune_images(wanted, dry_run=dry), dry)
+        return 0
+
+    return run(root, work)
+
+
+def _system_prune(root: Path, args: list[str]) -> int:
+    flags = [
+        Flag("all", "Remove all unused images not just dangling ones", "a"),
+        Flag("filter", "Provide filter values: label, label!, until", kind="list"),
+        Flag("volumes", "Prune anonymous volumes"),
+        _FORCE,
+        _DRY,
+    ]
+    parsed = read(args, "system prune [OPTIONS]", "Remove unused data", flags, maximum=0)
+    if parsed is None:
+        return 0
+    everything, volumes, dry = parsed.on("all"), parsed.on("volumes"), parsed.on("dry-run")
+    kinds = [
+        "all stopped containers",
+        *(["all anonymous volumes not used by at least one container"] if volumes else []),
+        "all images without at least one container associated to them" if everything else "all dangling images",
+        "all build cache" if everything else "unused build cache",
+    ]
+    question = (
+        "This will remove:\n"
+        + "".join(f"  - {kind}\n" for kind in kinds)
+        + "\nAre you sure you want to continue? [y/N] "
+    )
+    if not dry and not agreed(question, parsed.on("force")):
+        return 0
+
+    async def work(engine: LocalEngine) -> int:
+        found = await engine.prune_system(filters(parsed.items("filter")), all=everything, volumes=volumes, dry_run=dry)
+        _tell(found, dry)
+        return 0
+
+    return run(root, work)
+
+
+def _tell(pruned: Pruned, dry: bool) -> None:
+    """Docker's report; a dry run says so in its headings."""
+    parts = (
+        ("Containers", pruned.containers),
+        ("Volumes", pruned.volumes),
+        ("Images", pruned.images),
+        ("build cache objects", pruned.cache),
+    )
+    for title, lines in parts:
+        if lines:
+            head = f"Would delete {title}:" if dry else f"Deleted {title}:"
+            print("\n".join([head, *lines]) + "\n")
+    print(f"{'Space that would be reclaimed' if dry else 'Total reclaimed space'}: {human_size(pruned.reclaimed)}")
+
+
+def _df(root: Path, args: list[str]) -> int:
+    flags = [
+        Flag("verbose", "Show detailed information on space usage", "v"),
+        Flag("format", "Format output: table, json, or a template of {{.Field}}", kind="str"),
+    ]
+    parsed = read(args, "system df [OPTIONS]", "Show disk usage", flags, maximum=0)
+    if parsed is None:
+        return 0
+
+    async def work(engine: LocalEngine) -> int:
+        usage = await engine.disk_usage()
+        form = parsed.text("format")
+        if parsed.on("verbose"):
+            print(_details(usage))
+            return 0
+        rows = summary(usage)
+        if form and form != "table":
+            print(render(form, rows))
+        else:
+            names = ["Type", "TotalCount", "Active", "Size", "Reclaimable"]
+            print(
+                table(
+                    ["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"], [[str(row[n]) for n in names] for row in rows]
+                )
+            )
+        return 0
+
+    return run(root, work)
+
+
+def summary(usage: DiskUsage) -> list[dict[str, object]]:
+    """The four lines of `system df`."""
+
+    def row(kind: str, total: int, active: int, size: int, free: int) -> dict[str, object]:
+        share = f" ({free * 100 // size}%)" if size else ""
+        return {
+            "Type": kind,
+            "TotalCount": str(total),
+            "Active": str(active),
+            "Size": human_size(size),
+            "Reclaimable": human_size(free) + share,
+        }
+
+    used = [one for one in usage.images if one.image.used_by]
+    # What the images in use hold cannot go; shared layers count as theirs.
+    held = min(usage.layers_size, sum(one.image.size for one in used))
+    running = [pair for pair in usage.containers if pair[0].status in ("running", "paused", "restarting")]
+    busy = [volume for volume in usage.volumes if volume.used_by]
+    size = sum(size for _, size in usage.containers)
+    volumes = sum(volume.size for volume in usage.volumes)
+    cache = sum(entry.size for entry in usage.cache if not entry.in_use)
+    return [
+        row("Images", len(usage.images), len(used), usage.layers_size, usage.layers_size - held),
+        row("Containers", len(usage.containers), len(running), size, size - sum(size for _, size in running)),
+        row("Local Volumes", len(usage.volumes), len(busy), volumes, volumes - sum(volume.size for volume in busy)),
+        row("Build Cache", len(usage.cache), sum(entry.in_use for entry in usage.cache), cache, cache),
+    ]
+
+
+def _details(usage: DiskUsage) -> str:
+    images = [
+        [
+            *(((one.image.tags or ("<none>:<none>",))[0]).rpartition(":")[::2]),
+            short(one.image.id),
+            ago(one.image.created),
+            human_size(one.image.size),
+            human_size(one.shared),
+            human_size(one.image.size - one.shared),
+            str(len(one.image.used_by)),
+        ]
+        for one in usage.images
+    ]
+    containers = [
+        [one.id[:12], one.image, human_size(size), ago(one.created), one.status, one.name]
+        for one, size in usage.containers
+    ]
+    volumes = [[one.name, str(len(one.used_by)), human_size(one.size)] for one in usage.volumes]
+    cache = [[one.id, human_size(one.size), ago(one.last_used), str(one.in_use).lower()] for one in usage.cache]
+    heads = ["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE", "SHARED SIZE", "UNIQUE SIZE", "CONTAINERS"]
+    return "\n\n".join(
+        [
+            "Images space usage:\n\n" + table(heads, images),
+            "Containers space usage:\n\n"
+            + table(["CONTAINER ID", "IMAGE", "SIZE", "CREATED", "STATUS", "NAMES"], containers),
+            "Local Volumes space usage:\n\n" + table(["VOLUME NAME", "LINKS", "SIZE"], volumes),
+            "Build cache usage:\n\n" + table(["CACHE ID", "SIZE", "LAST USED", "IN USE"], cache),
+        ]
+    )
