@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 from engine.linux import capability, libc, mount, pty, seccomp
 from engine.linux.cgroup import Cgroup
 from engine.linux.openat2 import open_in_root
-from engine.runtime import init_namespaces
+from engine.runtime import init_namespaces, tiny_init
 from engine.runtime.protocol import line
 from engine.runtime.rootfs import Rootfs, mount_root
 from engine.runtime.rootfs_devices import SetupError, make_console
@@ -30,6 +30,7 @@ from engine.runtime.users import Identity, UserError, identify
 
 JOINED = b"joined"
 CHANNEL = 3  # where the error channel lives while the last steps run
+_KEPT = 4  # and the small init, where there is one
 
 
 class ExecError(Exception):
@@ -56,6 +57,7 @@ class Command:
     seccomp: bytes
     rlimits: list[tuple[int, int, int]]
     init: bool = True
+    small_init: int = -1  # a descriptor of `tiny_init`, which then becomes process 1
 
 
 def prepare(process: dict[str, Any], extra: dict[str, Any], identity: Identity, *, init: bool = True) -> Command:
@@ -122,14 +124,16 @@ def default_signals() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
-def take_stdio(fds: tuple[int, int, int], channel: int) -> None:
-    """0, 1, 2 are `fds`, 3 is the channel, and nothing else is open (CVE-2024-21626)."""
-    # Out of the way first: a descriptor in 0..3 would be overwritten by the next dup2.
-    high = [os.dup(fd) if fd <= CHANNEL else fd for fd in (*fds, channel)]
-    for number, fd in enumerate(high[:3]):
-        os.dup2(fd, number, inheritable=True)
-    os.dup2(high[3], CHANNEL, inheritable=False)
-    libc.close_from(CHANNEL + 1)
+def take_stdio(fds: tuple[int, int, int], channel: int, keep: int = -1) -> int:
+    """0, 1, 2 are `fds`, 3 is the channel, and nothing else is open (CVE-2024-21626) but `keep`, whose new number is
+    returned; it is closed by execve like the channel."""
+    wanted = [*fds, channel, *([keep] if keep >= 0 else [])]
+    # Out of the way first: a descriptor in 0..4 would be overwritten by the next dup2.
+    high = [os.dup(fd) if fd <= _KEPT else fd for fd in wanted]
+    for number, fd in enumerate(high):
+        os.dup2(fd, number, inheritable=number < CHANNEL)
+    libc.close_from(len(high))
+    return _KEPT if keep >= 0 else -1
 
 
 def own_stdio(fds: tuple[int, int, int], uid: int) -> None:
@@ -175,6 +179,9 @@ def _enter(cwd: bytes) -> None:
         raise ExecError(code, error.errno or 0, b"chdir to working directory " + cwd + b": " + reason) from None
 
 
+_SMALL_INIT = b"/sbin/workbench-init"  # what ps shows; there is no such file
+
+
 def execute(command: Command) -> NoReturn:
     """Finds the program as Go's exec.LookPath does, and becomes it."""
     quoted = b'exec: "' + command.argv[0] + b'": '
@@ -202,6 +209,8 @@ def execute(command: Command) -> NoReturn:
             denied = True
             continue
         try:
+            if command.small_init >= 0:
+                os.execve(command.small_init, [_SMALL_INIT, path, *command.argv], command.env)
             os.execve(path, command.argv, command.env)
         except OSError as error:
             reason = os.strerror(error.errno or 0).encode().lower()
@@ -260,6 +269,7 @@ def run(
         stage = "user"
         identity = identify(root, spec["workbench"]["user"], spec["workbench"].get("group_add", ()))
         command = prepare(spec["process"], spec["workbench"], identity)
+        small_init = tiny_init.open_program() if spec["workbench"].get("init") else -1
         stage = "terminal"
         if spec["process"]["terminal"]:
             slave = _terminal(rootfs, channel, spec, identity.uid)
@@ -278,7 +288,7 @@ def run(
         stage = "pivot_root"
         mount.pivot_root(root)
         stage = "standard streams"
-        take_stdio(stdio, report_to)
+        command = replace(command, small_init=take_stdio(stdio, report_to, small_init))
         report_to = CHANNEL
         stage = "privileges"
         confine(command)

@@ -216,6 +216,7 @@ def make_spec(params: SpecParams, *, seccomp_program: bytes | None = None) -> di
             "life": dict(params.life),
             "clean_stubs": params.clean_stubs,
             "privileged": params.privileged,
+            "init": params.init,
             "seccomp": base64.b64encode(seccomp_program).decode() if seccomp_program else "",
             "join": {kind: [join.pid, join.start] for kind, join in params.join.items()},
             "share_shm": spaces.shm_of(params),
