@@ -8,7 +8,7 @@ sizes bytes, durations seconds.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Literal, Protocol
 
@@ -107,6 +107,9 @@ from engine.model import (
 )
 from engine.model import (
     MountPoint as MountPoint,
+)
+from engine.model import (
+    PathStat as PathStat,
 )
 from engine.model import (
     ProcessList as ProcessList,
@@ -322,6 +325,31 @@ class Engine(Protocol):
 
     async def write_rule(self, log_path: str, text: str) -> None:
         """Appends a "workbench" line to a service's log: what changed between two generations."""
+
+    # files of containers, running and stopped
+    async def stat_path(self, name: str, path: str) -> PathStat:
+        """What `path` is; its last part is not followed unless a slash ends it."""
+
+    async def get_archive(
+        self, name: str, path: str, out: Sink, *, started: Callable[[PathStat], None] | None = None
+    ) -> PathStat:
+        """Writes what is at `path` into `out` as a tar. `out` and `started` (before the first byte) are called on another
+        thread. Volumes and binds are seen as the container sees them."""
+
+    async def put_archive(
+        self,
+        name: str,
+        path: str,
+        source: BinaryIO,
+        *,
+        no_overwrite_dir_non_dir: bool = False,
+        copy_uid_gid: bool = False,
+    ) -> None:
+        """Unpacks a tar (read on another thread; plain or compressed) into the directory `path`. Raises `InvalidInput` for
+        what is no tar, or does not fit what is there; `copy_uid_gid` gives all to the container's user."""
+
+    async def export(self, name: str, out: Sink) -> None:
+        """The container's whole root as a tar, without what is mounted on it."""
 
     # volumes
     async def volumes(self, filters: Mapping[str, Sequence[str]] | None = None) -> Sequence[VolumeInfo]:

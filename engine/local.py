@@ -12,7 +12,7 @@ import platform
 import sqlite3
 import sys
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, Literal, TypeVar
 
@@ -42,6 +42,7 @@ from engine.model import (
     LoadedImage,
     LogLine,
     LogRecord,
+    PathStat,
     ProcessList,
     Pruned,
     PullProgress,
@@ -53,6 +54,7 @@ from engine.runtime.client import Runtime
 from engine.service.archives import ArchiveService
 from engine.service.builds import BuildService
 from engine.service.containers import ContainerService
+from engine.service.files import FileService
 from engine.service.images import BASE, ImageService
 from engine.service.life import Condition
 from engine.service.logs import LogReader
@@ -109,6 +111,7 @@ class LocalEngine:
         self._containers = ContainerService(self._store, self._runtime, remover)
         self._usage = UsageService(self._store, self._runtime, self._containers)
         self._upkeep = UpkeepService(self._store, self._images, self._containers, self._volumes, self._images.summaries)
+        self._files = FileService(self._store, self._runtime, self._containers)
         self._builds = BuildService(self._store, self._runtime, self._images)
 
     async def close(self) -> None:
@@ -324,6 +327,44 @@ class LocalEngine:
     async def exec(self, name: str, spec: ExecSpec) -> Stream:
         return ThreadStream(await self._do(self._containers.exec, name, spec))
 
+    # --- files ----------------------------------------------------------------------------------------
+
+    async def stat_path(self, name: str, path: str) -> PathStat:
+        return await self._do(self._files.stat, name, path)
+
+    async def get_archive(
+        self, name: str, path: str, out: Sink, *, started: Callable[[PathStat], None] | None = None
+    ) -> PathStat:
+        cancel = CancelToken()
+        with _cancelling(cancel):
+            return await self._do(self._files.get, name, path, out, started, cancel)
+
+    async def put_archive(
+        self,
+        name: str,
+        path: str,
+        source: BinaryIO,
+        *,
+        no_overwrite_dir_non_dir: bool = False,
+        copy_uid_gid: bool = False,
+    ) -> None:
+        cancel = CancelToken()
+        with _cancelling(cancel):
+            await self._do(
+                self._files.put,
+                name,
+                path,
+                source,
+                keep_kinds=no_overwrite_dir_non_dir,
+                copy_owner=copy_uid_gid,
+                cancel=cancel,
+            )
+
+    async def export(self, name: str, out: Sink) -> None:
+        cancel = CancelToken()
+        with _cancelling(cancel):
+            await self._do(self._files.export, name, out, cancel)
+
     # --- volumes --------------------------------------------------------------------------------------
 
     async def volumes(self, filters: Mapping[str, Sequence[str]] | None = None) -> Sequence[VolumeInfo]:
@@ -431,6 +472,16 @@ def _event(row: sqlite3.Row) -> EngineEvent:
     return EngineEvent(
         int(row["seq"]), row["time"], row["type"], row["action"], row["id"], json.loads(row["attributes"])
     )
+
+
+@contextlib.contextmanager
+def _cancelling(cancel: CancelToken) -> Iterator[None]:
+    """The work on its thread ends when the task that waits for it is cancelled."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        cancel.cancel()
+        raise
 
 
 class _Hints:

@@ -41,6 +41,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "import": ("archives", "Import the contents from a tarball to create a filesystem image"),
     "tag": ("images", "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE"),
     "rmi": ("images", "Remove one or more images"),
+    "cp": ("copy", "Copy files/folders between a container and the local filesystem"),
+    "export": ("copy", "Export a container's filesystem as a tar archive"),
     "volume": ("volumes", "Manage volumes: create, inspect, ls, prune, rm"),
     "image": ("upkeep", "Manage images: build, history, import, inspect, load, ls, prune, pull, push, rm, save, tag"),
     "system": ("upkeep", "Manage the engine: df, info, prune"),

@@ -208,6 +208,20 @@ class Runtime:
                 _await_end(int(answer["stale"]))
         raise StartFailed("the supervisor closed the connection without an answer")
 
+    def view(self, request: dict[str, Any]) -> list[int] | None:
+        """Descriptors of a container's root (see `viewer.make_view`), or None when its state is just changing."""
+        try:
+            reader, answer = self._request_start({"op": "view", "program": program(), **request}, ())
+        except OSError as error:
+            raise Unavailable(f"the supervisor does not answer: {error.strerror or error}") from error
+        try:
+            if "error" in answer:
+                raise EngineError(f"the container's files cannot be mounted: {answer['error']}")
+            fds, reader.fds = reader.fds, []
+            return None if "busy" in answer else fds
+        finally:
+            reader.sock.close()
+
     def release(self, container_id: str) -> None:
         """Lets go of a build step's container: it is killed if it still runs."""
         with self._lock:
@@ -393,7 +407,8 @@ class Runtime:
         return state.exit_code
 
     def _wait_line(self, reader: protocol.LineReader, timeout: float | None) -> dict[str, Any] | None:
-        reader.sock.settimeout(timeout)
+        # Zero would mean "do not block", and raise something else.
+        reader.sock.settimeout(None if timeout is None else max(timeout, 0.001))
         return reader.read()
 
     # --- streams -------------------------------------------------------------------------------------

@@ -40,6 +40,7 @@ from engine.runtime.streams import Streams
 _RETRY = 0.25  # seconds between attempts to write to a full disk
 _KEPT_EXECS = 32  # ended ones, for who asks after their exit code
 _REMOVER = 2.0  # seconds that an engine which waits has to remove an auto-remove container itself
+_LOCK_SECONDS = 30.0  # how long a start waits for whoever holds the container's lock
 
 
 class Monitor:
@@ -105,16 +106,19 @@ class Monitor:
 
     def _lock(self) -> None:
         self.lock = os.open(os.path.join(self.bundle, "monitor.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        # A monitor that has just recorded its container's end holds the lock for some milliseconds more.
-        end = time.monotonic() + 2
+        # A monitor that has just recorded its container's end holds the lock for some milliseconds more; a copy into or
+        # out of the stopped container, or a commit of it, holds it until it is done.
+        end = time.monotonic() + _LOCK_SECONDS
         while True:
             try:
                 fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
             except BlockingIOError:
-                if time.monotonic() > end or states.read(self.bundle).active:
+                running = states.read(self.bundle).active
+                if running or time.monotonic() > end:
                     self.bundle = ""  # another monitor's: leave its files alone
-                    raise StartError(f"container {self.id[:12]} is running already") from None
+                    what = "is running already" if running else "is in use: its files are being copied"
+                    raise StartError(f"container {self.id[:12]} {what}") from None
                 time.sleep(0.002)
 
     def _open_log(self, extra: dict[str, Any]) -> Log | None:

@@ -120,6 +120,11 @@ def _target(text: str) -> str:
     return "/" + "/".join(parts)
 
 
+def user_entries(users: Sequence[UserMount]) -> list[dict[str, Any]]:
+    """The entries of these mounts alone, in the order given."""
+    return [_users(mount) for mount in users]
+
+
 def _users(mount: UserMount) -> dict[str, Any]:
     if isinstance(mount, TmpfsMount):
         return tmpfs_mount(mount.target, ",".join(mount.options))

@@ -22,6 +22,8 @@ from engine.linux.inotify import IN_CLOSE_WRITE, Inotify
 from engine.runtime import bridges, protocol, state
 from engine.runtime.clients import Client
 from engine.runtime.monitor import Monitor
+from engine.runtime.rootfs_devices import SetupError
+from engine.runtime.viewer import Busy, make_view
 
 SOCKET = "supervisor.sock"
 LOCK = "supervisor.lock"
@@ -196,6 +198,17 @@ def _refuse(connection: socket.socket, message: str) -> None:
         pass
 
 
+def _view(request: dict[str, Any], connection: socket.socket) -> None:
+    try:
+        fds = make_view(request)
+    except Busy:
+        connection.sendall(protocol.line({"busy": True}))
+    except (SetupError, OSError) as error:
+        connection.sendall(protocol.line({"error": str(error), "errno": getattr(error, "errno", 0) or 0}))
+    else:
+        protocol.send_line(connection, {"ok": True}, fds)
+
+
 def _monitor(run_dir: str, boot: str, layout: cgroup.Layout, connection: socket.socket, version: str) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # whoever ends the session means the container: it gets its own
@@ -209,7 +222,7 @@ def _monitor(run_dir: str, boot: str, layout: cgroup.Layout, connection: socket.
     if request.get("op") == "ping":
         connection.sendall(protocol.line({"ok": True, "pid": os.getppid(), "program": version}))
         return
-    if request.get("op") != "start":
+    if request.get("op") not in ("start", "view"):
         _refuse(connection, f"no operation {request.get('op')!r}")
         return
     if request.get("program", version) != version:
@@ -218,6 +231,9 @@ def _monitor(run_dir: str, boot: str, layout: cgroup.Layout, connection: socket.
         supervisor = os.getppid()
         os.kill(supervisor, signal.SIGTERM)
         connection.sendall(protocol.line({"error": "another version of the program", "stale": supervisor}))
+        return
+    if request["op"] == "view":
+        _view(request, connection)
         return
     os.setsid()
     libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)

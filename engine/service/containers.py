@@ -458,6 +458,10 @@ class ContainerService:
             )
         return Join(state.pid, state.pid_start)
 
+    def lowers(self, container_id: str) -> Sequence[Path]:
+        """The layer trees that a container's root begins with, topmost first."""
+        return self._store.lowers(self._image_of(container_id))
+
     def _image_of(self, container_id: str) -> Image:
         row = self._store.records.one("SELECT image FROM containers WHERE id = ?", container_id)
         return self._store.images.get(row["image"] if row else "")
@@ -471,13 +475,14 @@ class ContainerService:
         rows = self._store.records.read("SELECT id, document FROM containers")
         return [row["id"] for row in rows if any(volume == p.name for p in points_of(json.loads(row["document"])))]
 
-    def _runs_with(self, volume: str) -> bool:
+    def runs_with(self, volume: str) -> bool:
+        """Whether a container that has this volume is running."""
         ended = ("created", "exited", "dead")
         return any(self._runtime.state(self.bundle(user)).status not in ended for user in self._volume_users(volume))
 
     def ended(self, container_id: str, record: dict[str, Any]) -> None:
         """Its end was journalled: what it had of the host goes."""
-        self._mounts.ended(container_id, points_of(record), self._runs_with)
+        self._mounts.ended(container_id, points_of(record), self.runs_with)
 
     # --- remove, rename ---------------------------------------------------------------------------------
 
@@ -518,7 +523,7 @@ class ContainerService:
                 )
         shutil.rmtree(self._store.tmp / f"stale-{container_id[:16]}", ignore_errors=True)
         self._remove_log(record)
-        self._mounts.release(points_of(record), self._runs_with)
+        self._mounts.release(points_of(record), self.runs_with)
         if volumes:
             self._mounts.remove_anonymous(points_of(record), self._volume_users)
         self.life.forget(container_id)
