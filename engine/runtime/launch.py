@@ -129,7 +129,11 @@ def _join_cgroup(cgroup: cg.Cgroup, pid: int, channel: socket.socket) -> None:
 def _hear(channel: socket.socket, started: Started) -> dict[str, Any] | None:
     """Init's messages until execve closes the channel; its error if there was one."""
     while True:
-        raw, fds, _flags, _address = socket.recv_fds(channel, 1 << 20, 1, socket.MSG_CMSG_CLOEXEC)
+        try:
+            raw, fds, _flags, _address = socket.recv_fds(channel, 1 << 20, 1, socket.MSG_CMSG_CLOEXEC)
+        except ConnectionResetError:
+            # It ended without reading that it is in its group. The kernel says so once, before what it left to be read.
+            continue
         if not raw:
             return None
         message = json.loads(raw)
