@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-PEERS = {"registry": "docker-registry", "skopeo": "skopeo", "tmux": "tmux", "podman": "podman", "openssl": "openssl"}
+PEERS = {
+    "apparmor_parser": "apparmor_parser",
+    "registry": "docker-registry",
+    "skopeo": "skopeo",
+    "tmux": "tmux",
+    "podman": "podman",
+    "openssl": "openssl",
+}
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -11,7 +11,7 @@ import signal
 import socket
 from typing import Any, NoReturn
 
-from engine.linux import libc, namespace, pty
+from engine.linux import apparmor, libc, namespace, pty
 from engine.linux.cgroup import Cgroup
 from engine.linux.openat2 import open_in_root
 from engine.runtime import init
@@ -69,6 +69,9 @@ def run(
         else:
             init.own_stdio(stdio, identity.uid)
         os.close(root)
+        stage = "AppArmor"
+        if "apparmorProfile" in spec["process"]:
+            apparmor.profile_on_exec("unconfined" if request.get("privileged") else spec["process"]["apparmorProfile"])
         stage = "namespaces"
         _join(pid, pidfd)
         stage = "standard streams"

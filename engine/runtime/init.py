@@ -18,7 +18,7 @@ import stat
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
-from engine.linux import capability, libc, mount, pty, seccomp
+from engine.linux import apparmor, capability, libc, mount, pty, seccomp
 from engine.linux.cgroup import Cgroup
 from engine.linux.openat2 import open_in_root
 from engine.runtime import init_namespaces, tiny_init
@@ -285,6 +285,9 @@ def run(
         _await_cgroup(spec, channel)
         if cgroup.layout.version == "v2":
             rootfs.mount_cgroup(spec, cgroup)
+        stage = "AppArmor"
+        if "apparmorProfile" in spec["process"]:
+            apparmor.profile_on_exec(spec["process"]["apparmorProfile"])
         stage = "pivot_root"
         mount.pivot_root(root)
         stage = "standard streams"

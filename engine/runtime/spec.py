@@ -69,6 +69,7 @@ class SpecParams(HostConfig):
     clean_stubs: bool = False  # take the engine's mount points out of the upper directory afterwards
     device_nodes: Sequence[DeviceNode] = ()  # what `devices` (or `privileged`) come to on this host
     device_numbers: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # of the block devices with limits
+    apparmor_profile: str = ""  # loaded; "" where the host has no AppArmor
     join: Mapping[str, spaces.Join] = field(default_factory=dict)  # OCI namespace type: whose it is
     masked_paths: Sequence[str] = MASKED_PATHS
     readonly_paths: Sequence[str] = READONLY_PATHS
@@ -183,6 +184,7 @@ def make_spec(params: SpecParams, *, seccomp_program: bytes | None = None) -> di
             "cwd": params.cwd,
             "capabilities": {"bounding": prefixed, "effective": prefixed, "permitted": prefixed},
             "noNewPrivileges": security.no_new_privileges,
+            **({"apparmorProfile": params.apparmor_profile} if params.apparmor_profile else {}),
             "oomScoreAdj": params.oom_score_adj,
             "rlimits": rlimits(params.ulimits),
         },

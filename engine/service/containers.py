@@ -442,6 +442,7 @@ class ContainerService:
         return {
             "device_nodes": hostside.device_nodes(spec),
             "device_numbers": hostside.device_numbers(spec),
+            "apparmor_profile": hostside.apparmor_profile(spec),
             "join": join,
         }
 

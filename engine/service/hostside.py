@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 
-from engine.errors import InvalidInput, NotFound
-from engine.linux import devices
+from engine.errors import InvalidInput, NotFound, Unsupported
+from engine.linux import apparmor, devices
 from engine.model import Device, HostConfig, Resources
 from engine.runtime.spec_resources import DeviceNode, limited_devices
+from engine.runtime.spec_security import parse_security_options
+from engine.service import apparmor_profile as apparmor_profiles
 
 
 def device_nodes(host: HostConfig) -> tuple[DeviceNode, ...]:
@@ -48,6 +50,33 @@ def _named(wanted: Device) -> list[DeviceNode]:
 
 def _node(found: devices.HostDevice, path: str, access: str) -> DeviceNode:
     return DeviceNode(path, found.kind, found.major, found.minor, found.mode, found.uid, found.gid, access)
+
+
+def apparmor_profile(host: HostConfig) -> str:
+    """The profile that a container runs under; "" where the host has no AppArmor. Raises Unsupported, NotFound."""
+    wanted = parse_security_options(host.security_opt).apparmor
+    if not apparmor.enabled():
+        if wanted not in ("", "unconfined"):
+            raise Unsupported(
+                f"--security-opt apparmor={wanted}: this host does not run AppArmor",
+                hint="leave it out, or boot with apparmor=1 security=apparmor",
+            )
+        return ""
+    if wanted == "unconfined" or (host.privileged and not wanted):
+        return "unconfined"
+    name = wanted or apparmor_profiles.DEFAULT
+    try:
+        if apparmor.loaded(name):
+            return name
+        if name == apparmor_profiles.DEFAULT:
+            apparmor_profiles.load_default()
+            return name
+    except OSError as error:
+        raise Unsupported(
+            f"AppArmor is on, and profile {name} cannot be loaded: {error.strerror}",
+            hint="install the package apparmor, or use --security-opt apparmor=unconfined",
+        ) from None
+    raise NotFound(f"AppArmor profile {name} is not loaded", hint="load it first: apparmor_parser -r FILE")
 
 
 def check_limits(wanted: Resources) -> None:
