@@ -23,7 +23,7 @@ from engine.build.interfaces import RunStep, StepMount
 from engine.build.metadata import run_history, run_words
 from engine.build.secret_values import read_secret
 from engine.build.site import Origin, Site, Work
-from engine.build.state import State
+from engine.build.state import State, env_map
 from engine.build.variables import proxy_environment
 from engine.build.writer import write_plan
 from engine.errors import AccessDenied, BuildFailed, InvalidInput, NotFound, Unsupported
@@ -68,7 +68,8 @@ def plan_run(site: Site, state: State, run: Run, stage: int, step: StepInfo) -> 
         "security": run.security if privileged else "",
         **plan.inputs,
     }
-    inputs |= {f"env:{name}": value for name, value in state.variables.items()}
+    lasting = env_map(state.config.env)
+    inputs |= {f"{'env' if name in lasting else 'arg'}:{name}": value for name, value in state.variables.items()}
     snapshot = replace(state, variables=dict(state.variables))
 
     def perform(upper: Path, scratch: Path) -> None:

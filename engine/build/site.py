@@ -44,7 +44,7 @@ class Site:
     cancel: CancelToken
     outer: Mapping[str, str]  # ARGs before the first FROM, and the platform's
     epoch: int | None = None  # SOURCE_DATE_EPOCH
-    done: dict[int, State] = field(default_factory=dict)
+    done: Mapping[int, State] = field(default_factory=dict)  # finished stages; asking for one waits for it
     scratch: Path | None = None  # a folder of this build's own
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from engine.oci.chain import chain_ids
@@ -36,6 +37,7 @@ class State:
     steps: list[dict[str, object]] = field(default_factory=list)
     workdir: str = "/"
     own_cmd: bool = False  # CMD came from this stage, not from the base
+    bases: Mapping[str, str] = field(default_factory=dict)  # images below, by name: their ids, to say when one moved
     created: int = 0  # seconds: the newest time of what the image holds
 
     def begin_stage(self) -> None:

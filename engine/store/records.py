@@ -2,7 +2,7 @@
 
 Every write is one `BEGIN IMMEDIATE` transaction: a plain `BEGIN` that later upgrades gets SQLITE_BUSY at once in
 spite of the busy timeout (measured: 829 of 1,200). `synchronous=FULL` where a user was told that it happened.
-A connection is used by one thread at a time and never crosses a fork.
+A connection is used by one thread at a time (they are kept in a pool) and never crosses a fork.
 """
 
 from __future__ import annotations
@@ -38,12 +38,13 @@ KEPT_EVENTS = 10_000
 
 
 class Records:
-    """One database file shared by any number of processes; one connection a thread."""
+    """One database file shared by any number of processes and threads."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._local = threading.local()
         self._all: list[sqlite3.Connection] = []
+        self._idle: list[sqlite3.Connection] = []
         self._lock = threading.Lock()
         with self.write() as db:
             found = db.execute("PRAGMA user_version").fetchone()[0]
@@ -57,38 +58,62 @@ class Records:
                     db.execute(statement)
                 db.execute(f"PRAGMA user_version = {VERSION}")
 
-    def _connection(self) -> sqlite3.Connection:
-        db: sqlite3.Connection | None = getattr(self._local, "db", None)
-        if db is None:
-            # Autocommit mode: transactions are opened by hand below, never by the module.
-            db = sqlite3.connect(self._path, timeout=100, isolation_level=None, check_same_thread=False)
-            db.row_factory = sqlite3.Row
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = FULL")
-            db.execute("PRAGMA foreign_keys = ON")
-            self._local.db = db
-            with self._lock:
-                self._all.append(db)
+    def _open(self) -> sqlite3.Connection:
+        # Autocommit mode: transactions are opened by hand below, never by the module.
+        db = sqlite3.connect(self._path, timeout=100, isolation_level=None, check_same_thread=False)
+        db.row_factory = sqlite3.Row
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA foreign_keys = ON")
+        with self._lock:
+            self._all.append(db)
         return db
 
     @contextlib.contextmanager
-    def write(self) -> Iterator[sqlite3.Connection]:
-        """A transaction: commits at the end, rolls back on an exception."""
+    def _borrowed(self) -> Iterator[sqlite3.Connection]:
+        """A connection for this thread alone. Within `write` it is the one that writes, so that it sees what it wrote."""
+        writing: sqlite3.Connection | None = getattr(self._local, "writing", None)
+        if writing is not None:
+            yield writing
+            return
+        with self._lock:
+            db = self._idle.pop() if self._idle else None
+        db = db or self._open()
         try:
-            db = self._connection()
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                yield db
-            except BaseException:
-                db.execute("ROLLBACK")
-                raise
-            db.execute("COMMIT")
+            yield db
+        finally:
+            with self._lock:
+                if db in self._all:
+                    self._idle.append(db)
+
+    @contextlib.contextmanager
+    def write(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
+        """A transaction: commits at the end, rolls back on an exception.
+
+        What is not `durable` may be lost in a power cut (never half of it): for what is found again or does not matter.
+        """
+        try:
+            with self._borrowed() as db:
+                try:
+                    if not durable:
+                        db.execute("PRAGMA synchronous = NORMAL")
+                    db.execute("BEGIN IMMEDIATE")
+                    self._local.writing = db
+                    yield db
+                    db.execute("COMMIT")
+                finally:
+                    self._local.writing = None
+                    if db.in_transaction:
+                        db.execute("ROLLBACK")
+                    if not durable:
+                        db.execute("PRAGMA synchronous = FULL")
         except sqlite3.DatabaseError as error:
             raise self._explain(error) from error
 
     def read(self, sql: str, *values: object) -> list[sqlite3.Row]:
         try:
-            return self._connection().execute(sql, values).fetchall()
+            with self._borrowed() as db:
+                return db.execute(sql, values).fetchall()
         except sqlite3.DatabaseError as error:
             raise self._explain(error) from error
 
@@ -96,8 +121,10 @@ class Records:
         rows = self.read(sql, *values)
         return rows[0] if rows else None
 
-    def event(self, type_: str, action: str, id_: str, attributes: Mapping[str, str] | None = None) -> None:
-        with self.write() as db:
+    def event(
+        self, type_: str, action: str, id_: str, attributes: Mapping[str, str] | None = None, *, durable: bool = True
+    ) -> None:
+        with self.write(durable=durable) as db:
             cursor = db.execute(
                 "INSERT INTO events (time, type, action, id, attributes) VALUES (?, ?, ?, ?, ?)",
                 (time.time_ns(), type_, action, id_, json.dumps(dict(attributes or {}))),
@@ -117,10 +144,9 @@ class Records:
 
     def close(self) -> None:
         with self._lock:
-            connections, self._all = self._all, []
+            connections, self._all, self._idle = self._all, [], []
         for db in connections:
             db.close()
-        self._local = threading.local()
 
     def _explain(self, error: sqlite3.DatabaseError) -> Exception:
         text = str(error)
