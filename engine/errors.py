@@ -146,17 +146,26 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
+def storage_full(what: str) -> StorageFull:
+    """`what` says which file on which file system found no room."""
+    return StorageFull(
+        what,
+        hint="free some space (`workbench rmi IMAGE`, `workbench rm CONTAINER`) or choose another disk with --root; "
+        "then run the command again",
+    )
+
+
+def is_full(error: BaseException) -> bool:
+    return isinstance(error, StorageFull) or (isinstance(error, OSError) and error.errno in _FULL)
+
+
 def from_os_error(error: OSError, what: str) -> EngineError:
     """The engine's error for an `OSError` met while doing `what` ("pulling python:3.11-slim")."""
     path = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
     reason = error.strerror or str(error)
     at = f" ({path})" if path else ""
     if error.errno in _FULL:
-        return StorageFull(
-            f"{what}: {reason}{at}",
-            hint="free some space (`workbench rmi IMAGE`, `workbench rm CONTAINER`) or choose another disk with --root; "
-            "then run the command again",
-        )
+        return storage_full(f"{what}: {reason}{at}")
     if error.errno in _DENIED:
         return AccessDenied(f"{what}: {reason}{at}", hint="check the permissions, or run as root")
     if error.errno == errno.ENOENT:

@@ -20,7 +20,8 @@ from typing import BinaryIO
 from engine.archive.tarstream import Member, TarStream
 from engine.archive.writer import CHUNK
 from engine.base.cancel import CancelToken
-from engine.errors import HostileArchive, StorageFull, from_os_error
+from engine.base.units import human_size
+from engine.errors import HostileArchive, StorageFull, from_os_error, storage_full
 from engine.linux.openat2 import mkdirs_in_root, open_in_root, resolve_in_root
 from engine.oci.digest import Digest
 
@@ -241,10 +242,7 @@ class _Unpacker:
 
     def _file(self, member: Member, folder: int, name: str, path: str, tar: TarStream) -> None:
         if member.size > self._budget - self.size and member.sparse is None:
-            raise StorageFull(
-                f"{path} needs {member.size} bytes and {max(0, self._budget - self.size)} are free",
-                hint="free some space",
-            )
+            raise self._too_large(path, member.size)
         fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder)
         try:
             if member.sparse is None:
@@ -261,10 +259,17 @@ class _Unpacker:
             done += os.write(fd, data[done:])
         self.size += len(data)
         if self.size > self._budget:
-            raise StorageFull("the layer is larger than the free space", hint="free some space")
+            raise self._too_large("a file", len(data))
         if self._progress:
             self._progress(self.size)
         self._cancel.check()
+
+    def _too_large(self, path: str, size: int) -> StorageFull:
+        free = human_size(max(0, self._budget - self.size))
+        return storage_full(
+            f"no room for the layer: {path} needs {human_size(size)} and {free} are free beside the {human_size(RESERVE)} "
+            "kept for the database and the logs"
+        )
 
     def _write_sparse(self, fd: int, member: Member, tar: TarStream) -> None:
         for offset, size in member.sparse or ():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from engine.cli.flags import Flag, UsageError, help_text, parse
@@ -106,8 +106,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader (head, less) went away: no more output, no message (and none from the interpreter's own flush).
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
-    except OSError as error:
-        return _fail(from_os_error(error, "workbench"), 1)
 
 
 def _dispatch(args: list[str]) -> int:
@@ -129,8 +127,8 @@ def _dispatch(args: list[str]) -> int:
         import importlib
 
         module = importlib.import_module(f"engine.cli.{VERBS[verb][0]}")
-        status: int = getattr(module, f"cmd_{verb}")(root, parsed.args[1:])
-        return status
+        command: Callable[[Path, list[str]], int] = getattr(module, f"cmd_{verb}")
+        return _in(root, lambda: command(root, parsed.args[1:]))
     if not os.path.isdir(verb):
         from difflib import get_close_matches
 
@@ -139,7 +137,16 @@ def _dispatch(args: list[str]) -> int:
         raise _NoSuchCommand(f"{verb!r} is neither a command nor a folder", hint=hint)
     from engine.cli.project import open_app
 
-    return open_app(root, Path(verb))
+    return _in(root, lambda: open_app(root, Path(verb)))
+
+
+def _in(root: Path, work: Callable[[], int]) -> int:
+    try:
+        return work()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise from_os_error(error, f"working in {root}") from error
 
 
 class _NoSuchCommand(EngineError):

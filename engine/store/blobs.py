@@ -68,7 +68,8 @@ class BlobWriter:
         return actual
 
     def abort(self) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # on a full disk, closing cannot flush what is still buffered
+            self._file.close()
         with contextlib.suppress(FileNotFoundError):
             self._path.unlink()
 

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from engine.archive.compression import decompress
 from engine.base.cancel import CancelToken
-from engine.errors import Unsupported, from_os_error
+from engine.errors import EngineError, StorageFull, Unsupported, from_os_error, is_full
 from engine.oci.chain import chain_ids
 from engine.oci.descriptor import Descriptor
 from engine.oci.digest import Digest
@@ -51,9 +51,21 @@ class Store:
 
     @contextlib.contextmanager
     def using(self) -> Iterator[None]:
-        """Held while content is added or relied upon that no record names yet."""
-        with self.leases.hold():
-            yield
+        """Held while content is added or relied upon that no record names yet.
+
+        Where the disk was too small for it, what was added goes again: so the next, smaller thing has room.
+        """
+        full = False
+        try:
+            with self.leases.hold():
+                yield
+        except (OSError, StorageFull) as error:
+            full = is_full(error)
+            raise
+        finally:
+            if full:
+                with contextlib.suppress(OSError, EngineError):
+                    self.sweep()
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
