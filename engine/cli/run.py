@@ -16,7 +16,7 @@ from engine.cli.common import read, run
 from engine.cli.flags import Flag, Parsed
 from engine.cli.host_flags import HOST_FLAGS, host_values
 from engine.cli.images import show_pull
-from engine.errors import InvalidInput, NotFound
+from engine.errors import EngineError, InvalidInput, NotFound
 from engine.model import ContainerSpec, ExecSpec
 from engine.oci.reference import Reference
 from engine.service.mount_specs import parse_mount_flag, parse_volume_flag
@@ -216,8 +216,12 @@ async def converse(
     loop = asyncio.get_running_loop()
     tasks: set[asyncio.Task[None]] = set()
 
+    async def tried(coroutine: Coroutine[object, object, None]) -> None:
+        with contextlib.suppress(EngineError):  # it ended in between; the exit code tells
+            await coroutine
+
     def later(coroutine: Coroutine[object, object, None]) -> None:
-        task = loop.create_task(coroutine)
+        task = loop.create_task(tried(coroutine))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 

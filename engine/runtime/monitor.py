@@ -93,6 +93,7 @@ class Monitor:
         extra = self.spec["workbench"]
         self.life = extra.get("life") or {}
         if extra["stdio"] == "log":
+            states.reserve(self.bundle)
             self._journal = Journal(self.bundle)
             self._log = self._open_log(extra)
             self.streams = Streams(self.loop, self._log, self.clients.output)
@@ -266,12 +267,17 @@ class Monitor:
             self.note("stop")
             self._stopping = False
         self.state.status = "exited"
-        if self._log is not None:
-            self._log.flush()
-        if (self._log is not None and self._log.blocked) or not self._save(durable=True):
+        kept = self.spec["workbench"]["stdio"] == "log"  # else it is a build's step: its engine is told, and waits
+        if not self._written() and kept and not (states.release(self.bundle) and self._written()):
             self.loop.later(_RETRY, self._finish)
             return
+        states.release(self.bundle)
         self._ended = True
+
+    def _written(self) -> bool:
+        if self._log is not None:
+            self._log.flush()
+        return self._save(durable=True) and not (self._log is not None and self._log.blocked)
 
     def _save(self, *, durable: bool = False) -> bool:
         try:

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 NAME = "state.json"
+_RESERVE = "reserve"
+_RESERVED = 64 << 10  # bytes: what a pipe holds at most, and a record
 
 
 @dataclass(slots=True)
@@ -57,6 +59,27 @@ def start_time(pid: int) -> int:
 
 def is_alive(pid: int, start: int) -> bool:
     return bool(pid) and bool(start) and start_time(pid) == start
+
+
+def reserve(bundle: str) -> None:
+    """Sets room aside, so that a container which fills the disk can still end: its last lines and its exit record need some.
+
+    Raises OSError (ENOSPC) when there is none.
+    """
+    fd = os.open(os.path.join(bundle, _RESERVE), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.posix_fallocate(fd, 0, _RESERVED)
+    finally:
+        os.close(fd)
+
+
+def release(bundle: str) -> bool:
+    """Gives the room back. False when it was given back before."""
+    try:
+        os.unlink(os.path.join(bundle, _RESERVE))
+    except OSError:
+        return False
+    return True
 
 
 def write(bundle: str, state: State, *, durable: bool) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 from engine.base.atomic import write_atomic
 from engine.base.clock import rfc3339
 from engine.base.ids import check_name, new_id, random_name
-from engine.errors import Conflict, Corrupt, EngineError, InvalidInput, NotFound, from_os_error
+from engine.errors import Conflict, Corrupt, EngineError, InvalidInput, NotFound, StorageFull, from_os_error
 from engine.model import (
     ContainerDetail,
     ContainerSpec,
@@ -501,7 +501,8 @@ class ContainerService:
                 )
             with contextlib.suppress(EngineError):  # it ended in between, or its monitor was lost: ended it is
                 self._runtime.stop(container_id, bundle, 9, None, removes=True)
-        self.life.copy_journal(container_id, record)
+        with contextlib.suppress(StorageFull):  # removing is what makes room: its last events are less than that
+            self.life.copy_journal(container_id, record)
         grave = self._store.tmp / f"stale-{container_id[:16]}"
         try:
             if bundle.exists():
@@ -514,6 +515,8 @@ class ContainerService:
 
     def finish_removal(self, container_id: str, record: dict[str, Any], *, volumes: bool) -> None:
         """The record of a container whose folder is gone, and what is left of that."""
+        # Before the record: on a full disk this makes the room that the record needs.
+        shutil.rmtree(self._store.tmp / f"stale-{container_id[:16]}", ignore_errors=True)
         attributes = json.dumps(self.event_attributes(record))
         with self._store.records.write() as db:
             if db.execute("DELETE FROM containers WHERE id = ?", (container_id,)).rowcount:
@@ -522,7 +525,6 @@ class ContainerService:
                     "INSERT INTO events (time, type, action, id, attributes) VALUES (?, 'container', 'destroy', ?, ?)",
                     (time.time_ns(), container_id, attributes),
                 )
-        shutil.rmtree(self._store.tmp / f"stale-{container_id[:16]}", ignore_errors=True)
         self._remove_log(record)
         self._mounts.release(points_of(record), self.runs_with)
         if volumes:
