@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -176,9 +176,15 @@ async def _id_of(engine: LocalEngine, name: str) -> str:
         return ""
 
 
-async def show_pull(events: AsyncIterator[PullProgress], *, quiet: bool = False, out: TextIO = sys.stderr) -> None:
-    """Draws a pull: bars with bytes, rate and time left on a terminal, Docker's lines elsewhere."""
-    drawer = PullDrawer(quiet=quiet, out=out)
+async def show_pull(
+    events: AsyncIterator[PullProgress],
+    *,
+    quiet: bool = False,
+    out: TextIO = sys.stderr,
+    words: Mapping[str, str] | None = None,
+) -> None:
+    """Draws a transfer: bars with bytes, rate and time left on a terminal, Docker's lines elsewhere."""
+    drawer = PullDrawer(quiet=quiet, out=out, words=words)
     try:
         async for event in events:
             drawer.feed(event)
@@ -196,8 +202,12 @@ _WORDS = {
 
 
 class PullDrawer:
-    def __init__(self, *, quiet: bool = False, out: TextIO = sys.stderr) -> None:
-        self._quiet, self._out = quiet, out
+    """`words` are what each phase is called: a pull's, unless others are given."""
+
+    def __init__(
+        self, *, quiet: bool = False, out: TextIO = sys.stderr, words: Mapping[str, str] | None = None
+    ) -> None:
+        self._quiet, self._out, self._words = quiet, out, words or _WORDS
         self._live = None
         self._seen: set[tuple[str, str]] = set()
         if out.isatty() and not quiet:
@@ -226,7 +236,7 @@ class PullDrawer:
         if self._quiet:
             return
         if self._live is not None and event.layer:
-            words = f"{event.layer}: {_WORDS.get(event.phase, event.phase)}"
+            words = f"{event.layer}: {self._said(event)}"
             if event.layer not in self._tasks:
                 self._tasks[event.layer] = self._live.add_task(words, total=event.total or None)
             if event.phase == "extracting":
@@ -241,9 +251,12 @@ class PullDrawer:
             return
         self._seen.add(key)
         if event.layer:
-            print(f"{event.layer}: {_WORDS.get(event.phase, event.phase)}", file=self._out, flush=True)
+            print(f"{event.layer}: {self._said(event)}", file=self._out, flush=True)
         elif event.text:
             print(event.text, file=self._out, flush=True)
+
+    def _said(self, event: PullProgress) -> str:
+        return event.text or self._words.get(event.phase, event.phase)
 
     def close(self) -> None:
         if self._live is not None:

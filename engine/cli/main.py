@@ -33,7 +33,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "images": ("images", "List images"),
     "history": ("images", "Show the history of an image"),
     "pull": ("images", "Download an image from a registry"),
-    "push": ("images", "Upload an image to a registry"),
+    "push": ("push", "Upload an image to a registry"),
     "login": ("login", "Authenticate to a registry"),
     "logout": ("login", "Log out from a registry"),
     "save": ("archives", "Save one or more images to a tar archive"),

@@ -31,7 +31,7 @@ _IMAGE = {
     "ls": ("images", "cmd_images"),
     "list": ("images", "cmd_images"),
     "pull": ("images", "cmd_pull"),
-    "push": ("images", "cmd_push"),
+    "push": ("push", "cmd_push"),
     "rm": ("images", "cmd_rmi"),
     "remove": ("images", "cmd_rmi"),
     "save": ("archives", "cmd_save"),

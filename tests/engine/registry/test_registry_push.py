@@ -237,3 +237,29 @@ def test_a_real_registry_takes_it(blobs: BlobStore, docker_registry: str) -> Non
     assert answer.content == manifest.raw
     assert answer.headers["docker-content-digest"] == manifest.digest
     assert sum(one.phase == "mounted" for one in told) == 3
+
+
+@pytest.mark.root
+def test_the_push_verb(tmp_path: Path, scripted: Callable[..., Scripted], capsys: pytest.CaptureFixture[str]) -> None:
+    from engine.cli.main import main
+    from engine.oci.config import ImageConfig
+    from engine.store.store import Store
+
+    registry = scripted()
+    manifest, content = sample(1)
+    store = Store(tmp_path / "root")
+    fill(store.blobs, content)
+    tags = [Reference.parse(f"{registry.address}/team/app:{tag}") for tag in ("latest", "2")]
+    store.images.put(manifest, ImageConfig.parse(content[manifest.config.digest]), 0, tags)
+    store.close()
+    push_ = ["--root", str(tmp_path / "root"), "push"]
+    assert main([*push_, tags[0].name]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "Using default tag: latest"
+    assert said[1] == f"The push refers to repository [{tags[0].name}]"
+    assert f"{manifest.layers[0].digest.short}: Pushed" in said
+    assert said[-1] == f"latest: digest: {manifest.digest} size: {manifest.size}"
+    assert main(["--root", str(tmp_path / "root"), "image", "push", "-a", "-q", tags[0].name]) == 0
+    assert capsys.readouterr().out.splitlines() == sorted(map(str, tags))
+    assert set(registry.manifests) == {("team/app", name) for name in ("latest", "2", str(manifest.digest))}
+    assert main([*push_, f"{registry.address}/nothing"]) == 1

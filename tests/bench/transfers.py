@@ -1,0 +1,232 @@
+"""Pull and push of a 1 GB image of 12 layers beside dockerd and skopeo, in one run against one registry on loopback.
+
+    python tests/bench/transfers.py [--size MB] [--docker unix:///path/docker.sock] [--rounds N]
+
+Needs root and docker-registry; dockerd and skopeo are measured where they are. Prints a table: seconds, and peak memory of our process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gzip
+import hashlib
+import io
+import os
+import random
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from engine.archive.writer import LayerWriter, TarEntry
+from engine.oci.config import History, ImageConfig
+from engine.oci.descriptor import Descriptor
+from engine.oci.digest import Digest
+from engine.oci.manifest import Manifest, build_manifest
+from engine.oci.media import OCI_CONFIG, OCI_LAYER_GZIP
+from engine.oci.platform import Platform
+from engine.oci.reference import Reference
+from engine.registry.config import RegistryConfig
+from engine.registry.push import push
+from engine.store.blobs import BlobStore
+
+LAYERS = 12
+WORDS = [hashlib.sha256(str(n).encode()).hexdigest()[: 3 + n % 9].encode() for n in range(4000)]
+
+
+def content(rng: random.Random, size: int) -> bytes:
+    """Half words (like source and text), half noise (like binaries): packs to about a half."""
+    half = size // 2
+    text = b" ".join(rng.choices(WORDS, k=half // 8 + 1))[:half]
+    return text + rng.randbytes(size - len(text))
+
+
+def make_layer(number: int, size: int) -> tuple[bytes, Digest]:
+    """A layer as images have them: a few large files, and thousands of small ones."""
+    rng = random.Random(number)
+    out = io.BytesIO()
+    writer = LayerWriter(out)
+    left = size
+    for folder in range(20):
+        writer.add(TarEntry(f"l{number}/d{folder}", "dir", 0o755))
+    index = 0
+    while left > 0:
+        one = min(left, rng.choice((700, 3000, 9000, 30_000, 120_000, 8_000_000 if number % 3 == 0 else 400_000)))
+        name = f"l{number}/d{index % 20}/file{index}"
+        writer.add(TarEntry(name, "file", 0o644, size=one), io.BytesIO(content(rng, one)))
+        left -= one
+        index += 1
+    diff_id = writer.finish().diff_id
+    return gzip.compress(out.getvalue(), 1, mtime=0), diff_id
+
+
+def make_image(store: BlobStore, total: int, *, changed: bool = False) -> Manifest:
+    """`changed`: the same image with another last layer, a small one."""
+    config, layers = ImageConfig.scratch(Platform.host()).with_config(Cmd=["/bin/true"]), []
+    numbers = [*range(LAYERS - 1), 99 if changed else LAYERS]
+    sizes = [*[total // (LAYERS - 1)] * (LAYERS - 1), 200_000]
+    with ProcessPoolExecutor() as pool:
+        made = list(pool.map(make_layer, numbers, sizes))
+    for number, (data, diff_id) in enumerate(made):
+        layers.append(Descriptor(OCI_LAYER_GZIP, store.put(data), len(data)))
+        config = config.with_step(History("2020-01-01T00:00:00Z", f"layer {number}"), diff_id, "2020-01-01T00:00:00Z")
+    raw = config.to_bytes()
+    manifest = build_manifest(Descriptor(OCI_CONFIG, store.put(raw), len(raw)), layers)
+    store.put(manifest.raw)
+    return manifest
+
+
+@contextlib.contextmanager
+def registry(folder: Path) -> Iterator[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    folder.mkdir(parents=True)
+    (folder / "config.yml").write_text(
+        f"version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n"
+        f"storage: {{filesystem: {{rootdirectory: {folder}/data}}}}\nhttp: {{addr: {address}}}\n"
+    )
+    command = ["docker-registry", "serve", str(folder / "config.yml")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection(address.split(":"), 1):  # type: ignore[arg-type]
+                break
+            time.sleep(0.05)
+        yield address
+    finally:
+        process.terminate()
+        process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def timed(command: list[str], env: dict[str, str] | None = None) -> tuple[float, int]:
+    """Seconds, and peak resident KiB of the process alone (wait4)."""
+    os.sync()
+    start = time.monotonic()
+    process = subprocess.Popen(
+        command, env={**os.environ, **(env or {})}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    assert process.stderr is not None
+    said = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"{command}: {said.decode()}")
+    return time.monotonic() - start, usage.ru_maxrss
+
+
+class Bench:
+    def __init__(self, work: Path, total: int, docker: str, rounds: int) -> None:
+        self.work, self.docker, self.rounds = work, docker, rounds
+        self.store = BlobStore(work / "source", work)
+        print("making the image", file=sys.stderr)
+        self.image, self.changed = make_image(self.store, total), make_image(self.store, total, changed=True)
+        self.rows: list[tuple[str, str, float, int]] = []
+
+    def ours(self, root: Path, *args: str) -> tuple[float, int]:
+        quiet = ["-q"] if args[0] in ("pull", "push") else []
+        return timed([sys.executable, "-m", "engine.cli.main", "--root", str(root), *args, *quiet])
+
+    def note(self, what: str, who: str, act: Callable[[], tuple[float, int]]) -> None:
+        seconds, memory = act()
+        self.rows.append((what, who, seconds, memory))
+        print(f"{what:<42} {who:<8} {seconds:8.2f} s   {memory // 1024:6d} MiB", flush=True)
+
+    def seed(self, address: str, manifest: Manifest, name: str) -> None:
+        push(Reference.parse(f"{address}/{name}"), manifest, self.store, RegistryConfig(), progress=lambda one: None)
+
+    def run(self) -> None:
+        for number in range(self.rounds):
+            with registry(self.work / f"registry{number}") as address:
+                self.seed(address, self.image, "bench/image:1")
+                self.seed(address, self.changed, "bench/image:2")
+                self._pulls(address, number)
+            self._pushes(number)
+
+    def _pulls(self, address: str, number: int) -> None:
+        root = self.work / f"root{number}"
+        name = f"{address}/bench/image:1"
+        self.note("pull and unpack", "ours", lambda: self.ours(root, "pull", name))
+        self.note("pull of a tag that is here", "ours", lambda: self.ours(root, "pull", name))
+        self.note("a command that does nothing (version)", "ours", lambda: self.ours(root, "version"))
+        self.ours(root, "pull", f"{address}/bench/image:2")
+        if self.docker:
+            env = {"DOCKER_HOST": self.docker}
+            subprocess.run(["docker", "rmi", "-f", name], env={**os.environ, **env}, capture_output=True)
+            self.note("pull and unpack", "dockerd", lambda: timed(["docker", "pull", "-q", name], env))
+            self.note("pull of a tag that is here", "dockerd", lambda: timed(["docker", "pull", "-q", name], env))
+            timed(["docker", "pull", "-q", f"{address}/bench/image:2"], env)
+        if shutil.which("skopeo"):
+            target = f"oci:{self.work}/skopeo{number}:1"
+            command = ["skopeo", "copy", "-q", "--src-tls-verify=false", f"docker://{name}", target]
+            self.note("pull (no unpacking)", "skopeo", lambda: timed(command))
+        self.source = address
+
+    def _pushes(self, number: int) -> None:
+        root = self.work / f"root{number}"
+        for who in ("ours", "dockerd" if self.docker else "", "skopeo" if shutil.which("skopeo") else ""):
+            if not who:
+                continue
+            with registry(self.work / f"target-{who}{number}") as address:
+                for tag, what in (("1", "push to an empty registry"), ("2", "push with one small layer changed")):
+                    self.note(what, who, partial(self._push, who, root, address, tag))
+        if self.docker:
+            for tag in "12":
+                command = ["docker", "rmi", "-f", f"{self.source}/bench/image:{tag}"]
+                subprocess.run(command, env={**os.environ, "DOCKER_HOST": self.docker}, capture_output=True)
+        shutil.rmtree(root)
+        shutil.rmtree(self.work / f"skopeo{number}", ignore_errors=True)
+
+    def _push(self, who: str, root: Path, address: str, tag: str) -> tuple[float, int]:
+        source, target = f"{self.source}/bench/image:{tag}", f"{address}/bench/image:{tag}"
+        if who == "ours":
+            self.ours(root, "tag", source, target)
+            return self.ours(root, "push", target)
+        if who == "dockerd":
+            env = {"DOCKER_HOST": self.docker}
+            timed(["docker", "tag", source, target], env)
+            result = timed(["docker", "push", "-q", target], env)
+            timed(["docker", "rmi", target], env)
+            return result
+        layout = f"{self.work}/source"
+        digest = (self.image if tag == "1" else self.changed).digest
+        write_index(Path(layout), digest, tag)
+        return timed(["skopeo", "copy", "-q", "--dest-tls-verify=false", f"oci:{layout}:{tag}", f"docker://{target}"])
+
+
+def write_index(layout: Path, digest: Digest, tag: str) -> None:
+    import json
+
+    size = (layout / "blobs/sha256" / digest.hex).stat().st_size
+    entry = {
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "digest": digest,
+        "size": size,
+        "annotations": {"org.opencontainers.image.ref.name": tag},
+    }
+    (layout / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", type=int, default=1000, help="MB of the unpacked image")
+    parser.add_argument("--docker", default=os.environ.get("PEER_DOCKER_HOST", ""), help="DOCKER_HOST of the peer")
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--dir", default=None, help="where to work (3 times the size is needed)")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="bench", dir=options.dir) as folder:
+        Bench(Path(folder), options.size * 1_000_000, options.docker, options.rounds).run()
+
+
+if __name__ == "__main__":
+    main()
