@@ -16,6 +16,8 @@ PEERS = {
     "tmux": "tmux",
     "podman": "podman",
     "openssl": "openssl",
+    "ssh-agent": "ssh-agent",
+    "git": "git",
 }
 
 

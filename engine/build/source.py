@@ -215,6 +215,8 @@ class ContextSource:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
+            if error.errno == errno.ELOOP:
+                return None  # links that lead to each other lead to nothing
             raise from_os_error(error, f"reading {path!r} in {self.where}") from error
         try:
             real = os.readlink(f"/proc/self/fd/{fd}")

@@ -79,8 +79,10 @@ def _operation(op: str, who: int, letters: str) -> list[_Change]:
     for letter in letters:
         if letter in _PERMISSIONS:
             bits |= _PERMISSIONS[letter]
+        elif letter == "X" and op == "-":
+            bits |= 0o111
         elif letter == "X":
-            execute = 0o111 if op == "+" else 0
+            execute = 0o111
         elif letter in "st" and (who == 0 or who & ~0o007):
             bits |= 0o6000 if letter == "s" else _STICKY
             who |= _STICKY if letter == "t" else 0
