@@ -39,10 +39,10 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
     root = tmp_path_factory.mktemp("wb")
     yield root
-    _end_supervisor(runtime_dir(root))
+    end_supervisor(runtime_dir(root))
 
 
-def _end_supervisor(run_dir: Path) -> None:
+def end_supervisor(run_dir: Path) -> None:
     import signal
     import socket
     import struct
