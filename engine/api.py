@@ -40,7 +40,13 @@ from engine.model import (
     BuildStarted as BuildStarted,
 )
 from engine.model import (
+    Change as Change,
+)
+from engine.model import (
     CheckFinding as CheckFinding,
+)
+from engine.model import (
+    CommitRequest as CommitRequest,
 )
 from engine.model import (
     ContainerDetail as ContainerDetail,
@@ -350,6 +356,12 @@ class Engine(Protocol):
 
     async def export(self, name: str, out: Sink) -> None:
         """The container's whole root as a tar, without what is mounted on it."""
+
+    async def changes(self, name: str) -> Sequence[Change]:
+        """What its root differs in from its image, sorted (`docker diff`)."""
+
+    async def commit(self, name: str, request: CommitRequest) -> str:
+        """An image of a container and its changes; returns the image's id."""
 
     # volumes
     async def volumes(self, filters: Mapping[str, Sequence[str]] | None = None) -> Sequence[VolumeInfo]:

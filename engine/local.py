@@ -26,7 +26,9 @@ from engine.model import (
     BuildEvent,
     BuildRecord,
     BuildRequest,
+    Change,
     CheckFinding,
+    CommitRequest,
     ContainerDetail,
     ContainerSpec,
     ContainerStats,
@@ -53,6 +55,7 @@ from engine.model import (
 from engine.runtime.client import Runtime
 from engine.service.archives import ArchiveService
 from engine.service.builds import BuildService
+from engine.service.commit import CommitService
 from engine.service.containers import ContainerService
 from engine.service.files import FileService
 from engine.service.images import BASE, ImageService
@@ -112,6 +115,7 @@ class LocalEngine:
         self._usage = UsageService(self._store, self._runtime, self._containers)
         self._upkeep = UpkeepService(self._store, self._images, self._containers, self._volumes, self._images.summaries)
         self._files = FileService(self._store, self._runtime, self._containers)
+        self._commits = CommitService(self._store, self._runtime, self._containers)
         self._builds = BuildService(self._store, self._runtime, self._images)
 
     async def close(self) -> None:
@@ -364,6 +368,14 @@ class LocalEngine:
         cancel = CancelToken()
         with _cancelling(cancel):
             await self._do(self._files.export, name, out, cancel)
+
+    async def changes(self, name: str) -> Sequence[Change]:
+        return await self._do(self._commits.changes, name)
+
+    async def commit(self, name: str, request: CommitRequest) -> str:
+        cancel = CancelToken()
+        with _cancelling(cancel):
+            return (await self._do(self._commits.commit, name, request, cancel)).config_digest
 
     # --- volumes --------------------------------------------------------------------------------------
 

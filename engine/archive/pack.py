@@ -35,6 +35,18 @@ class TreePacker:
         finally:
             os.close(fd)
 
+    def single(self, folder: int, name: str, shown: str) -> None:
+        """As `entry`; of a directory its own entry alone."""
+        fd = os.open(name, _PATH, dir_fd=folder)
+        try:
+            status = os.fstat(fd)
+            if stat.S_ISDIR(status.st_mode):
+                self._writer.add(self._described(fd, status, "dir", shown))
+            else:
+                self._add(fd, name, folder, shown)
+        finally:
+            os.close(fd)
+
     def directory(self, fd: int, shown: str) -> None:
         """The directory `fd` as `shown` and everything below it; `shown` "" leaves out the entry of its own."""
         if shown:

@@ -1,4 +1,4 @@
-"""`cp` and `export`: files in and out of containers, as tar streams."""
+"""`cp`, `export`, `diff` and `commit`: files in and out of containers, and images of what changed there."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ from engine.archive.extract import Rules, extract
 from engine.archive.pack import TreePacker
 from engine.archive.writer import LayerWriter
 from engine.base.units import human_size
-from engine.cli.common import read, run
+from engine.cli.common import clean, read, run
 from engine.cli.copy_paths import End, local_source, local_target, prepare, preserve, renamed, split, split_argument
 from engine.cli.flags import Flag
+from engine.cli.tables import render
 from engine.errors import EngineError, InvalidInput, NotFound, from_os_error
+from engine.model import CommitRequest
 
 if TYPE_CHECKING:
     from engine.local import LocalEngine
@@ -296,3 +298,54 @@ async def _export(engine: LocalEngine, name: str, output: str) -> int:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
     return 0
+
+
+# --- diff and commit -------------------------------------------------------------------------------
+
+
+def cmd_diff(root: Path, args: list[str]) -> int:
+    flags = [Flag("format", "Format output: json, or a template of {{.Type}} {{.Path}}", kind="str")]
+    summary = "Inspect changes to files or directories on a container's filesystem"
+    parsed = read(args, "diff CONTAINER", summary, flags, minimum=1, maximum=1)
+    if parsed is None:
+        return 0
+
+    async def work(engine: LocalEngine) -> int:
+        changes = await engine.changes(parsed.args[0])
+        if parsed.given("format"):
+            rows = [{"Type": change.kind, "Path": change.path} for change in changes]
+            print(render(parsed.text("format"), rows), end="\n" if rows else "")
+        else:
+            for change in changes:
+                print(f"{change.kind} {clean(change.path)}")
+        return 0
+
+    return run(root, work)
+
+
+def cmd_commit(root: Path, args: list[str]) -> int:
+    flags = [
+        Flag("author", 'Author (e.g., "John Hannibal Smith <hannibal@a-team.com>")', "a", kind="str"),
+        Flag("change", "Apply Dockerfile instruction to the created image", "c", kind="list"),
+        Flag("message", "Commit message", "m", kind="str"),
+        Flag("no-pause", "Disable pausing container during commit"),
+        Flag("pause", "Pause container during commit (default true)", "p"),
+    ]
+    usage = "commit [OPTIONS] CONTAINER [REPOSITORY[:TAG]]"
+    parsed = read(args, usage, "Create a new image from a container's changes", flags, minimum=1, maximum=2)
+    if parsed is None:
+        return 0
+    pause = parsed.on("pause") if parsed.given("pause") else not parsed.on("no-pause")
+    request = CommitRequest(
+        parsed.args[1] if len(parsed.args) > 1 else "",
+        parsed.text("message"),
+        parsed.text("author"),
+        tuple(parsed.items("change")),
+        pause,
+    )
+
+    async def work(engine: LocalEngine) -> int:
+        print(await engine.commit(parsed.args[0], request))
+        return 0
+
+    return run(root, work)

@@ -42,6 +42,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "tag": ("images", "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE"),
     "rmi": ("images", "Remove one or more images"),
     "cp": ("copy", "Copy files/folders between a container and the local filesystem"),
+    "diff": ("copy", "Inspect changes to files or directories on a container's filesystem"),
+    "commit": ("copy", "Create a new image from a container's changes"),
     "export": ("copy", "Export a container's filesystem as a tar archive"),
     "volume": ("volumes", "Manage volumes: create, inspect, ls, prune, rm"),
     "image": ("upkeep", "Manage images: build, history, import, inspect, load, ls, prune, pull, push, rm, save, tag"),

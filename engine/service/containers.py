@@ -377,7 +377,7 @@ class ContainerService:
     def _params(self, container_id: str, record: dict[str, Any]) -> SpecParams:
         spec = spec_from_json(record["spec"])
         folder = self.bundle(container_id)
-        image = self._image_of(container_id)
+        image = self.image_of(container_id)
         files = network_files(folder, record["hostname"])
         return SpecParams(
             container_id=container_id,
@@ -459,11 +459,15 @@ class ContainerService:
             )
         return Join(state.pid, state.pid_start)
 
+    def spec(self, record: dict[str, Any]) -> ContainerSpec:
+        """What was asked for, of a record."""
+        return spec_from_json(record["spec"])
+
     def lowers(self, container_id: str) -> Sequence[Path]:
         """The layer trees that a container's root begins with, topmost first."""
-        return self._store.lowers(self._image_of(container_id))
+        return self._store.lowers(self.image_of(container_id))
 
-    def _image_of(self, container_id: str) -> Image:
+    def image_of(self, container_id: str) -> Image:
         row = self._store.records.one("SELECT image FROM containers WHERE id = ?", container_id)
         return self._store.images.get(row["image"] if row else "")
 
