@@ -554,6 +554,8 @@ class PullProgress:
     current: int = 0
     total: int = 0
     text: str = ""
+    rate: float = 0.0  # bytes a second over the last few seconds; 0 when not known
+    left: float | None = None  # seconds until this blob is there, at that rate
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from engine.errors import Corrupt, EngineError
 from engine.oci.descriptor import Descriptor
 from engine.oci.digest import Digest
-from engine.registry.errors import Again, Unreachable, corrupt
+from engine.registry.errors import Again, Unreachable, corrupt, unavailable
 from engine.registry.net import chunks
 from engine.registry.transport import Session, pause
 
@@ -23,6 +24,8 @@ _RANGE = re.compile(r"^bytes (\d+)-(\d+)/(\d+|\*)$")
 PROGRESS_SECONDS = 0.1
 # A server that breaks off after every byte must not keep us busy for ever: only real progress earns new tries.
 WORTH_A_TRY = 1 << 20
+# One budget for all transfers of this process: ten pulls at once do not make forty connections.
+DOWNLOADS = threading.BoundedSemaphore(6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +50,31 @@ class BlobWriter(Protocol):
     def abort(self) -> object: ...
 
 
+class ResumedWriter(BlobWriter, Protocol):
+    """A blob of which `size` bytes are here already, from an attempt that was cut."""
+
+    size: int
+    resumed: int
+
+    def digest(self) -> Digest:
+        """Of the bytes that are here."""
+
+    def restart(self) -> object:
+        """Forgets the bytes that are here."""
+
+    def keep(self) -> object:
+        """Ends this attempt; the bytes stay for the next."""
+
+
 class BlobSink(Protocol):
     """Where pulled bytes go."""
 
     def has(self, digest: Digest, /) -> bool: ...
 
     def ingest(self) -> BlobWriter: ...
+
+    def resume(self, digest: Digest, wait: Callable[[int], None], /) -> ResumedWriter | None:
+        """None when the blob is here; waits while somebody else downloads it (`wait` gets their bytes, and may raise)."""
 
 
 def download(
@@ -63,18 +85,53 @@ def download(
     sink: BlobSink,
     report: Callable[[Phase, int], None],
 ) -> None:
-    """Fetches `descriptor` from one endpoint and commits it, or leaves nothing behind."""
-    writer = sink.ingest()
+    """Fetches `descriptor` from one endpoint and commits it. What arrived before a cut is kept for the next attempt."""
+
+    def wait(current: int) -> None:
+        session.network.cancel.check()
+        report("downloading", min(current, descriptor.size))
+
+    writer = sink.resume(descriptor.digest, wait)
+    if writer is None:
+        report("done", descriptor.size)
+        return
     try:
-        _Download(session, path, scope, descriptor, writer, report).run()
+        while not DOWNLOADS.acquire(timeout=0.1):
+            session.network.cancel.check()
         try:
-            writer.commit(descriptor.digest, descriptor.size)
-        except Corrupt as error:
-            raise corrupt(_name(session, descriptor), session.endpoint.label, error.message) from error
-    except BaseException:
+            _fetch(session, path, scope, descriptor, writer, report)
+        finally:
+            DOWNLOADS.release()
+    except Corrupt:
         writer.abort()
         raise
+    except BaseException:
+        writer.keep()
+        raise
     report("done", descriptor.size)
+
+
+def _fetch(
+    session: Session,
+    path: str,
+    scope: str,
+    descriptor: Descriptor,
+    writer: ResumedWriter,
+    report: Callable[[Phase, int], None],
+) -> None:
+    if writer.size > descriptor.size:
+        writer.restart()
+    if writer.size:
+        report("downloading", writer.size)
+    _Download(session, path, scope, descriptor, writer, report).run()
+    if writer.resumed and writer.digest() != descriptor.digest:
+        # The kept part was not of this blob (a power cut, an older workbench): once more, from the beginning.
+        writer.restart()
+        _Download(session, path, scope, descriptor, writer, report).run()
+    try:
+        writer.commit(descriptor.digest, descriptor.size)
+    except Corrupt as error:
+        raise corrupt(_name(session, descriptor), session.endpoint.label, error.message) from error
 
 
 def _name(session: Session, descriptor: Descriptor) -> str:
@@ -90,12 +147,12 @@ class _Download:
         path: str,
         scope: str,
         descriptor: Descriptor,
-        writer: BlobWriter,
+        writer: ResumedWriter,
         report: Callable[[Phase, int], None],
     ) -> None:
         self.session, self.path, self.scope = session, path, scope
         self.descriptor, self.writer, self.report = descriptor, writer, report
-        self.offset = 0
+        self.offset = writer.size
         self.ranges = True
         self.reported = 0.0
 
@@ -166,4 +223,5 @@ class _Download:
         return corrupt(_name(self.session, self.descriptor), self.session.endpoint.label, detail)
 
     def _cut(self, why: str) -> EngineError:
-        return self._damaged(f"it was cut off after {self.offset} of {self.descriptor.size} bytes ({why})")
+        detail = f"blob {self.descriptor.digest.short} was cut off after {self.offset} of {self.descriptor.size} bytes ({why})"
+        return unavailable(self.session.endpoint.label, detail, what=self.session.what)

@@ -60,14 +60,16 @@ def pull(
     *,
     platform: Platform,
     progress: Callable[[BlobProgress], None],
+    on_image: Callable[[Manifest, ImageConfig], None] | None = None,
     on_layer: Callable[[int, Descriptor], None] | None = None,
     cancel: CancelToken | None = None,
     concurrency: int = 4,
 ) -> Pulled:
     """Pulls `reference` for `platform`; blobs that `sink` has are not fetched. The manifest is committed last.
 
-    `progress` is called from worker threads, one call at a time. `on_layer(index, descriptor)` is called in the
-    calling thread, once per layer, in the order in which blobs arrive, while the others are still downloading.
+    `progress` is called from worker threads, one call at a time. In the calling thread, `on_image` is called before the
+    first layer, and `on_layer(index, descriptor)` once per layer, in the order in which blobs arrive, while the others are
+    still downloading.
     Raises NotFound, Unauthorized, Unavailable, Corrupt, Cancelled, or what the sink and the callbacks raise.
     """
     # A token of our own: the first failure stops the other threads without cancelling the caller's other work.
@@ -76,7 +78,9 @@ def pull(
         cancel.on_cancel(stop.cancel)
     network = Network(config.retry, stop, config.certs)
     try:
-        return _Pull(reference.with_default_tag(), sink, config, network, progress).run(platform, on_layer, concurrency)
+        return _Pull(reference.with_default_tag(), sink, config, network, progress).run(
+            platform, on_image, on_layer, concurrency
+        )
     except OSError as error:
         raise from_os_error(error, f"pulling {reference.familiar}") from error
     finally:
@@ -104,7 +108,13 @@ class _Pull:
         ]
         self._progress, self._lock = progress, threading.Lock()
 
-    def run(self, platform: Platform, on_layer: Callable[[int, Descriptor], None] | None, concurrency: int) -> Pulled:
+    def run(
+        self,
+        platform: Platform,
+        on_image: Callable[[Manifest, ImageConfig], None] | None,
+        on_layer: Callable[[int, Descriptor], None] | None,
+        concurrency: int,
+    ) -> Pulled:
         top, manifest = self._resolve(platform)
         foreign = [layer for layer in manifest.layers if is_foreign(layer.media_type)]
         if foreign:
@@ -114,6 +124,8 @@ class _Pull:
                 hint="it is a Windows image or one with non-distributable layers; choose another tag",
             )
         raw, image = self._config(manifest)
+        if on_image is not None:
+            on_image(manifest, image)
         self._layers(manifest, on_layer, concurrency)
         self._commit(manifest.config.digest, raw)
         self._commit(manifest.digest, manifest.raw)

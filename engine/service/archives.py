@@ -81,7 +81,7 @@ class ArchiveService:
             cancel=cancel,
             progress=lambda layer, done: emit(PullProgress("", layer.digest.short, "extracting", done)),
         )
-        self._store.layers.sync([record.chain for record in records])
+        self._store.layers.settle([record.chain for record in records])
         # A tag that means another image here moves only with a word to the user.
         displaced = [(tag, self._store.images.find(str(tag))) for tag in tags]
         moved = tuple(
@@ -124,7 +124,7 @@ class ArchiveService:
                 raw = config.to_bytes()
                 manifest = build_manifest(Descriptor(OCI_CONFIG, self._store.blobs.put(raw), len(raw)), [layer])
                 records = self._store.ensure_layers([layer], config.diff_ids, cancel=cancel)
-                self._store.layers.sync([record.chain for record in records])
+                self._store.layers.settle([record.chain for record in records])
                 image = self._store.images.put(manifest, config, sum(r.size for r in records), [tag] if tag else [])
         except OSError as error:
             raise from_os_error(error, "importing an image") from error

@@ -18,12 +18,14 @@ from engine.oci.media import OCI_CONFIG, OCI_LAYER
 from engine.oci.platform import Platform
 from engine.oci.reference import Reference
 from engine.registry.config import RegistryConfig
-from engine.registry.pull import BlobProgress, pull
+from engine.registry.pull import pull
 from engine.service import filters as rules
 from engine.service.base_image import base_config, base_fingerprint, write_base_layer
 from engine.service.layouts import import_layout
+from engine.service.meter import Meter
 from engine.service.mounts import points_of
 from engine.service.system import require_root
+from engine.service.unpacking import Unpacking
 from engine.store.images import Image
 from engine.store.store import Store
 
@@ -59,23 +61,24 @@ class ImageService:
             )
         shown = reference.familiar
         progress(PullProgress(shown, "", "resolving"))
+        meter = Meter(shown, progress)
+        unpacking = Unpacking(self._store, lambda layer, done: meter.unpacked(layer, done), cancel)
         try:
             with self._store.using():
-                pulled = pull(
-                    reference,
-                    self._store.blobs,
-                    RegistryConfig.load(self._store.root),
-                    platform=platform or Platform.host(),
-                    progress=lambda blob: progress(_blob_progress(shown, blob)),
-                    cancel=cancel,
-                )
-                records = self._store.ensure_layers(
-                    pulled.manifest.layers,
-                    pulled.config.diff_ids,
-                    cancel=cancel,
-                    progress=lambda layer, done: progress(PullProgress(shown, layer.digest.short, "extracting", done)),
-                )
-                self._store.layers.sync([record.chain for record in records])
+                try:
+                    pulled = pull(
+                        reference,
+                        self._store.blobs,
+                        RegistryConfig.load(self._store.root),
+                        platform=platform or Platform.host(),
+                        progress=meter.blob,
+                        on_image=unpacking.image,
+                        on_layer=unpacking.layer,
+                        cancel=cancel,
+                    )
+                    records = unpacking.records()
+                finally:
+                    unpacking.close()
                 image = self._store.images.put(
                     pulled.manifest,
                     pulled.config,
@@ -83,6 +86,7 @@ class ImageService:
                     [reference] if not reference.digest else [],
                     pulled.repo_digest,
                 )
+                self._store.layers.settle([record.chain for record in records])
         except OSError as error:
             raise from_os_error(error, f"pulling {shown}") from error
         self._store.records.event("image", "pull", image.config_digest, {"name": shown})
@@ -270,7 +274,3 @@ class ImageService:
     def filtered(self, filters: Mapping[str, Sequence[str]]) -> list[ImageSummary]:
         """`docker images --filter`. Raises `InvalidInput`, `NotFound`."""
         return rules.images(self.summaries(), filters, lambda name: self._store.images.get(name).created)
-
-
-def _blob_progress(shown: str, blob: BlobProgress) -> PullProgress:
-    return PullProgress(shown, Digest(blob.digest).short, blob.phase, blob.current, blob.total)

@@ -9,9 +9,9 @@ from engine.errors import EngineError, InvalidInput
 from engine.model import PullProgress
 from engine.oci.digest import Digest
 from engine.oci.reference import Reference
-from engine.registry.blob import BlobProgress
 from engine.registry.config import RegistryConfig
 from engine.registry.push import push
+from engine.service.meter import Meter
 from engine.store.images import Image
 from engine.store.store import Store
 from engine.store.uploads import Uploads
@@ -38,7 +38,7 @@ class TransferService:
                 manifest,
                 self._store.blobs,
                 RegistryConfig.load(self._store.root),
-                progress=lambda blob: progress(_progress(shown, blob)),
+                progress=Meter(shown, progress).blob,
                 mounts=self._neighbours(reference),
                 journal=Uploads(self._store.tmp),
                 cancel=cancel,
@@ -67,8 +67,3 @@ class TransferService:
             return [layer.digest for layer in self._store.images.manifest(image).layers]
         except EngineError:
             return []
-
-
-def _progress(shown: str, blob: BlobProgress) -> PullProgress:
-    text = f"Mounted from {blob.detail}" if blob.detail else ""
-    return PullProgress(shown, blob.digest.short, blob.phase, blob.current, blob.total, text)

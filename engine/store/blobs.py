@@ -7,10 +7,12 @@ file in `tmp/`, fsynced and renamed. So a present blob is complete, and a crash 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import secrets
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -22,6 +24,8 @@ from engine.store.leases import Leases
 
 T = TypeVar("T")
 
+CHUNK = 1 << 20
+_POLL = 0.05  # seconds between two looks at another's download
 LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 MAX_DOCUMENT = 4 << 20  # a manifest or config larger than this is refused, as containerd and containers/image do
 
@@ -74,6 +78,35 @@ class BlobWriter:
             self._path.unlink()
 
 
+class PartialWriter(BlobWriter):
+    """A blob that goes on where an earlier attempt, perhaps of another process, stopped. One owner at a time.
+
+    What is here already counts in `size`; it is hashed again, for nobody knows how the earlier attempt ended.
+    """
+
+    def __init__(self, store: BlobStore, path: Path, fd: int) -> None:
+        self._store, self._path = store, path
+        self._hash = hashlib.sha256()
+        self._file = open(fd, "r+b", buffering=1 << 20)  # noqa: SIM115 closed by commit, abort or keep
+        self.size = 0
+        while data := self._file.read(CHUNK):
+            self._hash.update(data)
+            self.size += len(data)
+        self.resumed = self.size
+
+    def restart(self) -> None:
+        """Forgets what is here: it was not the blob's beginning."""
+        self._file.seek(0)
+        self._file.truncate()
+        self._hash = hashlib.sha256()
+        self.size = self.resumed = 0
+
+    def keep(self) -> None:
+        """Ends this attempt; the bytes stay for the next."""
+        with contextlib.suppress(OSError, ValueError):
+            self._file.close()
+
+
 class BlobStore:
     """`root` is the OCI layout; `tmp` a folder on the same file system; what is looked for or added is claimed in `leases`."""
 
@@ -119,6 +152,32 @@ class BlobStore:
         except OSError as error:
             raise from_os_error(error, "writing a blob") from error
 
+    def resume(self, digest: Digest, wait: Callable[[int], None]) -> PartialWriter | None:
+        """A writer that goes on with an unfinished download of `digest`; None when the blob is here.
+
+        While another thread or process downloads it, this waits: `wait` gets the bytes that have arrived there, about ten
+        times a second, and may raise to stop waiting. The lock is on the unfinished file itself, so it ends with its owner.
+        """
+        path = self.tmp / f"partial-{digest.hex}"
+        try:
+            while not self.has(digest):
+                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    arrived = os.fstat(fd).st_size
+                    os.close(fd)
+                    wait(arrived)
+                    time.sleep(_POLL)
+                    continue
+                # The owner before may have published the file (renamed it) or dropped it between the two calls.
+                if _is_at(path, fd) and not self.has(digest):
+                    return PartialWriter(self, path, fd)
+                os.close(fd)
+        except OSError as error:
+            raise from_os_error(error, "writing a blob") from error
+        return None
+
     def put(self, data: bytes) -> Digest:
         digest = Digest.of(data)
         if not self.has(digest):
@@ -137,6 +196,14 @@ class BlobStore:
     def publish_index(self, manifests: list[dict[str, object]]) -> None:
         """Rewrites `index.json`: what `skopeo inspect oci:PATH:NAME` sees."""
         write_atomic(self.root / "index.json", _index(manifests), 0o644)
+
+
+def _is_at(path: Path, fd: int) -> bool:
+    try:
+        there, held = path.lstat(), os.fstat(fd)
+    except FileNotFoundError:
+        return False
+    return (there.st_dev, there.st_ino) == (held.st_dev, held.st_ino)
 
 
 def _index(manifests: list[dict[str, object]]) -> bytes:

@@ -91,13 +91,26 @@ class Store:
     ) -> list[LayerRecord]:
         """Every layer unpacked, bottom first. Those that are there cost one stat each."""
 
-        def unpack(layer: Descriptor, diff_id: Digest, chain: Digest) -> LayerRecord:
-            if cancel:
-                cancel.check()
-            report = (lambda done: progress(layer, done)) if progress else None
-            return self.layers.unpack(chain, diff_id, lambda: self.open_layer(layer), progress=report, cancel=cancel)
+        chains = chain_ids(diff_ids)
+        return [
+            self.ensure_layer(*each, progress=progress, cancel=cancel)
+            for each in zip(layers, diff_ids, chains, strict=True)
+        ]
 
-        return [unpack(*each) for each in zip(layers, diff_ids, chain_ids(diff_ids), strict=True)]
+    def ensure_layer(
+        self,
+        layer: Descriptor,
+        diff_id: Digest,
+        chain: Digest,
+        *,
+        progress: Callable[[Descriptor, int], None] | None = None,
+        cancel: CancelToken | None = None,
+    ) -> LayerRecord:
+        """One layer unpacked; those below it need not be, for each is a tree of its own."""
+        if cancel:
+            cancel.check()
+        report = (lambda done: progress(layer, done)) if progress else None
+        return self.layers.unpack(chain, diff_id, lambda: self.open_layer(layer), progress=report, cancel=cancel)
 
     def lowers(self, image: Image) -> list[Path]:
         """The image's layer trees, topmost first; unpacked where they are missing."""
