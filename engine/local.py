@@ -119,6 +119,7 @@ class LocalEngine:
         self._builds = BuildService(self._store, self._runtime, self._images)
 
     async def close(self) -> None:
+        await asyncio.to_thread(self._builds.close)
         await asyncio.to_thread(self._store.close)
 
     async def _do(self, work: Callable[..., T], *args: object, **kwargs: object) -> T:

@@ -38,8 +38,19 @@ class Tree:
     source: Source
     name: str
     top: Node
-    items: tuple[Item, ...]
+    filters: Filters = field(default_factory=lambda: Filters())
     archive: str = ""  # how the file is compressed, when ADD unpacks it: "none", "gzip", …
+
+    @property
+    def items(self) -> Iterator[Item]:
+        """What is taken, parents first: walked when it is asked for, for a tree in the cache need not be."""
+        return walk(self.source, self.top, self.filters)
+
+    def digest(self) -> str | None:
+        """Of all of it in one step, when nothing below is left out and the source knows."""
+        if self.archive or not self.top.is_dir or self.filters.include or self.filters.exclude:
+            return None
+        return self.source.tree_digest(self.top)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +99,7 @@ def find_trees(source: Source, word: str, exclude: Sequence[str]) -> list[Tree]:
             matcher = filters.matchers()[1]
             if matcher is not None and matcher.excluded(name):
                 continue
-        trees.append(Tree(source, name, node, tuple(walk(source, node, filters))))
+        trees.append(Tree(source, name, node, filters))
     return trees
 
 
@@ -97,7 +108,7 @@ def take_path(source: Source, path: str) -> Tree:
     node = source.lookup(path)
     if node is None:
         raise InvalidInput(f"/{path} is not in {source.where}")
-    return Tree(source, posixpath.basename(path), node, tuple(walk(source, node, Filters())))
+    return Tree(source, posixpath.basename(path), node)
 
 
 def find_parents(source: Source, word: str, exclude: Sequence[str]) -> list[Tree]:
@@ -115,7 +126,7 @@ def find_parents(source: Source, word: str, exclude: Sequence[str]) -> list[Tree
                 f"{word!r} is not in {source.where}", hint="check the path, and what .dockerignore excludes"
             )
     found = find_sources(source, base)
-    return [Tree(source, posixpath.basename(p), node, tuple(walk(source, node, filters))) for p, node in found]
+    return [Tree(source, posixpath.basename(p), node, filters) for p, node in found]
 
 
 def walk(source: Source, top: Node, filters: Filters) -> Iterator[Item]:
@@ -149,18 +160,22 @@ def _below(source: Source, folder: Node, inside: str, filters: Filters, waiting:
 
 
 def digest_plan(plan: CopyPlan) -> dict[str, str]:
-    """What the result depends on: path -> type, mode, owner and content, in words that explain a change."""
+    """What the result depends on: `file:path` or `tree:path/` -> type, mode, owner and content, in words that explain a change."""
     inputs: dict[str, str] = {}
     for tree in plan.trees:
         if isinstance(tree, Text):
-            inputs[f"<<{tree.name}"] = f"text {hashlib.sha256(tree.content).hexdigest()}"
+            inputs[f"file:<<{tree.name}"] = f"text {hashlib.sha256(tree.content).hexdigest()}"
+            continue
+        whole = tree.digest()
+        if whole is not None:
+            inputs[f"tree:{tree.top.path or '.'}/"] = f"{tree.name} {whole}"
             continue
         for item in tree.items:
             key = item.node.path or "."
             if item.node.is_dir and not item.path:
-                inputs[f"{key}/"] = f"dir {tree.name if tree.top.is_dir else ''}"
+                inputs[f"file:{key}/"] = f"dir {tree.name if tree.top.is_dir else ''}"
                 continue
-            inputs[f"{key}/" if item.node.is_dir else key] = _describe(tree, item)
+            inputs[f"file:{key}/" if item.node.is_dir else f"file:{key}"] = _describe(tree, item)
     return inputs
 
 

@@ -45,6 +45,7 @@ class ContextIndex:
     ) -> None:
         self.root, self.matcher, self.where = root, matcher, where or f"the build context {root}"
         self.lock = threading.RLock()
+        self.cancel: CancelToken | None = None  # of the build that holds the lock
         self.listed: list[str] = []  # directories that were listed anew, for a watcher
         self._file = file
         try:
@@ -391,7 +392,7 @@ class ContextIndex:
             key = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
             if key != self._table.key(slot):
                 self._racy.add(slot)  # it changed since we looked: what is read now is right, and is read again
-            digest = hash_file(fd, status.st_size)
+            digest = hash_file(fd, status.st_size, self.cancel)
             xattrs = read_xattrs(fd)
         finally:
             os.close(fd)
@@ -442,13 +443,15 @@ class ContextIndex:
                 stack += [self._slots[prefix + name] for name in reversed(names)]
 
 
-def hash_file(fd: int, size: int) -> str:
+def hash_file(fd: int, size: int, cancel: CancelToken | None = None) -> str:
     """SHA-256 of what is left to read; `size` is a hint: a small file costs one read."""
     data = os.read(fd, min(size + 1, _CHUNK))
     if len(data) <= size < _CHUNK:  # a regular file is read short at its end only
         return hashlib.sha256(data).hexdigest()
     hashing = hashlib.sha256()
     while data:
+        if cancel is not None:
+            cancel.check()
         hashing.update(data)
         data = os.read(fd, _CHUNK)
     return hashing.hexdigest()

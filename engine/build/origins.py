@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import shutil
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +12,11 @@ from engine.base.cancel import CancelToken
 from engine.build.dockerfile.ignore import Matcher, read_patterns
 from engine.build.fetch import Fetcher
 from engine.build.git import GitSource, parse_git_ref
+from engine.build.indexed import IndexedSource
 from engine.build.interfaces import Emit, ImageSource
-from engine.build.source import ContextSource, Source, StatCache
+from engine.build.source import ContextSource, Source
+from engine.build.trees import Trees
+from engine.build.watched import ContextIndexes
 from engine.errors import InvalidInput, Unsupported
 from engine.model import BuildRequest
 from engine.oci.platform import Platform
@@ -42,47 +45,53 @@ class Contexts:
         matcher: Matcher | None,
         emit: Emit,
         cancel: CancelToken,
+        indexes: ContextIndexes | None = None,
+        trees: Trees | None = None,
     ) -> None:
         self._store, self._images, self._request = store, images, request
         self._matcher, self._emit, self._cancel = matcher, emit, cancel
-        self._main: ContextSource | None = None
+        self._main: IndexedSource | None = None
         self._named: dict[str, Named] = {}
-        self._caches: list[StatCache] = []
+        self._indexes = indexes or ContextIndexes(store.root / "stat", keep=False)
+        self._trees = trees
+        self._indexed: list[IndexedSource] = []
+        self._lock = threading.RLock()  # stages ask beside each other
         self._closing = contextlib.ExitStack()
         self._names = {self._key(name): value for name, value in request.contexts.items()}
 
     def close(self) -> None:
-        for cache in self._caches:
-            cache.save()
+        for source in self._indexed:
+            source.release()
         self._closing.close()
 
     @property
-    def main(self) -> ContextSource:
-        if self._main is None:
-            self._main = self._folder(self._request.context, self._matcher)
-        return self._main
+    def moved(self) -> bool:
+        """Whether a file changed between its digest and its copy: then nothing that was made may be remembered."""
+        return any(source.moved for source in self._indexed)
+
+    @property
+    def main(self) -> IndexedSource:
+        with self._lock:
+            if self._main is None:
+                self._main = self._folder(self._request.context, self._matcher, changed=self._request.changed)
+            return self._main
 
     @property
     def entries(self) -> int:
         """Files of the build context that were looked at."""
         return self._main.entries if self._main is not None else 0
 
-    def _folder(self, root: Path, matcher: Matcher | None, where: str = "") -> ContextSource:
-        cache = StatCache(self._stat_cache(root))
-        source = ContextSource(root, matcher, cache=cache, cancel=self._cancel, where=where)
-        self._caches.append(cache)
-        self._closing.callback(source.close)
+    def _folder(
+        self, root: Path, matcher: Matcher | None, where: str = "", changed: frozenset[str] | None = None
+    ) -> IndexedSource:
+        source = IndexedSource(root, matcher, self._indexes, self._trees, self._cancel, where=where, changed=changed)
+        self._indexed.append(source)
         return source
 
     def on_close(self, source: ContextSource) -> None:
         """A temporary folder of ours that goes with the build."""
         self._closing.callback(shutil.rmtree, source.root, ignore_errors=True)
         self._closing.callback(source.close)
-
-    def _stat_cache(self, root: Path) -> Path:
-        folder = self._store.root / "stat"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        return folder / f"{hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:32]}.json"
 
     @staticmethod
     def _key(name: str) -> str:
@@ -100,9 +109,10 @@ class Contexts:
         if not self.is_named(name):
             return None
         key = f"{self._key(name)} {platform or ''}"
-        if key not in self._named:
-            self._named[key] = self._open(name, self._names[self._key(name)], platform)
-        return self._named[key]
+        with self._lock:
+            if key not in self._named:
+                self._named[key] = self._open(name, self._names[self._key(name)], platform)
+            return self._named[key]
 
     def _open(self, name: str, value: str, platform: Platform | None) -> Named:
         scheme, _, rest = value.partition("://")

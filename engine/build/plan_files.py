@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from engine.build.copy import CopyPlan, Filters, Text, Tree, digest_plan, find_parents, find_trees, resolve_owner, walk
+from engine.build.copy import CopyPlan, Text, Tree, digest_plan, find_parents, find_trees, resolve_owner
 from engine.build.dockerfile.ast import Add, Copy, Workdir
 from engine.build.dockerfile.mode import parse_chmod
 from engine.build.dockerfile.words import expand, process
@@ -90,7 +90,7 @@ class _CopyPlanner:
         )
         uid, gid = owner or ("-", "-")
         inputs = {"instruction": f"{plan.dest} {uid}:{gid} {chmod_text}", **self._inputs}
-        inputs |= {f"file:{path}": text for path, text in digest_plan(plan).items()}
+        inputs |= digest_plan(plan)
 
         def perform(upper: Path, scratch: Path) -> None:
             opened: list[GitSource] = []
@@ -140,7 +140,7 @@ class _CopyPlanner:
         download = fetcher.get(url, parse_checksum(self._checksum) if self._checksum else "")
         source, node = fetcher.source(download)
         self._site.contexts.on_close(source)
-        tree = Tree(source, download.name, node, tuple(walk(source, node, Filters())))
+        tree = Tree(source, download.name, node)
         if isinstance(self._copy, Add) and self._copy.unpack:
             return replace(tree, archive=archive_kind(source, node))
         return tree

@@ -145,12 +145,12 @@ def _bind(site: Site, state: State, mount: Mount, stage: int, plan: _Plan) -> No
     if origin.source is not None:
         # What .dockerignore excludes must not show, and what the step writes must not reach the context: it gets a copy.
         copy = CopyPlan("/content" if inside else "/", (take_path(origin.source, inside),))
-        plan.inputs |= {f"file:{path}": text for path, text in digest_plan(copy).items()}
+        plan.inputs |= digest_plan(copy)
         plan.contexts.append((mount, target, copy))
         return
     if inside:
         tree = take_path(origin.as_source(), inside)
-        plan.inputs |= {f"file:{path}": text for path, text in digest_plan(CopyPlan("/", (tree,))).items()}
+        plan.inputs |= digest_plan(CopyPlan("/", (tree,)))
     else:
         plan.inputs[f"from:{mount.from_}"] = origin.key
     plan.ready.append(StepMount("tree", target, mount.read_only, lowers=origin.trees, source=inside, shown=mount.from_))

@@ -32,6 +32,7 @@ from engine.build.stage_run import Shop, StageRun
 from engine.build.state import State
 from engine.build.step_cache import StepCache
 from engine.build.trees import Trees
+from engine.build.watched import ContextIndexes
 from engine.errors import Cancelled, from_os_error
 from engine.model import BuildFinished, BuildNotice, BuildRequest, BuildStarted, StepInfo
 from engine.oci.descriptor import Descriptor
@@ -57,12 +58,13 @@ class Build:
         emit: Emit,
         cancel: CancelToken,
         trees: Trees | None = None,
+        indexes: ContextIndexes | None = None,
     ):
         self._store, self._runner, self._images = store, runner, images
         self._request, self._emit = request, emit
         self._outer, self._cancel = cancel, CancelToken()
-        shared = trees or Trees(store.root / "stat" / "trees.sqlite")
-        self._shop = Shop(StepCache(store), shared, threading.BoundedSemaphore(SLOTS))
+        self._trees, self._indexes = trees or Trees(store.root / "stat" / "trees.sqlite"), indexes
+        self._shop = Shop(StepCache(store), self._trees, threading.BoundedSemaphore(SLOTS))
         self._site: Site
         self._prepared: Prepared
 
@@ -70,7 +72,10 @@ class Build:
         started = time.monotonic()
         with self._outer.calling(self._cancel.cancel):
             given = read_input(self._request)
-            contexts = Contexts(self._store, self._images, self._request, given.matcher, self._emit, self._cancel)
+            contexts = Contexts(
+                self._store, self._images, self._request, given.matcher, self._emit, self._cancel,
+                self._indexes, self._trees,
+            )  # fmt: skip
             try:
                 with self._store.using():
                     self._prepared = prepare(self._request, given, contexts, self._store)

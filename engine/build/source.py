@@ -1,34 +1,28 @@
 """What a COPY may read: the build context, the root of another stage or image, a fetched tree. And what its content is.
 
-A `Source` answers with `Node`s and content digests. The digest of a file is remembered by its stat data (inode, size, mtime,
-ctime), as git's index does, with git's racy rule: a file changed in the last moments before it was hashed is hashed again.
-Modification times are not part of any digest (BuildKit's contenthash: mode, owner, type, link and content are).
+A `Source` answers with `Node`s and content digests; `indexed.py` has the one that remembers them. Modification times are not part of any digest (BuildKit's contenthash: mode, owner, type, link and content are).
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
-import json
 import os
 import posixpath
 import re
 import stat
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from engine.base.atomic import write_atomic
 from engine.base.cancel import CancelToken
 from engine.build.dockerfile.globs import compile_glob, has_wildcards, split_wildcards
 from engine.build.dockerfile.ignore import Matcher
+from engine.build.index import hash_file
 from engine.errors import AccessDenied, InvalidInput, from_os_error
 from engine.linux.openat2 import open_in_root
 from engine.store.view import Entry, LayerView
 
-RACY_NS = 50_000_000  # ext4 stamps with the kernel's tick; anything younger than this may change again unseen
 MAX_ENTRIES = 1_000_000
 WARN_ENTRIES = 100_000
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -79,6 +73,9 @@ class Source(Protocol):
 
     def xattrs(self, node: Node) -> dict[str, bytes]:
         """Extended attributes that go along with a copy."""
+
+    def tree_digest(self, node: Node) -> str | None:
+        """Of everything below a directory, None when only a walk can tell."""
 
 
 def find_sources(source: Source, pattern: str) -> list[tuple[str, Node]]:
@@ -132,40 +129,6 @@ def read_xattrs(target: int | str) -> dict[str, bytes]:
         raise
 
 
-class StatCache:
-    """Content digests by stat data, kept across builds in one JSON file per context."""
-
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-        self._known: dict[str, list[object]] = {}
-        self._dirty = False
-        if path is not None:
-            try:
-                self._known = json.loads(path.read_bytes())
-            except (OSError, ValueError):
-                self._known = {}
-
-    def digest(self, path: str, status: os.stat_result, fd: int) -> str:
-        key: list[object] = [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
-        known = self._known.get(path)
-        if known and known[:4] == key:
-            return str(known[4])
-        started = time.time_ns()
-        with os.fdopen(os.dup(fd), "rb", buffering=0) as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if started - max(status.st_mtime_ns, status.st_ctime_ns) > RACY_NS:
-            self._known[path] = [*key, digest]
-            self._dirty = True
-        else:
-            self._dirty = self._known.pop(path, None) is not None or self._dirty
-        return digest
-
-    def save(self) -> None:
-        if self._dirty and self._path is not None:
-            write_atomic(self._path, json.dumps(self._known, separators=(",", ":")).encode(), durable=False)
-            self._dirty = False
-
-
 class ContextSource:
     """A folder on this host, minus what its ignore file excludes. Every path is opened below the folder's descriptor."""
 
@@ -176,14 +139,12 @@ class ContextSource:
         root: Path,
         matcher: Matcher | None = None,
         *,
-        cache: StatCache | None = None,
         cancel: CancelToken | None = None,
         where: str = "",
     ) -> None:
         self.root, self.where = root, where or f"the build context {root}"
         self.matcher = matcher
         self._cancel = cancel or CancelToken()
-        self._cache = cache or StatCache(None)
         try:
             self._fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
@@ -283,9 +244,12 @@ class ContextSource:
     def digest(self, node: Node) -> str:
         fd = self.open(node)
         try:
-            return self._cache.digest(node.path, os.fstat(fd), fd)
+            return hash_file(fd, node.status.st_size, self._cancel)
         finally:
             os.close(fd)
+
+    def tree_digest(self, node: Node) -> str | None:
+        return None
 
     def xattrs(self, node: Node) -> dict[str, bytes]:
         if not (node.is_file or node.is_dir):
@@ -328,8 +292,11 @@ class ViewSource:
     def digest(self, node: Node) -> str:
         if node.real not in self._digests:
             with open(node.real, "rb", buffering=0) as file:
-                self._digests[node.real] = hashlib.file_digest(file, "sha256").hexdigest()
+                self._digests[node.real] = hash_file(file.fileno(), node.status.st_size)
         return self._digests[node.real]
+
+    def tree_digest(self, node: Node) -> str | None:
+        return None
 
     def xattrs(self, node: Node) -> dict[str, bytes]:
         return read_xattrs(node.real)

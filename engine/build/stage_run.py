@@ -178,7 +178,8 @@ class StageRun:
             started = time.monotonic()
             document = self._make(state, work)
             document["seconds"] = time.monotonic() - started
-        self._shop.cache.put(key, document)
+        if not self._site.contexts.moved:
+            self._shop.cache.put(key, document)
         return document
 
     @contextmanager

@@ -59,7 +59,7 @@ def _from_image(site: Site, image: Image) -> State:
 
 def _files(site: Site, source: Source, name: str) -> Work:
     plan = CopyPlan("/", (take_path(source, ""),))
-    inputs = {f"file:{path}": text for path, text in digest_plan(plan).items()}
+    inputs = digest_plan(plan)
 
     def perform(upper: Path, scratch: Path) -> None:
         write_plan(plan, upper, LayerView([]), site.cancel, epoch=site.epoch or 0)

@@ -59,6 +59,7 @@ class Watched:
     def __init__(self, index: ContextIndex) -> None:
         self.index = index
         self.distrusted = False
+        self.builds = 0
         self._inotify: Inotify | None = None
         self._folders: dict[int, str] = {}
         self._linked: set[str] = set()
@@ -200,6 +201,7 @@ class ContextIndexes:
         self._known: OrderedDict[tuple[str, tuple[str, ...]], Watched] = OrderedDict()
         self._lock = threading.Lock()
         self._closed = False
+        self._threads: list[threading.Thread] = []
 
     def get(self, root: Path, matcher: Matcher | None, where: str = "") -> Watched:
         """Raises `InvalidInput` when there is no such folder."""
@@ -224,11 +226,13 @@ class ContextIndexes:
     def after_build(
         self, watched: Watched, relied: bool, report: Callable[[frozenset[str]], None] | None = None
     ) -> None:
-        """Saves what is new, begins to watch, verifies: on a thread, for the build is done."""
+        """Saves what is new; watches from the second build on; verifies. On a thread, for the build is done."""
         if not self._keep:
             watched.index.save()
             forget(self._folder)
             return
+
+        watched.builds += 1
 
         def work() -> None:
             with contextlib.suppress(
@@ -237,13 +241,18 @@ class ContextIndexes:
                 watched.index.save()
                 if relied:
                     watched.verify(report)
-                elif not self._closed:
+                elif watched.builds > 1 and not self._closed:
                     watched.watch()
 
-        threading.Thread(target=work, name="context-index", daemon=True).start()
+        thread = threading.Thread(target=work, name="context-index", daemon=True)
+        thread.start()
+        with self._lock:
+            self._threads = [*(other for other in self._threads if other.is_alive()), thread]
 
     def close(self) -> None:
         self._closed = True
+        for thread in self._threads:
+            thread.join()
         with self._lock:
             for watched in self._known.values():
                 with watched.index.lock:

@@ -11,6 +11,8 @@ from engine.build.compare import compare
 from engine.build.history import History
 from engine.build.options import refuse_unsupported
 from engine.build.solver import Build
+from engine.build.trees import Trees
+from engine.build.watched import ContextIndexes
 from engine.errors import NotFound
 from engine.model import BuildEvent, BuildFinished, BuildRequest, BuildStarted, FileDifference
 from engine.runtime.client import Runtime
@@ -25,6 +27,12 @@ class BuildService:
     def __init__(self, store: Store, runtime: Runtime, images: ImageService) -> None:
         self._store, self._runtime, self._images = store, runtime, images
         self.history = History(store.root / "builds", budget=build_settings(store.root).history_size)
+        self._indexes = ContextIndexes(store.root / "stat")
+        self._trees = Trees(store.root / "stat" / "trees.sqlite")
+
+    def close(self) -> None:
+        self._indexes.close()
+        self._trees.close()
 
     def build(self, request: BuildRequest, emit: Callable[[BuildEvent], None], cancel: CancelToken) -> BuildFinished:
         require_root()
@@ -38,7 +46,7 @@ class BuildService:
                 emit(replace(event, number=recorder.number) if isinstance(event, BuildStarted) else event)
 
             runner = StepRunner(self._store, self._runtime, request, host_ca=host_ca)
-            return Build(self._store, runner, self._images, request, tell, cancel).run()
+            return Build(self._store, runner, self._images, request, tell, cancel, self._trees, self._indexes).run()
 
     def diff(self, first: int, second: int) -> list[FileDifference]:
         """Raises `NotFound` when a build has no result, or its image is no longer here."""

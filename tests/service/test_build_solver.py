@@ -187,6 +187,20 @@ async def test_cancelled_work_stops_at_once_and_what_was_done_is_kept(engine: Lo
     assert record.status == "cancelled"
 
 
+async def test_copying_and_hashing_stop_when_cancelled(engine: LocalEngine, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY big /\n")
+    (tmp_path / "big").touch()
+    os.truncate(tmp_path / "big", 3 << 30)
+    events = engine.build(BuildRequest(tmp_path))
+    async for event in events:
+        if isinstance(event, StepFinished):
+            break
+    await asyncio.sleep(0.05)
+    started = time.monotonic()
+    await events.aclose()  # type: ignore[attr-defined]
+    assert time.monotonic() - started < 0.3
+
+
 async def test_a_crash_at_any_point_leaves_nothing_that_is_wrong(data_root: Path, tmp_path: Path) -> None:
     root, context = tmp_path / "root", tmp_path / "context"
     context.mkdir()
@@ -224,7 +238,7 @@ FROM workbench/base
 ARG FLAVOUR=plain
 LABEL note=one
 COPY --exclude=*.md src /src
-RUN --mount=type=bind,source=bound,target=/b --mount=type=secret,id=s,target=/s --mount=type=cache,target=/c cat /b > /bound; date > /c/x
+RUN --mount=type=bind,source=bound,target=/b --mount=type=secret,id=s,target=/s --mount=type=cache,target=/c cat /b /proc/sys/kernel/random/uuid > /bound; date > /c/x
 COPY --from=tool /tool /tool
 RUN echo $FLAVOUR
 CMD ["true"]
