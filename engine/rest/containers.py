@@ -1,16 +1,348 @@
-"""The API's containers and execs."""
+"""The API's containers: their life, their output, what is asked of them."""
 
 from __future__ import annotations
 
-from engine.api import Engine
-from engine.rest.http import Answer, Request, json_response
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from engine.api import ContainerSummary, Engine, LogRecord, Stream
+from engine.base.clock import parse_rfc3339
+from engine.errors import Conflict, EngineError, InvalidInput, NotFound
+from engine.rest.http import Answer, Duplex, Hijack, Query, Request, Response, json_response
 from engine.rest.router import Router
+from engine.rest.streams import MULTIPLEXED, RAW, Encode, converse, multiplex, raw
+from engine.rest.wire import container_spec
 
 
 class ContainerRoutes:
     def __init__(self, engine: Engine, router: Router) -> None:
         self._engine = engine
-        router.add("GET", "/containers/{name}/json", self.inspect)
+        self._waiting: dict[str, list[asyncio.Future[Stream]]] = {}  # attached before the start, by container id
+        add = router.add
+        add("GET", "/containers/json", self.list)
+        add("POST", "/containers/create", self.create)
+        add("GET", "/containers/{name}/json", self.inspect)
+        add("POST", "/containers/{name}/start", self.start)
+        add("POST", "/containers/{name}/stop", self.stop)
+        add("POST", "/containers/{name}/restart", self.restart)
+        add("POST", "/containers/{name}/kill", self.kill)
+        add("POST", "/containers/{name}/pause", self.pause)
+        add("POST", "/containers/{name}/unpause", self.unpause)
+        add("POST", "/containers/{name}/rename", self.rename)
+        add("POST", "/containers/{name}/resize", self.resize)
+        add("POST", "/containers/{name}/wait", self.wait, keep=False)
+        add("POST", "/containers/{name}/attach", self.attach, keep=False)
+        add("GET", "/containers/{name}/logs", self.logs)
+        add("DELETE", "/containers/{name}", self.remove)
+
+    # --- find -------------------------------------------------------------------------------------------
+
+    async def list(self, request: Request) -> Answer:
+        query = request.query
+        filters, limit = query.filters(), query.number("limit", -1) or -1
+        everything = query.flag("all") or limit > 0 or "status" in filters or "exited" in filters
+        found = [c for c in await self._engine.containers(all=True) if everything or c.running]
+        shown = [container for container in found if _wanted(container, filters, found)]
+        rows = [await self._row(container) for container in (shown[:limit] if limit > 0 else shown)]
+        return json_response(rows)
+
+    async def _row(self, container: ContainerSummary) -> dict[str, Any]:
+        config: dict[str, Any] = dict((await self._engine.container(container.id)).config)
+        host, settings = config.get("HostConfig") or {}, config.get("NetworkSettings") or {}
+        return {
+            "Id": container.id,
+            "Names": [f"/{container.name}"],
+            "Image": container.image,
+            "ImageID": container.image_id,
+            "Command": container.command,
+            "Created": container.created // 1_000_000_000,
+            "Ports": port_list(settings.get("Ports") or {}),
+            "Labels": dict(container.labels),
+            "State": container.status,
+            "Status": container.status_text,
+            "HostConfig": {"NetworkMode": host.get("NetworkMode", "default")},
+            "NetworkSettings": {"Networks": settings.get("Networks") or {}},
+            "Mounts": config.get("Mounts") or [],
+        }
 
     async def inspect(self, request: Request) -> Answer:
         return json_response((await self._engine.container(request.params["name"])).config)
+
+    async def _id(self, name: str) -> str:
+        return (await self._engine.container(name)).summary.id
+
+    # --- life -------------------------------------------------------------------------------------------
+
+    async def create(self, request: Request) -> Answer:
+        spec = container_spec(await request.json(), request.query.text("name").lstrip("/"))
+        try:
+            container_id = await self._engine.create(spec)
+        except NotFound as error:
+            # The words make `docker run` pull the image and try again.
+            raise NotFound(f"No such image: {spec.image}", hint=error.hint) from error
+        return json_response({"Id": container_id, "Warnings": []}, 201)
+
+    async def start(self, request: Request) -> Answer:
+        detail = await self._engine.container(request.params["name"])
+        container_id = detail.summary.id
+        if detail.summary.running:
+            return Response(304)
+        waiting = self._waiting.pop(container_id, [])
+        if not waiting:
+            await self._engine.start(container_id)
+            return Response(204)
+        try:
+            first = await self._engine.start_attached(container_id)
+        except BaseException as error:
+            for future in waiting:
+                if not future.done():
+                    future.set_exception(error if isinstance(error, EngineError) else Conflict(str(error)))
+                    future.exception()
+            raise
+        for number, future in enumerate(waiting):
+            if not future.done():
+                future.set_result(first if number == 0 else await self._engine.attach(container_id))
+            elif number == 0:
+                await first.close()
+        return Response(204)
+
+    async def stop(self, request: Request) -> Answer:
+        if not (await self._engine.container(request.params["name"])).summary.running:
+            return Response(304)
+        await self._engine.stop(
+            request.params["name"], timeout=request.query.number("t"), signal=request.query.text("signal")
+        )
+        return Response(204)
+
+    async def restart(self, request: Request) -> Answer:
+        await self._engine.restart(
+            request.params["name"], timeout=request.query.number("t"), signal=request.query.text("signal")
+        )
+        return Response(204)
+
+    async def kill(self, request: Request) -> Answer:
+        await self._engine.kill(request.params["name"], request.query.text("signal") or "KILL")
+        return Response(204)
+
+    async def pause(self, request: Request) -> Answer:
+        await self._engine.pause(request.params["name"])
+        return Response(204)
+
+    async def unpause(self, request: Request) -> Answer:
+        await self._engine.unpause(request.params["name"])
+        return Response(204)
+
+    async def rename(self, request: Request) -> Answer:
+        await self._engine.rename(request.params["name"], request.query.text("name").lstrip("/"))
+        return Response(204)
+
+    async def resize(self, request: Request) -> Answer:
+        rows, columns = size_of(request.query)
+        await self._engine.resize(request.params["name"], rows, columns)
+        return Response(200, b"", "text/plain; charset=utf-8")
+
+    async def remove(self, request: Request) -> Answer:
+        query = request.query
+        if query.flag("link"):
+            raise InvalidInput("links are not removed by themselves here: remove the container")
+        await self._engine.remove(request.params["name"], force=query.flag("force"), volumes=query.flag("v"))
+        return Response(204)
+
+    async def wait(self, request: Request) -> Answer:
+        """The head goes out at once, so that a client may start the container after it waits for its end."""
+        condition = request.query.text("condition") or "not-running"
+        if condition not in ("not-running", "next-exit", "removed"):
+            raise InvalidInput(f"invalid condition: {condition!r}")
+        container_id = await self._id(request.params["name"])
+        waiting = asyncio.ensure_future(self._engine.wait(container_id, condition=condition))  # type: ignore[arg-type]
+        await asyncio.sleep(0)  # it begins to look before the head is out
+        return Response(200, _waited(waiting))
+
+    # --- streams ----------------------------------------------------------------------------------------
+
+    async def attach(self, request: Request) -> Answer:
+        query = request.query
+        detail = await self._engine.container(request.params["name"])
+        if not (query.flag("stream") or query.flag("logs")):
+            return Response(200, b"", RAW)
+        wanted = frozenset(name for name in ("stdout", "stderr") if query.flag(name))
+        stdin = query.flag("stdin") and detail.spec.open_stdin
+        stream = await self._attached(detail.summary, stdin=stdin) if query.flag("stream") else None
+        encode, kind = _form(tty=detail.spec.tty, version=request.version)
+
+        async def run(duplex: Duplex) -> None:
+            if query.flag("logs"):
+                async for records in self._engine.log_records(detail.summary.id):
+                    for record in records:
+                        if record.stream in wanted:
+                            await duplex.write(encode(record.stream, _bytes(record)))
+            if stream is None:
+                return
+            try:
+                with contextlib.suppress(EngineError):  # it did not start: the client hears so from its start
+                    await converse(duplex, await stream, encode, stdin=stdin, wanted=wanted)
+            finally:
+                await _let_go(stream)
+
+        return Hijack(run, kind)
+
+    async def _attached(self, container: ContainerSummary, *, stdin: bool) -> asyncio.Future[Stream]:
+        """The container's streams: now, or from the first byte on when it starts."""
+        future: asyncio.Future[Stream] = asyncio.get_running_loop().create_future()
+        if container.running:
+            future.set_result(await self._engine.attach(container.id, stdin=stdin))
+        else:
+            self._waiting.setdefault(container.id, []).append(future)
+        return future
+
+    async def logs(self, request: Request) -> Answer:
+        query = request.query
+        detail = await self._engine.container(request.params["name"])
+        wanted = frozenset(name for name in ("stdout", "stderr") if query.flag(name))
+        if not wanted:
+            raise InvalidInput("Bad parameters: you must choose at least one stream")
+        text = query.text("tail", "all")
+        tail = int(text) if text.isdigit() else None
+        records = self._engine.log_records(
+            detail.summary.id,
+            follow=query.flag("follow"),
+            tail=tail,
+            since=moment(query.text("since")),
+            until=moment(query.text("until")),
+        )
+        encode, kind = _form(tty=detail.spec.tty, version=request.version)
+        body = _logged(records, wanted, encode, stamps=query.flag("timestamps"), details=query.flag("details"))
+        return Response(200, body, kind)
+
+
+async def _waited(waiting: asyncio.Future[int]) -> AsyncIterator[bytes]:
+    yield b""
+    try:
+        document: dict[str, Any] = {"StatusCode": await waiting}
+    except EngineError as error:
+        document = {"StatusCode": -1, "Error": {"Message": str(error)}}
+    finally:
+        waiting.cancel()
+    yield json.dumps(document).encode() + b"\n"
+
+
+async def _let_go(stream: asyncio.Future[Stream]) -> None:
+    if stream.done() and not stream.cancelled() and stream.exception() is None:
+        await stream.result().close()
+    stream.cancel()
+
+
+async def _logged(
+    batches: AsyncIterator[Sequence[LogRecord]], wanted: frozenset[str], encode: Encode, *, stamps: bool, details: bool
+) -> AsyncIterator[bytes]:
+    fresh = {"stdout": True, "stderr": True}
+    try:
+        async for records in batches:
+            out = []
+            for record in records:
+                # A rule of the inner loop belongs to no stream of the program.
+                if record.stream not in wanted:
+                    continue
+                data = _bytes(record)
+                if stamps or details:
+                    if fresh[record.stream]:
+                        attributes = ",".join(f"{k}={v}" for k, v in sorted(record.attributes.items()))
+                        prefix = f"{record.stamp} " if stamps else ""
+                        prefix += f"{attributes} " if details else ""
+                        data = prefix.encode() + data
+                    fresh[record.stream] = record.text.endswith("\n")
+                out.append(encode(record.stream, data))
+            yield b"".join(out)
+    finally:
+        close = getattr(batches, "aclose", None)
+        if close is not None:
+            await close()
+
+
+def _bytes(record: LogRecord) -> bytes:
+    return record.text.encode("utf-8", "surrogateescape")
+
+
+def _form(*, tty: bool, version: tuple[int, int]) -> tuple[Encode, str]:
+    """How output is sent, and the content type that says so; API 1.42 is the first that tells the two apart."""
+    if tty:
+        return raw, RAW
+    return multiplex, MULTIPLEXED if version >= (1, 42) else RAW
+
+
+def size_of(query: Query) -> tuple[int, int]:
+    """Rows and columns of `h` and `w`. Raises `InvalidInput` outside a terminal's range."""
+    rows, columns = query.number("h"), query.number("w")
+    if rows is None or columns is None or not (0 <= rows <= 65535 and 0 <= columns <= 65535):
+        raise InvalidInput("h and w are needed: a terminal's rows and columns")
+    return rows, columns
+
+
+def moment(text: str) -> int:
+    """Nanoseconds since the epoch of `1763900000.123456789` or an RFC 3339 time; 0 for nothing. Raises `InvalidInput`."""
+    if not text or text == "0":
+        return 0
+    seconds, _, fraction = text.partition(".")
+    if seconds.lstrip("-").isdigit() and (not fraction or fraction.isdigit()):
+        return int(seconds) * 1_000_000_000 + int((fraction + "000000000")[:9])
+    try:
+        return parse_rfc3339(text)
+    except ValueError:
+        raise InvalidInput(f"{text!r} is not a time", hint="seconds since the epoch, or RFC 3339") from None
+
+
+def port_list(ports: dict[str, Any]) -> list[dict[str, Any]]:
+    """`inspect`'s map of ports as the list that `ps` gets."""
+    rows: list[dict[str, Any]] = []
+    for name, bindings in ports.items():
+        port, _, protocol = name.partition("/")
+        for binding in bindings or [None]:
+            row: dict[str, Any] = {"PrivatePort": int(port), "Type": protocol}
+            if binding:
+                row |= {"IP": binding.get("HostIp") or "0.0.0.0", "PublicPort": int(binding["HostPort"])}
+            rows.append(row)
+    return rows
+
+
+def _wanted(container: ContainerSummary, filters: dict[str, list[str]], everyone: Sequence[ContainerSummary]) -> bool:
+    """Docker's container filters: within one, any value may hold (labels: all must); all filters must."""
+    for key, values in filters.items():
+        if key == "id":
+            ok = any(container.id.startswith(value) for value in values)
+        elif key == "name":
+            ok = any(value.lstrip("/^").rstrip("$") in container.name for value in values)
+        elif key == "status":
+            ok = container.status in values
+        elif key == "health":
+            ok = (container.health or "none") in values
+        elif key == "exited":
+            ok = container.status == "exited" and str(container.exit_code) in values
+        elif key == "label":
+            ok = all(_labelled(container, value) for value in values)
+        elif key == "ancestor":
+            ok = any(_descends(container, value) for value in values)
+        elif key in ("before", "since"):
+            marks = [c.created for c in everyone if c.name == values[0] or c.id.startswith(values[0])]
+            if not marks:
+                raise NotFound(f"No such container: {values[0]}")
+            ok = container.created < marks[0] if key == "before" else container.created > marks[0]
+        elif key in ("network", "volume", "publish", "expose", "is-task", "isolation"):
+            ok = key == "is-task" and values[0] in ("false", "0")
+        else:
+            raise InvalidInput(f"invalid filter '{key}'")
+        if not ok:
+            return False
+    return True
+
+
+def _labelled(container: ContainerSummary, text: str) -> bool:
+    name, equals, value = text.partition("=")
+    return name in container.labels and (not equals or container.labels[name] == value)
+
+
+def _descends(container: ContainerSummary, image: str) -> bool:
+    names = {container.image, f"{container.image}:latest", container.image_id}
+    return image in names or container.image_id.removeprefix("sha256:").startswith(image.removeprefix("sha256:"))
