@@ -9,25 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.base.clock import parse_rfc3339, rfc3339
-from engine.base.units import human_duration
 from engine.cli.common import clean, each, read, run
 from engine.cli.flags import Flag
-from engine.cli.images import ago
 from engine.cli.tables import render, table
 from engine.errors import InvalidInput
 from engine.model import ContainerSummary
+from engine.service.describe import ago, status_text
 
 if TYPE_CHECKING:
     from engine.local import LocalEngine
-
-
-def status(container: ContainerSummary) -> str:
-    """`Up 5 minutes`, `Exited (0) 2 hours ago`, `Created`, `Dead`."""
-    if container.running:
-        return f"Up {human_duration((time.time_ns() - container.started) / 1e9)}"
-    if container.status == "exited":
-        return f"Exited ({container.exit_code if container.exit_code is not None else 'unknown'}) {ago(container.finished)}"
-    return container.status.capitalize()
 
 
 def _row(container: ContainerSummary, full: bool) -> dict[str, object]:
@@ -40,7 +30,7 @@ def _row(container: ContainerSummary, full: bool) -> dict[str, object]:
         "Command": clean(json.dumps(shown, ensure_ascii=False)),  # quoted, as Go's strconv.Quote does it
         "CreatedAt": rfc3339(container.created),
         "RunningFor": ago(container.created),
-        "Status": status(container),
+        "Status": status_text(container),
         "State": container.status,
         "Ports": f"{ports} (host network)" if ports else "host network",
         "Names": container.name,

@@ -15,6 +15,7 @@ from engine.rest.http import Answer, Duplex, Hijack, Query, Request, Response, j
 from engine.rest.router import Router
 from engine.rest.streams import MULTIPLEXED, RAW, Encode, converse, multiplex, raw
 from engine.rest.wire import container_spec
+from engine.service.describe import status_text
 
 
 class ContainerRoutes:
@@ -62,7 +63,7 @@ class ContainerRoutes:
             "Ports": port_list(settings.get("Ports") or {}),
             "Labels": dict(container.labels),
             "State": container.status,
-            "Status": container.status_text,
+            "Status": status_text(container),
             "HostConfig": {"NetworkMode": host.get("NetworkMode", "default")},
             "NetworkSettings": {"Networks": settings.get("Networks") or {}},
             "Mounts": config.get("Mounts") or [],

@@ -16,6 +16,7 @@ from engine.api import Engine
 from engine.errors import Conflict, InvalidInput, from_os_error
 from engine.rest.build import BuildRoutes
 from engine.rest.containers import ContainerRoutes
+from engine.rest.execs import ExecRoutes
 from engine.rest.http import Answer, Connection, Request, error_response
 from engine.rest.images import ImageRoutes
 from engine.rest.router import Router
@@ -52,7 +53,7 @@ class Tls:
 def build_router(engine: Engine, scratch: Path | None = None) -> Router:
     """Every endpoint over `engine`; `scratch` is where build contexts are unpacked."""
     router = Router()
-    for routes in (SystemRoutes, ContainerRoutes, TransferRoutes, ImageRoutes, VolumeRoutes):
+    for routes in (SystemRoutes, ContainerRoutes, ExecRoutes, TransferRoutes, ImageRoutes, VolumeRoutes):
         routes(engine, router)
     BuildRoutes(engine, router, scratch)
     return router

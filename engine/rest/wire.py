@@ -10,8 +10,8 @@ import shlex
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from engine.api import ContainerSpec, Device, DeviceLimit, Healthcheck, LogConfig, Mount, RestartPolicy, Ulimit
 from engine.errors import InvalidInput, Unsupported
+from engine.model import ContainerSpec, Device, DeviceLimit, Healthcheck, LogConfig, Mount, RestartPolicy, Ulimit
 from engine.service.mount_specs import mount_from_api, parse_bind, validate
 
 T = TypeVar("T")
