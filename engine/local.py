@@ -61,7 +61,7 @@ from engine.service.files import FileService
 from engine.service.images import BASE, ImageService
 from engine.service.life import Condition
 from engine.service.logs import LogReader
-from engine.service.streams import ThreadStream, stream
+from engine.service.streams import ThreadStream, on_thread, stream
 from engine.service.system import describe_host
 from engine.service.transfers import TransferService
 from engine.service.upkeep import UpkeepService
@@ -322,7 +322,11 @@ class LocalEngine:
         await self._do(self._containers.rename, name, new_name)
 
     async def wait(self, name: str, *, condition: Condition = "not-running") -> int:
-        return await self._do(self._containers.life.wait, name, condition)
+        cancel = CancelToken()
+        try:
+            return await on_thread(lambda: self._containers.life.wait(name, condition, cancel))
+        finally:
+            cancel.cancel()
 
     async def execs(self, name: str) -> Sequence[Mapping[str, object]]:
         """`{"id", "pid", "exit_code"}` of what runs in it beside its first process, or lately did."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import platform
 import socket
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -146,17 +144,10 @@ class SystemRoutes:
         self, filters: dict[str, list[str]], since: int | None, until: int | None
     ) -> AsyncIterator[bytes]:
         yield b""
-        events = self._engine.events(since=0 if since is not None else None)
+        events = self._engine.events(since_time=since, until=until)
         try:
-            while True:
-                left = None if until is None else max(0.0, (until - time.time_ns()) / 1e9)
-                try:
-                    event = await asyncio.wait_for(anext(events), left)
-                except (TimeoutError, StopAsyncIteration):
-                    return
-                if until is not None and event.time > until:
-                    return
-                if (since is None or event.time >= since) and matches(event, filters):
+            async for event in events:
+                if matches(event, filters):
                     yield json.dumps(event_document(event)).encode() + b"\n"
         finally:
             close = getattr(events, "aclose", None)

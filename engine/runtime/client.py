@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import engine
+from engine.base.cancel import CancelToken
 from engine.errors import Conflict, EngineError, StartFailed, Unavailable, Unsupported
 from engine.linux import cgroup, freezer
 from engine.runtime import protocol, supervisor
@@ -384,9 +385,17 @@ class Runtime:
         group.remove()
         freezer.remove(group, path)
 
-    def wait(self, container_id: str, bundle: Path, timeout: float | None = None, *, removes: bool = False) -> int:
-        """The exit code, when it has ended (also when its restart policy will start it again). Raises TimeoutError;
-        EngineError when nobody knows the code. `removes` as in `start`."""
+    def wait(
+        self,
+        container_id: str,
+        bundle: Path,
+        timeout: float | None = None,
+        *,
+        removes: bool = False,
+        cancel: CancelToken | None = None,
+    ) -> int:
+        """The exit code, when it has ended (also when its restart policy will start it again). Raises TimeoutError,
+        Cancelled; EngineError when nobody knows the code. `removes` as in `start`."""
         with self._lock:
             reader = self._tethers.get(container_id)
         try:
@@ -396,11 +405,15 @@ class Runtime:
             else:
                 with self._monitor(container_id) as sock:
                     protocol.send_line(sock, {"op": "wait", "removes": removes})
+                    if cancel is not None:
+                        cancel.on_cancel(lambda: _shut(sock))
                     answer = self._wait_line(protocol.LineReader(sock), timeout)
             if answer is not None and answer.get("exit_code") is not None:
                 return int(answer["exit_code"])
         except (*_ABSENT, ConnectionResetError, BrokenPipeError):
             pass
+        if cancel is not None:
+            cancel.check()
         state = self.state(bundle)
         if state.exit_code is None:
             raise EngineError(f"container {container_id[:12]}: {state.error or 'it is not running'}")
@@ -510,6 +523,11 @@ def _await_end(pid: int) -> None:
         return
     select.select([pidfd], [], [], 10)
     os.close(pidfd)
+
+
+def _shut(sock: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
 
 
 class _Pipes:

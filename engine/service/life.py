@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from engine.base.cancel import CancelToken
 from engine.errors import Conflict, EngineError, InvalidInput, NotFound
 from engine.linux.inotify import Inotify
 from engine.runtime import journal
@@ -96,26 +97,35 @@ class Life:
 
     # --- wait ------------------------------------------------------------------------------------------
 
-    def wait(self, name: str, condition: Condition = "not-running") -> int:
+    def wait(self, name: str, condition: Condition = "not-running", cancel: CancelToken | None = None) -> int:
         """The exit code. `not-running` returns at once for one that does not run; `next-exit` waits for an end that is
-        still to come; `removed` until it is removed. Raises EngineError when nobody knows the code."""
+        still to come; `removed` until it is removed. Raises EngineError when nobody knows the code, Cancelled."""
+        cancel = cancel or CancelToken()
         container_id, record = self._containers.resolve(name)
         bundle = self._containers.bundle(container_id)
-        if condition == "next-exit" and not self.state(container_id).active:
-            self._await(bundle, lambda: not bundle.exists() or self.state(container_id).active)
-        code = self._wait(container_id, bundle, removes=bool(record["spec"]["auto_remove"]))
+        state = self.state(container_id)
+        # `docker run --rm` waits for the removal of what it has not started yet.
+        to_come = condition == "next-exit" or (condition == "removed" and state.status == "created")
+        if to_come and not state.active:
+            self._await(bundle, lambda: not bundle.exists() or self._moved(container_id, state), cancel)
+        code = self._wait(container_id, bundle, cancel, removes=bool(record["spec"]["auto_remove"]))
         self.reconcile(container_id)
         if condition == "removed":
-            self._await(bundle, lambda: not bundle.exists())
+            self._await(bundle, lambda: not bundle.exists(), cancel)
         return code
 
-    def _wait(self, container_id: str, bundle: Path, *, removes: bool) -> int:
+    def _moved(self, container_id: str, before: State) -> bool:
+        """It was started since, even if it has ended already."""
+        now = self.state(container_id)
+        return now.active or now.started != before.started or (before.status == "created" and now.status != "created")
+
+    def _wait(self, container_id: str, bundle: Path, cancel: CancelToken, *, removes: bool) -> int:
         state = self.state(container_id)
         if not state.active and state.exit_code is None and not state.error:
             return 0  # it was never started
-        return self._runtime.wait(container_id, bundle, None, removes=removes)
+        return self._runtime.wait(container_id, bundle, None, removes=removes, cancel=cancel)
 
-    def _await(self, bundle: Path, done: Any) -> None:
+    def _await(self, bundle: Path, done: Any, cancel: CancelToken) -> None:
         """Looks when something happens in the bundle or beside it, and now and then anyway."""
         hints = Inotify()
         try:
@@ -123,6 +133,7 @@ class Life:
                 with contextlib.suppress(OSError):
                     hints.add(str(path))
             while not done():
+                cancel.check()
                 select.select([hints.fd], [], [], 1.0)
                 hints.drain()
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Generic, Literal, Protocol, TypeVar, cast
@@ -10,6 +11,7 @@ from typing import Generic, Literal, Protocol, TypeVar, cast
 from engine.base.cancel import CancelToken
 
 T = TypeVar("T")
+R = TypeVar("R")
 Work = Callable[[Callable[[T], None], CancelToken], object]
 
 
@@ -43,6 +45,33 @@ async def stream(work: Work[T]) -> AsyncIterator[T]:
         cancel.cancel()
         if thread.is_alive():
             await asyncio.shield(asyncio.to_thread(thread.join))
+
+
+async def on_thread(work: Callable[[], R]) -> R:
+    """Runs what may block for as long as it likes (a wait for an end, a write to a program that does not read) on a thread
+    of its own: the loop's shared pool is small, and one of these in each of its threads would stop everything else."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[R] = loop.create_future()
+
+    def settle(result: R | None, error: BaseException | None) -> None:
+        if future.done():  # whoever waited has gone
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(cast("R", result))
+
+    def run() -> None:
+        result, failure = None, None
+        try:
+            result = work()
+        except BaseException as error:
+            failure = error
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(settle, result, failure)
+
+    threading.Thread(target=run, name="engine-wait", daemon=True).start()
+    return await future
 
 
 class _End(Generic[T]):
@@ -89,7 +118,7 @@ class ThreadStream:
         return await self._queue.get()
 
     async def write(self, data: bytes) -> None:
-        await asyncio.to_thread(self._connection.write, data)
+        await on_thread(lambda: self._connection.write(data))
 
     async def close_stdin(self) -> None:
         await asyncio.to_thread(self._connection.close_stdin)
@@ -98,7 +127,7 @@ class ThreadStream:
         await asyncio.to_thread(self._connection.resize, rows, columns)
 
     async def wait(self) -> int:
-        return await asyncio.to_thread(self._connection.wait)
+        return await on_thread(self._connection.wait)
 
     async def close(self) -> None:
         await asyncio.to_thread(self._connection.close)

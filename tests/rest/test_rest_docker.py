@@ -1,0 +1,133 @@
+"""The real docker command line, unchanged, on our socket."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.root, pytest.mark.peer("docker")]
+Docker = Callable[..., subprocess.CompletedProcess[str]]
+BASE = "workbench/base"
+
+
+@pytest.fixture(scope="module")
+def docker(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
+    """Runs `docker ARGS` against `workbench serve` on the session's data root."""
+    folder = tmp_path_factory.mktemp("api")
+    environment = {**os.environ, "WORKBENCH_ROOT": str(data_root), "PYTHONUNBUFFERED": "1"}
+    workbench = [sys.executable, "-m", "engine.cli.main"]
+    (folder / "Dockerfile").write_text(f"FROM {BASE}\n")
+    subprocess.run([*workbench, "build", "-q", str(folder)], env=environment, check=True, stdout=subprocess.DEVNULL)
+    server = subprocess.Popen(
+        [*workbench, "serve", "--socket", str(folder / "s")], env=environment, stdout=subprocess.PIPE
+    )
+    assert server.stdout is not None
+    assert b"serving" in server.stdout.readline()
+
+    def run(*args: str, stdin: str = "", ok: bool = True) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            ["docker", *args],
+            env={
+                **os.environ,
+                "DOCKER_HOST": f"unix://{folder}/s",
+                "DOCKER_BUILDKIT": "0",
+                "DOCKER_CONFIG": str(folder),
+            },
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert not ok or done.returncode == 0, done.stderr
+        return done
+
+    yield run
+    server.terminate()
+    server.wait(10)
+
+
+def test_run_prints_and_passes_the_exit_code(docker: Docker) -> None:
+    done = docker("run", "--rm", BASE, "sh", "-c", "echo out; echo err >&2; exit 3", ok=False)
+    assert (done.stdout, done.stderr, done.returncode) == ("out\n", "err\n", 3)
+
+
+def test_run_reads_stdin_to_its_end(docker: Docker) -> None:
+    for number in range(8):  # more than the loop's pool has threads: nothing is left behind in them
+        assert docker("run", "--rm", "-i", BASE, "cat", stdin=f"line {number}\n").stdout == f"line {number}\n"
+    assert docker("ps", "-aq").stdout == ""
+
+
+def test_a_command_that_is_not_there(docker: Docker) -> None:
+    done = docker("run", "--rm", BASE, "nosuch", ok=False)
+    assert done.returncode == 127
+    assert "executable file not found in $PATH" in done.stderr
+
+
+def test_the_life_of_a_container(docker: Docker) -> None:
+    identity = docker("run", "-d", "--name", "life", "--label", "a=b", BASE, "sleep", "60").stdout.strip()
+    assert docker("ps", "-q", "--no-trunc", "--filter", "label=a=b").stdout.strip() == identity
+    assert docker("exec", "life", "echo", "inside").stdout == "inside\n"
+    assert docker("exec", "-i", "life", "wc", "-c", stdin="12345").stdout.strip() == "5"
+    assert docker("exec", "life", "sh", "-c", "exit 7", ok=False).returncode == 7
+    docker("pause", "life")
+    assert "(Paused)" in docker("ps", "--format", "{{.Status}}").stdout
+    docker("unpause", "life")
+    docker("rename", "life", "lives")
+    docker("kill", "lives")
+    assert docker("wait", "lives").stdout == "137\n"
+    assert docker("inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", "lives").stdout == "exited 137\n"
+    docker("rm", "lives")
+    assert docker("inspect", "lives", ok=False).returncode == 1
+
+
+def test_logs_and_an_attached_start(docker: Docker) -> None:
+    docker("create", "--name", "logged", BASE, "sh", "-c", "for i in 1 2 3; do echo line $i; done; echo bad >&2")
+    assert docker("start", "-a", "logged").stdout == "line 1\nline 2\nline 3\n"
+    assert docker("logs", "--tail", "2", "logged").stdout.splitlines()[0] in ("line 2", "line 3")
+    assert docker("logs", "logged").stderr == "bad\n"
+    assert docker("logs", "-t", "logged").stdout.splitlines()[0].endswith("Z line 1")
+    docker("rm", "logged")
+
+
+def test_build_and_images(docker: Docker, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text(f"FROM {BASE}\nCOPY f /f\nRUN echo built\nCMD cat /f\n")
+    (tmp_path / "f").write_text("content\n")
+    assert "built" in docker("build", "-t", "made:1", str(tmp_path)).stdout
+    assert "Using cache" in docker("build", "-t", "made:1", str(tmp_path)).stdout
+    assert docker("run", "--rm", "made:1").stdout == "content\n"
+    assert "made" in docker("images", "--format", "{{.Repository}}", "made:1").stdout
+    archive = tmp_path / "made.tar"
+    docker("save", "-o", str(archive), "made:1")
+    docker("rmi", "made:1")
+    assert "Loaded image: made:1" in docker("load", "-i", str(archive)).stdout
+    docker("rmi", "made:1")
+
+
+def test_a_failed_build_names_the_step(docker: Docker, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text(f"FROM {BASE}\nRUN exit 9\n")
+    done = docker("build", str(tmp_path), ok=False)
+    assert done.returncode != 0
+    assert "RUN exit 9" in done.stdout + done.stderr
+
+
+def test_volumes(docker: Docker) -> None:
+    docker("volume", "create", "kept")
+    docker("run", "--rm", "-v", "kept:/data", BASE, "sh", "-c", "echo x > /data/x")
+    assert docker("run", "--rm", "-v", "kept:/data:ro", BASE, "cat", "/data/x").stdout == "x\n"
+    assert "kept" in docker("volume", "ls", "-q").stdout.split()
+    docker("volume", "rm", "kept")
+
+
+def test_version_info_and_events(docker: Docker) -> None:
+    assert "container-workbench" in docker("version").stdout
+    assert docker("info", "--format", "{{.OSType}}").stdout == "linux\n"
+    docker("run", "--rm", "--name", "eventful", BASE, "true")
+    text = docker(
+        "events", "--since", "1m", "--until", "0s", "--filter", "container=eventful", "--format", "{{.Action}}"
+    ).stdout
+    assert {"create", "start", "die"} <= set(text.split())
