@@ -34,6 +34,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "history": ("images", "Show the history of an image"),
     "pull": ("images", "Download an image from a registry"),
     "push": ("push", "Upload an image to a registry"),
+    "registry": ("registry", "Serve the local store as an OCI registry"),
     "login": ("login", "Authenticate to a registry"),
     "logout": ("login", "Log out from a registry"),
     "save": ("archives", "Save one or more images to a tar archive"),

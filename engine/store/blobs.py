@@ -178,6 +178,12 @@ class BlobStore:
             raise from_os_error(error, "writing a blob") from error
         return None
 
+    def adopt(self, path: Path, digest: Digest) -> None:
+        """Makes a file that hashes to `digest`, is flushed and on this file system, the blob."""
+        final = self.path(digest)
+        self.claimed(digest, lambda: os.rename(path, final))
+        fsync_dir(final.parent)
+
     def put(self, data: bytes) -> Digest:
         digest = Digest.of(data)
         if not self.has(digest):

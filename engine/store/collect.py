@@ -41,6 +41,10 @@ def live(store: Store) -> Live:
         except EngineError:
             # A damaged manifest does not say what it needs: until it is mended, nothing may go.
             found.sure = False
+    try:
+        found.blobs |= store.served.live()
+    except EngineError:
+        found.sure = False
     for row in store.records.read("SELECT document FROM cache"):
         entry = json.loads(row["document"])
         found.blobs.add(Digest(entry["layer"]["digest"]))

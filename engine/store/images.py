@@ -165,6 +165,11 @@ class ImageStore:
             db.execute("DELETE FROM steps WHERE config = ?", (image.config_digest,))
         self.publish_index()
 
+    def set_size(self, image: Image, size: int) -> None:
+        """What the layers came to when they were unpacked."""
+        with self._records.write() as db:
+            db.execute("UPDATE images SET size = ? WHERE digest = ?", (size, image.digest))
+
     def put_repo_digest(self, image: Image, name: str) -> None:
         """A registry is known to hold the image as `name` (`REPOSITORY@sha256:…`)."""
         with self._records.write() as db:

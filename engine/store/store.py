@@ -25,6 +25,7 @@ from engine.store.images import Image, ImageStore
 from engine.store.layers import LayerRecord, LayerStore
 from engine.store.leases import Leases
 from engine.store.records import Records
+from engine.store.served import Served
 from engine.store.volumes import VolumeStore
 
 
@@ -45,6 +46,7 @@ class Store:
         self.layers = LayerStore(root / "layers", self.tmp, self.leases)
         self.volumes = VolumeStore(root / "volumes", self.tmp)
         self.images = ImageStore(self.records, self.blobs)
+        self.served = Served(self.records, self.blobs, self.images)
 
     def close(self) -> None:
         self.records.close()
