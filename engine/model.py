@@ -236,7 +236,7 @@ class ContainerSpec(HostConfig):
     healthcheck: Healthcheck | None = None  # None is the image's
     log_config: LogConfig = LogConfig()
     log_path: str = ""  # "" is the container's own file; a service's containers share one
-    runtime: str = ""  # "" is the native one; "crun", "runc" or the path of an OCI runtime
+    runtime: str = ""  # "" or "native": this engine starts it itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +259,7 @@ class ContainerSummary:
     network: str = "host"
     health: str = ""  # "", starting, healthy, unhealthy
     restart_count: int = 0  # by its restart policy
+    warnings: tuple[str, ...] = ()  # limits that were asked for and do not hold on this host
 
     @property
     def running(self) -> bool:

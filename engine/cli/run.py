@@ -145,9 +145,11 @@ async def _run(engine: LocalEngine, parsed: Parsed) -> int:
         container_id = await engine.create(spec)
     if parsed.on("detach"):
         await _start(engine, container_id, spec, engine.start)
+        await _warn(engine, container_id)
         print(container_id)
         return 0
     stream = await _start(engine, container_id, spec, engine.start_attached)
+    await _warn(engine, container_id)
     try:
         await converse(
             stream, tty=spec.tty, stdin=spec.open_stdin, forward=lambda name: engine.kill(container_id, name)
@@ -155,6 +157,13 @@ async def _run(engine: LocalEngine, parsed: Parsed) -> int:
         return await engine.wait(container_id)
     finally:
         await stream.close()
+
+
+async def _warn(engine: LocalEngine, container_id: str) -> None:
+    """Limits that were asked for and do not hold on this host."""
+    with contextlib.suppress(NotFound):  # it ended, and was removed
+        for text in (await engine.container(container_id)).summary.warnings:
+            print(f"WARNING: {text}", file=sys.stderr)
 
 
 async def _start(

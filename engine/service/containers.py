@@ -162,6 +162,7 @@ class ContainerService:
             state.oom_killed,
             health=str(state.health["status"]) if state.health else "",
             restart_count=state.restart_count,
+            warnings=state.notes,
         )
 
     def _inspect(self, summary: ContainerSummary, spec: ContainerSpec, record: dict[str, Any]) -> dict[str, object]:
@@ -424,6 +425,7 @@ class ContainerService:
         """Checked, and with the containers that it shares namespaces with by their ids. Raises InvalidInput, NotFound."""
         if spec.uts_mode == "host" and spec.hostname:
             raise InvalidInput("conflicting options: hostname and the UTS mode")
+        hostside.check_runtime(spec.runtime)
         validate(SpecParams("", args=("-",), network="host", **host_config(spec)))
         hostside.check_limits(spec)
         shared = {}

@@ -1,0 +1,470 @@
+"""Published escapes, tried on real containers. The names are the rows of the security anchors: RT runtime, US users.
+
+Races are tried for a second or so; WORKBENCH_RACE_SECONDS makes it longer. After each test a canary folder and the host's
+settings are as they were.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import socket
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.errors import EngineError, InvalidInput, StartFailed
+from engine.linux import capability
+from engine.linux import seccomp as install
+from engine.runtime import seccomp
+from engine.runtime.client import ExecParams
+from engine.runtime.spec import BindMount, SpecParams, make_spec
+
+pytestmark = pytest.mark.root
+MakeBox = Callable[..., Any]
+SECONDS = float(os.environ.get("WORKBENCH_RACE_SECONDS", "1"))
+_RENAME_EXCHANGE = 2
+HOST_SETTINGS = ("/proc/sys/kernel/core_pattern", "/proc/sys/kernel/hostname", "/proc/sys/kernel/msgmax")
+
+
+def state(folder: Path) -> dict[str, tuple[int, int, int, int, bytes]]:
+    """Everything of a tree that an escape could have touched."""
+    found = {}
+    for path in sorted([folder, *folder.rglob("*")]):
+        status = path.lstat()
+        content = path.read_bytes() if stat.S_ISREG(status.st_mode) else b""
+        found[str(path)] = (status.st_mode, status.st_uid, status.st_gid, status.st_mtime_ns, content)
+    return found
+
+
+@pytest.fixture
+def canary(tmp_path: Path) -> Iterator[Path]:
+    """A folder outside every root; it and the host's settings must come out unchanged."""
+    folder = tmp_path / "canary"
+    (folder / "inner").mkdir(parents=True)
+    (folder / "file").write_text("untouched")
+    before, settings = state(folder), [Path(name).read_text() for name in HOST_SETTINGS]
+    yield folder
+    assert state(folder) == before
+    assert [Path(name).read_text() for name in HOST_SETTINGS] == settings
+
+
+@contextmanager
+def racer(one: Path, other: Path) -> Iterator[None]:
+    """Exchanges two names as fast as the kernel can, until the end."""
+    pid = os.fork()
+    if pid == 0:
+        exchange = ctypes.CDLL(None).renameat2
+        names = os.fsencode(one), os.fsencode(other)
+        while os.getppid() != 1:
+            exchange(-100, names[0], -100, names[1], _RENAME_EXCHANGE)
+        os._exit(0)
+    try:
+        yield
+    finally:
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
+
+
+def attempts(start: Callable[[], Any]) -> int:
+    """Starts again and again for `SECONDS`; a refusal is as good as a start. Returns how often it was tried."""
+    end, count = time.monotonic() + SECONDS, 0
+    while time.monotonic() < end or not count:
+        try:
+            start()
+        except EngineError:
+            pass
+        count += 1
+    return count
+
+
+def interpreter() -> str:
+    return hashlib.sha256(Path(os.path.realpath(sys.executable)).read_bytes()).hexdigest()
+
+
+def execute(one: Any, *args: str, **params: Any) -> tuple[int, str]:
+    process = one.runtime.exec(one.id, ExecParams(list(args), **params))
+    try:
+        text = b"".join(item[1] for item in iter(process.read, None)).decode(errors="replace")
+        return process.wait(), text
+    finally:
+        process.close()
+
+
+# --- RT: entering a container -------------------------------------------------------------------------
+
+
+def test_rt01_the_hosts_programs_cannot_be_overwritten(box: MakeBox, canary: Path) -> None:
+    """CVE-2019-5736: whatever enters is looked at from inside, and written to where it can be."""
+    before = interpreter()
+    script = """
+    while :; do for exe in /proc/[0-9]*/exe; do
+      [ "$(readlink $exe)" = /bin/busybox ] || { (printf x > $exe) 2>/dev/null && echo OPENED $exe; }
+    done; done
+    """
+    one = box("sh", "-c", script, cap_add=("SYS_PTRACE",))
+    one.start()
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        execute(one, "true")
+    assert "OPENED" not in one.output()
+    assert interpreter() == before
+    for command in ("/proc/self/exe", "/proc/thread-self/exe"):
+        two = box(command, "-c", "print('host python')")
+        try:
+            two.run()
+        except StartFailed:
+            continue
+        assert "host python" not in two.output()
+    assert interpreter() == before
+
+
+def test_rt02_what_enters_cannot_be_looked_into(box: MakeBox, canary: Path) -> None:
+    """CVE-2016-9962: descriptors, roots and working directories of a process that is still the engine's."""
+    script = "while :; do for p in /proc/[0-9]*; do readlink $p/cwd $p/root $p/fd/* 2>/dev/null; done; done"
+    one = box("sh", "-c", script, cap_add=("SYS_PTRACE",))
+    one.start()
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        execute(one, "true")
+    seen = set(one.output().split("\n"))
+    assert not [line for line in seen if str(one.bundle) in line or "/workbench" in line or "python" in line]
+
+
+@pytest.mark.parametrize("number", [3, 4, 6, 9, 12, 30])
+def test_rt03_no_descriptor_leads_out(box: MakeBox, number: int, canary: Path) -> None:
+    """CVE-2024-21626, also through a link and by exec."""
+    for cwd in (f"/proc/self/fd/{number}/../../..", f"/proc/thread-self/fd/{number}"):
+        with pytest.raises(StartFailed):
+            box("pwd", cwd=cwd).start()
+    linked = box("cat", "etc/passwd", cwd="/way")
+    (linked.bundle / "upper/way").symlink_to(f"/proc/self/fd/{number}")
+    with pytest.raises(StartFailed):
+        linked.start()
+    one = box("sleep", "100")
+    one.start()
+    with pytest.raises(StartFailed):
+        execute(one, "pwd", cwd=f"/proc/self/fd/{number}")
+    with pytest.raises(StartFailed):
+        execute(one, f"/proc/self/fd/{number}/../../bin/sh", "-c", "true")
+
+
+def test_rt04_rt11_racing_links_at_mount_targets(box: MakeBox, canary: Path, tmp_path: Path) -> None:
+    """CVE-2021-30465, CVE-2024-45310: the folder that a nested mount goes to is exchanged for a link to the host."""
+    volume, source = tmp_path / "volume", tmp_path / "source"
+    (volume / "real").mkdir(parents=True)
+    (volume / "link").symlink_to("../../../../../../../../" + str(canary))
+    source.mkdir()
+    binds = [
+        BindMount(str(volume), "/v"),
+        BindMount(str(source), "/v/real/deep/er"),
+        BindMount(str(source), "/v/real/inner"),
+    ]
+
+    def start() -> None:
+        one = box("true", mounts=binds, tmpfs={"/v/real/tmp": ""})
+        one.run()
+
+    with racer(volume / "real", volume / "link"):
+        assert attempts(start) > 1
+    assert os.listdir(source) == []
+
+
+def test_rt05_rt06_kernel_file_systems_cannot_be_covered(box: MakeBox, canary: Path, tmp_path: Path) -> None:
+    """CVE-2019-16884, CVE-2019-19921 and kin; links are in test_runtime_security."""
+    for target in ("/proc", "/proc/self/attr", "/proc/sys", "/proc/self/attr/../.."):
+        with pytest.raises((StartFailed, InvalidInput)):
+            box("true", mounts=[BindMount(str(canary), target)]).start()
+        with pytest.raises((StartFailed, InvalidInput)):
+            box("true", tmpfs={target: ""}).start()
+
+
+def test_rt07_masks_are_the_null_device(box: MakeBox, canary: Path, tmp_path: Path) -> None:
+    """CVE-2025-31133: a /dev of the container's whose null is a link to a setting of the host."""
+    dev = tmp_path / "dev"
+    dev.mkdir()
+    for name, target in (("null", "/proc/sys/kernel/core_pattern"), ("other", "/proc/sysrq-trigger")):
+        (dev / name).symlink_to(target)
+
+    def start() -> None:
+        one = box("stat", "-c", "%t:%T", "/proc/keys", "/proc/timer_list", mounts=[BindMount(str(dev), "/dev")])
+        one.run()
+        assert set(one.output().split()) <= {"1:3"}
+
+    start()
+    with racer(dev / "null", dev / "other"):
+        attempts(start)
+
+
+def test_rt08_the_console_is_the_terminal(box: MakeBox, canary: Path, tmp_path: Path) -> None:
+    """CVE-2025-52565: links at /dev/console and /dev/pts/0 in a /dev of the container's."""
+    dev = tmp_path / "dev"
+    (dev / "pts").mkdir(parents=True)
+    (dev / "console").symlink_to("/proc/sys/kernel/core_pattern")
+    (dev / "away").symlink_to(str(canary / "file"))
+
+    def start() -> None:
+        one = box("sh", "-c", "echo text > /dev/console", tty=True, mounts=[BindMount(str(dev), "/dev")])
+        one.start()
+        one.wait()
+
+    with racer(dev / "console", dev / "away"):
+        attempts(start)
+
+
+def test_rt09_sysctls_arrive_and_nowhere_else(box: MakeBox, canary: Path, tmp_path: Path) -> None:
+    """CVE-2025-52881: with racing mounts, each start has its own value and the host none."""
+    volume = tmp_path / "volume"
+    (volume / "a").mkdir(parents=True)
+    (volume / "b").symlink_to("/proc/sys/kernel")
+    host = Path("/proc/sys/kernel/msgmax").read_text()
+
+    def start() -> None:
+        binds = [BindMount(str(volume), "/v"), BindMount(str(canary), "/v/a/x", read_only=True)]
+        one = box("cat", "/proc/sys/kernel/msgmax", mounts=binds, sysctls={"kernel.msgmax": "4321"})
+        assert one.run() == 0
+        assert one.output() == "4321\n"
+
+    with racer(volume / "a", volume / "b"):
+        attempts(start)
+    assert Path("/proc/sys/kernel/msgmax").read_text() == host
+
+
+def test_rt10_a_dev_that_leads_out(box: MakeBox, canary: Path) -> None:
+    """CVE-2026-41579, CVE-2026-47766."""
+    for where in ("../../../../../.." + str(canary), str(canary)):
+        one = box("true", tty=True)
+        (one.bundle / "upper/dev").symlink_to(where)
+        with pytest.raises(StartFailed, match="must be an ordinary directory"):
+            one.start()
+
+
+def test_rt12_lengths_are_no_way_into_the_settings(box: MakeBox, canary: Path) -> None:
+    """CVE-2021-43784: long sources and options, and many mounts, end in an error or in the same namespaces."""
+    for long in ("/" + "a" * (1 << 16), str(canary) + "/." * 40000):
+        with pytest.raises(StartFailed):
+            box("true", mounts=[BindMount(long, "/x")]).start()
+    with pytest.raises(StartFailed):
+        box("true", tmpfs={"/x": "mpol=" + "a" * 70000}).start()
+    one = box("sh", "-c", "for kind in pid mnt uts; do readlink /proc/self/ns/$kind; done",
+              mounts=[BindMount(str(canary), f"/many/{n}", read_only=True) for n in range(300)])  # fmt: skip
+    assert one.run() == 0
+    hosts = {os.readlink(f"/proc/self/ns/{kind}") for kind in ("pid", "mnt", "uts")}
+    assert not hosts & set(one.output().split())
+
+
+def test_rt14_the_groups_are_not_writable(box: MakeBox) -> None:
+    """CVE-2023-25809, with the host's cgroup namespace too."""
+    for mode in ("", "host"):
+        one = box("sh", "-c", "find /sys/fs/cgroup -name cgroup.procs | while read f; do (echo 1 > $f) 2>&1; done; "
+                  "mkdir /sys/fs/cgroup/x", cgroupns_mode=mode)  # fmt: skip
+        assert one.run() != 0
+        lines = (one.output() + one.output("stderr")).splitlines()
+        assert lines
+        assert all("Read-only file system" in line for line in lines)
+
+
+def test_rt15_a_disk_that_was_made_does_not_open(box: MakeBox) -> None:
+    """GO-2022-0396."""
+    one = box("sh", "-c", "mknod /tmp/disk b 8 0 && echo made; head -c1 /tmp/disk")
+    assert one.run() != 0
+    assert one.output() == "made\n"
+    assert "Operation not permitted" in one.output("stderr")
+
+
+def test_rt16_the_kernel_refuses_what_the_filter_names() -> None:
+    """AF_ALG and AF_VSOCK, user namespaces, new mount calls, keys, io_uring: by the kernel itself, in a child."""
+    program = seccomp.default_program(frozenset(capability.DEFAULT))
+    numbers = seccomp.numbers(os.uname().machine if os.uname().machine == "aarch64" else "x86_64")
+    refused = ["unshare", "setns", "mount", "fsopen", "fsconfig", "open_tree", "keyctl", "add_key", "io_uring_setup", "bpf",
+               "userfaultfd", "pivot_root", "kexec_load", "init_module", "perf_event_open", "open_by_handle_at"]  # fmt: skip
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            libc = ctypes.CDLL(None, use_errno=True)
+            install.install(program)
+            passed = []
+            for name in refused:
+                ctypes.set_errno(0)
+                if libc.syscall(ctypes.c_long(numbers[name]), 0, 0, 0, 0, 0) != -1 or ctypes.get_errno() != 1:
+                    passed.append(name)
+            families = {38: 5, 40: 1}
+            passed += [
+                f"family {n}"
+                for n, kind in families.items()
+                if libc.socket(n, kind, 0) != -1 or ctypes.get_errno() != 1
+            ]
+            passed += ["CLONE_NEWUSER"] if libc.unshare(0x10000000) != -1 else []
+            os.write(write, ",".join(passed).encode() or b"none")
+        finally:
+            os._exit(0)
+    os.close(write)
+    os.waitpid(pid, 0)
+    assert os.read(read, 4096) == b"none"
+    os.close(read)
+
+
+def test_rt18_an_images_words_set_nothing(box: MakeBox) -> None:
+    """CVE-2024-3154, CVE-2026-53488: annotations come from the user alone, and none reaches systemd."""
+    assert make_spec(SpecParams("x", ["true"]))["annotations"] == {}
+    with pytest.raises(InvalidInput, match="systemd unit"):
+        make_spec(SpecParams("x", ["true"], annotations={"org.systemd.property.ExecStart": "'x'"}))
+
+
+def test_rt19_nobody_but_its_user_speaks_to_the_engine(box: MakeBox) -> None:
+    """CVE-2020-15257: no abstract socket, folders and sockets closed to others, the peer's user asked for."""
+    one = box("sh", "-c", "grep -c '@.*\\(workbench\\|wb-\\|supervisor\\)' /proc/net/unix; sleep 100")
+    one.start()
+    run_dir = Path(one.runtime.run_dir)
+    assert stat.S_IMODE(run_dir.stat().st_mode) == 0o700
+    for path in run_dir.rglob("*.sock"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    supervisor = run_dir / "supervisor.sock"
+    pid = os.fork()
+    if pid == 0:  # another user, who was let into the folder
+        code = 1
+        try:
+            with socket.socket(socket.AF_UNIX) as sock:
+                os.setresuid(65534, 65534, 65534)
+                sock.connect(str(supervisor))
+        except PermissionError:
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    while not one.output():
+        pass
+    assert one.output() == "0\n"
+
+
+def test_rt20_no_terminal_but_its_own(box: MakeBox) -> None:
+    """TIOCSTI needs a terminal to put words into."""
+    one = box("sh", "-c", "echo x < /dev/tty; tty; ls -l /proc/self/fd/0")
+    one.run()
+    assert "can't open /dev/tty" in one.output("stderr")
+    assert "/dev/null" in one.output()
+    two = box("tty", tty=True)
+    two.start()
+    two.wait()
+    assert two.output().strip() in ("/dev/pts/0", "/dev/console")
+
+
+# --- US: users, and files read from the root ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("user", ["2147483648", "4294967296", "-1", "+0", "1:4294967296", "0:-1", "٠", "0x0", " 0"])
+def test_us02_ids_that_wrap(box: MakeBox, user: str) -> None:
+    """CVE-2024-40635."""
+    with pytest.raises((StartFailed, InvalidInput)):
+        box("id", user=user).start()
+
+
+def test_us03_exec_as_a_number(box: MakeBox) -> None:
+    """CVE-2026-30892."""
+    one = box("sleep", "100")
+    one.start()
+    for user, wanted in (
+        ("1", "1:0"),
+        ("1:", "1:0"),
+        ("1:1", "1:1"),
+        (":1", "0:1"),
+        ("bob", "1000:1001"),
+        ("bob:7", "1000:7"),
+        ("1002", "1002:0"),
+    ):
+        assert execute(one, "sh", "-c", "echo $(id -u):$(id -g)", user=user) == (0, f"{wanted}\n"), user
+
+
+def test_us04_a_group_that_is_shut_out_is(box: MakeBox) -> None:
+    """CVE-2022-36109: the primary group is among the supplementary ones too."""
+    one = box("sh", "-c", "id -G; cat /shut", user="7:77")
+    file = one.bundle / "upper/shut"
+    file.write_text("secret")
+    file.chmod(0o604)
+    os.chown(file, 0, 77)
+    assert one.run() != 0
+    assert one.output() == "77\n"
+    assert "Permission denied" in one.output("stderr")
+
+
+def test_us05_us06_files_that_are_traps(box: MakeBox, canary: Path) -> None:
+    """CVE-2026-47262, CVE-2024-9676: endless, huge, and leading out of the root; quickly, and without being opened."""
+    began = time.monotonic()
+    for make in (
+        lambda path: path.symlink_to("/dev/zero"),
+        lambda path: path.symlink_to(str(canary / "file")),
+        lambda path: path.symlink_to("/proc/self/fd/0"),
+        lambda path: path.mkdir(),
+        lambda path: path.write_bytes(b"a" * (10 << 20) + b"x"),
+    ):
+        one = box("true", user="bob")
+        (one.bundle / "upper/etc").mkdir()
+        make(one.bundle / "upper/etc/passwd")
+        with pytest.raises(StartFailed):
+            one.start()
+    assert time.monotonic() - began < 15
+
+
+def test_us07_no_second_lines(box: MakeBox) -> None:
+    """CVE-2022-4318."""
+    for values in ({"user": "a\nb"}, {"hostname": "a\rb"}, {"cwd": "/a\n"}, {"env": ["A=\0"]}, {"group_add": ("a\n",)}):
+        with pytest.raises(InvalidInput):
+            make_spec(SpecParams("x", ["true"], **values))  # type: ignore[arg-type]
+
+
+def test_us08_us10_engine_files_over_links(box: MakeBox, canary: Path, tmp_path: Path) -> None:
+    """CVE-2024-5154, CVE-2024-9341: what the engine mounts by itself stays inside the root."""
+    (tmp_path / "hosts").write_text("127.0.0.1 localhost\n")
+    for where in (str(canary / "file"), "../../../../../../.." + str(canary / "new"), "/etc/elsewhere"):
+        one = box(
+            "true", mounts=[BindMount(str(tmp_path / "hosts"), f"/etc/{name}") for name in ("hosts", "resolv.conf")]
+        )
+        (one.bundle / "upper/etc").mkdir()
+        for name in ("hosts", "resolv.conf", "mtab"):
+            (one.bundle / "upper/etc" / name).symlink_to(where)
+        one.run()
+
+
+def test_us09_a_working_directory_through_a_link(box: MakeBox, canary: Path) -> None:
+    """CVE-2026-55686, with a race."""
+    one = box("pwd", cwd="/x/made/here")
+    (one.bundle / "upper/x").symlink_to("/../../../../.." + str(canary))
+    one.run()
+    shared = canary.parent / "shared"
+    (shared / "real").mkdir(parents=True)
+    (shared / "link").symlink_to(str(canary))
+
+    def start() -> None:
+        box("true", cwd="/v/real/made", mounts=[BindMount(str(shared), "/v")]).run()
+
+    with racer(shared / "real", shared / "link"):
+        attempts(start)
+
+
+def test_us11_variables_without_a_value(box: MakeBox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CVE-2026-57231."""
+    monkeypatch.setenv("SECRET_OF_THE_HOST", "seen")
+    one = box("env", env=["SECRET_OF_THE_HOST", "A=1"])
+    assert one.run() == 0
+    assert "SECRET" not in one.output()
+    assert "A=1" in one.output()
+
+
+def test_the_racer_races(tmp_path: Path) -> None:
+    """A race that is none would prove nothing."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").symlink_to("x")
+    with racer(tmp_path / "a", tmp_path / "b"):
+        end = time.monotonic() + 10
+        seen: set[bool] = set()
+        while len(seen) < 2 and time.monotonic() < end:
+            seen.add((tmp_path / "a").is_symlink())
+    assert seen == {True, False}
