@@ -111,8 +111,12 @@ class Life:
         code = self._wait(container_id, bundle, cancel, removes=bool(record["spec"]["auto_remove"]))
         self.reconcile(container_id)
         if condition == "removed":
-            self._await(bundle, lambda: not bundle.exists(), cancel)
+            self._await(bundle, lambda: not self._recorded(container_id), cancel)
         return code
+
+    def _recorded(self, container_id: str) -> bool:
+        """The record goes last: who hears of the removal finds all its events."""
+        return self._store.records.one("SELECT id FROM containers WHERE id = ?", container_id) is not None
 
     def _moved(self, container_id: str, before: State) -> bool:
         """It was started since, even if it has ended already."""

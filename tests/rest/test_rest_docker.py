@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -127,7 +128,9 @@ def test_version_info_and_events(docker: Docker) -> None:
     assert "container-workbench" in docker("version").stdout
     assert docker("info", "--format", "{{.OSType}}").stdout == "linux\n"
     docker("run", "--rm", "--name", "eventful", BASE, "true")
+    # The client sends durations cut to whole seconds, so the end is given as a time.
+    until = f"{time.time() + 0.1:.9f}"
     text = docker(
-        "events", "--since", "1m", "--until", "0s", "--filter", "container=eventful", "--format", "{{.Action}}"
+        "events", "--since", "1m", "--until", until, "-f", "container=eventful", "--format", "{{.Action}}"
     ).stdout
     assert {"create", "start", "die"} <= set(text.split())
