@@ -425,13 +425,14 @@ class ServiceBuild:
 
 @dataclass(frozen=True, slots=True)
 class ServiceBuildFailed:
-    """The build of a service failed; what ran before goes on."""
+    """The build of a service failed; a container that ran before goes on, and `still_runs` says so."""
 
     service: str
     message: str
     hint: str = ""
     file: str = ""
     line: int = 0
+    still_runs: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -169,13 +169,14 @@ class WorkbenchApp(App[int]):
                 line = build_line(event)
                 if line:
                     build.append([Line(line)])
-            case api.ServiceBuildFailed(service, text, hint, file, line_number):
+            case api.ServiceBuildFailed(service, text, hint, file, line_number, still_runs):
                 where = f" ({os.path.basename(file)}:{line_number})" if file and line_number else ""
                 build.append(
                     Line(part, "stderr")
                     for part in (f"✗ {service}{where}", *text.splitlines(), *([f"hint: {hint}"] if hint else []))
                 )
-                self._trouble(f"✗ {service}: {text.splitlines()[0]} — what ran before goes on")
+                after = " — what ran before goes on" if still_runs else ""
+                self._trouble(f"✗ {service}: {text.splitlines()[0]}{after}")
             case api.LoopNotice(text, _):
                 build.append([Line(f"· {text}")])
             case api.ChangeSeen(_, paths):

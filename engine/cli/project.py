@@ -83,11 +83,11 @@ class _Up:
                 printer = self._printers.setdefault(service, BuildPrinter(prefix=f"{service:<{self._width}} | "))
                 if not isinstance(inner, BuildFinished) or inner.first_changed:
                     printer.feed(inner)
-            case api.ServiceBuildFailed(service, message, hint):
+            case api.ServiceBuildFailed(service, message, hint, still_runs=still_runs):
                 self._failed = True
                 for line in [*message.splitlines(), *([f"hint: {hint}"] if hint else [])]:
                     self._say(service, line)
-                self._say(service, "not replaced: what ran before goes on")
+                self._say(service, "not replaced: what ran before goes on" if still_runs else "not started")
             case api.ServiceState(service, "running", container):
                 self._say(service, f"running as {container}")
                 if follow:

@@ -39,10 +39,22 @@ def mount_overlay(lowers: Sequence[str], upper: str, work: str, target: str, *, 
             except OSError as error:
                 # EINVAL is also what an option that this kernel does not know gives.
                 if error.errno != errno.EINVAL or not options:
-                    raise
+                    raise _explained(error, upper) from error
     finally:
         for fd in fds:
             os.close(fd)
+
+
+def _explained(error: OSError, upper: str) -> OSError:
+    """The error with the next step where the kernel's own words name none."""
+    if error.errno == errno.ENODEV:
+        return OSError(
+            errno.ENODEV, "this kernel has no overlayfs; load it (modprobe overlay), or use a kernel that has it"
+        )
+    if error.errno == errno.EINVAL and upper:
+        text = "overlayfs refuses the data root's file system (it may be an overlay itself); choose another with --root"
+        return OSError(errno.EINVAL, text)
+    return error
 
 
 def forget_volatile(work: str) -> None:

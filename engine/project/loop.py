@@ -192,9 +192,17 @@ class InnerLoop:
                     error.hint or "",
                     str(getattr(error, "file", "")),
                     int(getattr(error, "line", 0)),
+                    await self._still_runs(service),
                 )
             )
             self._say(ServiceState(service.name, "failed", text=error.message))
+
+    async def _still_runs(self, service: Service) -> bool:
+        try:
+            found = await self._container(service)
+        except EngineError:  # told already
+            return False
+        return found is not None and found.running
 
     async def _image(self, service: Service) -> tuple[str, BuildFinished | None]:
         if service.build is None:

@@ -37,6 +37,6 @@ def require_root() -> None:
     """Raises `Unsupported` for an ordinary user: namespaces, mounts and ownership need root until rootless mode exists."""
     if os.geteuid() != 0:
         raise Unsupported(
-            "building and running containers needs root for now",
-            hint="run it with sudo; running as an ordinary user comes with the runtime issue",
+            "building and running containers needs root: there is no rootless mode yet",
+            hint="run it with sudo",
         )

@@ -300,7 +300,7 @@ async def test_saving_a_file_replaces_the_container_in_one_log(
     (folder / "Dockerfile").write_text("FROM workbench/base\nRUN false\n")
     failed = await next_event(events, ServiceBuildFailed, seen)
     assert isinstance(failed, ServiceBuildFailed)
-    assert failed.line == 2
+    assert (failed.line, failed.still_runs) == (2, True)
     assert (await engine.container("shop-app-1")).summary.running, "a failed build leaves the old container running"
     await loop.close()
     async for line in engine.logs("shop-app-1", follow=True):
