@@ -51,6 +51,9 @@ class ImageStore:
     ) -> Image:
         """Records the image (its blobs are there already) and moves `tags` to it."""
         digest = self._blobs.put(manifest.raw)
+        known = None if repo_digest else self._unchanged(digest, tags)
+        if known is not None:
+            return known
         try:
             created = parse_rfc3339(config.created) if config.created else 0
         except ValueError:
@@ -68,6 +71,18 @@ class ImageStore:
                 db.execute("INSERT OR REPLACE INTO repo_digests VALUES (?, ?)", (name, digest))
         self.publish_index()
         return self.get(digest)
+
+    def _unchanged(self, digest: Digest, tags: Sequence[Reference]) -> Image | None:
+        """The image when it is recorded and all of `tags` name it: a build that changed nothing writes nothing."""
+        row = self._records.one("SELECT * FROM images WHERE digest = ?", digest)
+        if row is None:
+            return None
+        names = tuple(
+            r["name"] for r in self._records.read("SELECT name FROM tags WHERE digest = ? ORDER BY name", digest)
+        )
+        if any(str(tag.with_default_tag()) not in names for tag in tags):
+            return None
+        return Image(digest, Digest(row["config"]), row["created"], row["size"], row["added"], names)
 
     def publish_index(self) -> None:
         """`index.json` names every image by its familiar tag, so that `skopeo copy oci:PATH:NAME` finds it."""
@@ -186,8 +201,11 @@ class ImageStore:
         return list(found) if found else []
 
     def put_steps(self, config: Digest, steps: Sequence[dict[str, object]]) -> None:
-        with self._records.write() as db:
-            db.execute("INSERT OR REPLACE INTO steps VALUES (?, ?)", (config, json.dumps(list(steps))))
+        document = json.dumps(list(steps))
+        known = self._records.one("SELECT document FROM steps WHERE config = ?", config)
+        if known is None or known["document"] != document:
+            with self._records.write(durable=False) as db:
+                db.execute("INSERT OR REPLACE INTO steps VALUES (?, ?)", (config, document))
 
 
 def _tagged(name: str) -> str:
