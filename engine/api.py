@@ -162,6 +162,12 @@ from engine.model import (
 from engine.model import (
     VolumeInfo as VolumeInfo,
 )
+from engine.model import (
+    WhyReport as WhyReport,
+)
+from engine.model import (
+    WhyStep as WhyStep,
+)
 
 
 class Sink(Protocol):
@@ -256,6 +262,9 @@ class Engine(Protocol):
         """What the results of two builds do not share, by path."""
 
     async def remove_build(self, number: int) -> None: ...
+
+    async def why(self, request: BuildRequest, paths: Sequence[str]) -> Sequence[WhyReport]:
+        """What a change of each path (relative to the context) would invalidate, and what that cost last time. Builds nothing."""
 
     async def ensure_base(self) -> str:
         """Makes `workbench/base` from this host's own files if it is missing or stale; returns its name."""

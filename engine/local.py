@@ -51,6 +51,7 @@ from engine.model import (
     Resources,
     SystemInfo,
     VolumeInfo,
+    WhyReport,
 )
 from engine.runtime.client import Runtime
 from engine.service.archives import ArchiveService
@@ -254,6 +255,9 @@ class LocalEngine:
 
     async def remove_build(self, number: int) -> None:
         await self._do(self._builds.history.remove, number)
+
+    async def why(self, request: BuildRequest, paths: Sequence[str]) -> Sequence[WhyReport]:
+        return await self._do(lambda: [self._builds.why(request, path) for path in paths])
 
     async def ensure_base(self) -> str:
         await self._do(self._images.ensure_base)

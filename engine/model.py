@@ -792,3 +792,25 @@ class FileDifference:
     before: int | None
     after: int | None
     what: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WhyStep:
+    """A step that a change would make run, why, and what it cost when it last did (None: it never ran here)."""
+
+    step: StepInfo
+    cause: str
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WhyReport:
+    """What a change of `path` would invalidate. `note` says why nothing is, when nothing is."""
+
+    path: str
+    steps: tuple[WhyStep, ...] = ()
+    stages: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()  # tags that builds of this Dockerfile made
+    containers: tuple[str, ...] = ()  # names of those that run on such an image
+    seconds: float = 0.0  # the steps' costs together
+    note: str = ""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +16,7 @@ from engine.cli.flags import Flag
 from engine.cli.images import ago, short
 from engine.cli.tables import render, table
 from engine.errors import InvalidInput, NotFound
-from engine.model import BuildDetail, BuildRecord, BuildStepRecord, FileDifference
+from engine.model import BuildDetail, BuildRecord, BuildRequest, BuildStepRecord, FileDifference, WhyReport
 
 if TYPE_CHECKING:
     from engine.local import LocalEngine
@@ -225,3 +228,52 @@ def _remove(root: Path, args: list[str]) -> int:
         return await each(parsed.args, lambda name: engine.remove_build(_number(name)))
 
     return run(root, work)
+
+
+def cmd_why(root: Path, args: list[str]) -> int:
+    flags = [
+        Flag("file", "Name of the Dockerfile (default CONTEXT/Dockerfile)", "f", kind="str"),
+        Flag("context", "The build context (default: here)", "C", kind="str", metavar="DIR"),
+        Flag("target", "The stage that is built", kind="str"),
+        Flag("format", "Format output: json", kind="str"),
+    ]
+    usage = "why [OPTIONS] PATH [PATH…]"
+    parsed = read(
+        args, usage, "Say what a change of PATH would invalidate, and what that cost last time", flags, minimum=1
+    )
+    if parsed is None:
+        return 0
+    context = Path(parsed.text("context", ".")).absolute()
+    paths = [os.path.relpath(path, context) for path in parsed.args]
+    for path in paths:
+        if path.startswith("../") or path == "..":
+            raise InvalidInput(f"{path} is not below the context {context}", hint="name the context with -C DIR")
+    file = Path(parsed.text("file")).absolute() if parsed.given("file") else None
+    request = BuildRequest(context, file, target=parsed.text("target"))
+
+    async def work(engine: LocalEngine) -> int:
+        reports = await engine.why(request, paths)
+        if parsed.text("format") == "json":
+            print(json.dumps([asdict(report) for report in reports], indent=2))
+        else:
+            print("\n".join(line for report in reports for line in _why(report)))
+        return 0
+
+    return run(root, work)
+
+
+def _why(report: WhyReport) -> list[str]:
+    if not report.steps:
+        return [f"{clean(report.path)}: nothing ({report.note})"]
+    lines = [f"{clean(report.path)}: {len(report.steps)} steps would run, {brief_seconds(report.seconds)} last time"]
+    for found in report.steps:
+        step = found.step
+        took = brief_seconds(found.seconds) if found.seconds is not None else "never ran"
+        text = clean(" ".join(step.instruction.split()))
+        lines.append(
+            f"{step.line:>5}  {step.stage} {step.number}/{step.total}  {took:>9}  {text}   ({clean(found.cause)})"
+        )
+    for name, values in (("stages", report.stages), ("images", report.images), ("containers", report.containers)):
+        if values:
+            lines.append(f"  {name}: {clean(', '.join(values))}")
+    return lines

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from engine.base.cancel import CancelToken
@@ -11,16 +11,21 @@ from engine.build.compare import compare
 from engine.build.history import History
 from engine.build.options import refuse_unsupported
 from engine.build.solver import Build
+from engine.build.step_cache import StepCache
 from engine.build.trees import Trees
 from engine.build.watched import ContextIndexes
+from engine.build.why import why
 from engine.errors import NotFound
-from engine.model import BuildEvent, BuildFinished, BuildRequest, BuildStarted, FileDifference
+from engine.model import BuildEvent, BuildFinished, BuildRecord, BuildRequest, BuildStarted, FileDifference, WhyReport
 from engine.runtime.client import Runtime
 from engine.service.images import ImageService
 from engine.service.steps import StepRunner
 from engine.service.system import require_root
+from engine.store.images import Image
 from engine.store.store import Store
 from engine.store.view import LayerView
+
+PAST = 50  # builds that are looked through for what steps cost
 
 
 class BuildService:
@@ -60,3 +65,32 @@ class BuildService:
         if image is None:
             raise NotFound(f"the image of build {number}, {record.image_id}, is no longer here", hint="build it again")
         return LayerView(self._store.lowers(image))
+
+    # --- before a build -----------------------------------------------------------------------------------
+
+    def why(self, request: BuildRequest, path: str) -> WhyReport:
+        """Raises `NotFound`, `DockerfileError`."""
+        file = str(request.dockerfile or request.context / "Dockerfile")
+        past = [record for record in self.history.records(limit=PAST) if record.dockerfile == file]
+        steps, note = why(request, path, StepCache(self._store), self._costs(past))
+        if not steps:
+            return WhyReport(path, note=note)
+        images = self._made_by(past, request.target)
+        rows = self._store.records.read("SELECT name, image FROM containers ORDER BY name")
+        containers = tuple(row["name"] for row in rows if row["image"] in {image.digest for image in images})
+        tags = tuple(dict.fromkeys(tag for image in images for tag in image.familiar_tags))
+        stages = tuple(dict.fromkeys(found.step.stage for found in steps))
+        return WhyReport(path, tuple(steps), stages, tags, containers, sum(found.seconds or 0 for found in steps))
+
+    def _costs(self, past: Sequence[BuildRecord]) -> dict[tuple[str, str], float]:
+        costs: dict[tuple[str, str], float] = {}
+        for record in past:
+            for step in self.history.detail(record.number).steps:
+                if step.state == "done":
+                    costs.setdefault((step.step.stage, step.step.instruction), step.seconds)
+        return costs
+
+    def _made_by(self, past: Sequence[BuildRecord], target: str) -> list[Image]:
+        """The images that stand for the last builds of this target."""
+        ids = {record.image_id for record in past if record.target == target and record.image_id}
+        return [image for image in self._store.images.list() if image.config_digest in ids]

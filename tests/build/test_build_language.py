@@ -520,7 +520,7 @@ def test_no_cache_for_one_stage(make: Make) -> None:
     text = f"FROM {BASE} AS a\nRUN echo a > /a\nFROM {BASE} AS b\nCOPY --from=a /a /a\nRUN echo b > /b"
     make(text)
     built = make(text, no_cache_filter=("a",))
-    assert built.reasons == {"RUN echo a > /a": "--no-cache"}
+    assert built.reasons == {"RUN echo a > /a": "--no-cache-filter"}
 
 
 # --- hostile contexts -----------------------------------------------------------------------------------

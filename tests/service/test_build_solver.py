@@ -358,3 +358,30 @@ async def test_a_base_that_moved_is_named(engine: LocalEngine, tmp_path: Path) -
     built = await build(engine, folder, text)
     moved = f"base {name} moved {first.removeprefix('sha256:')[:4]}→{second.removeprefix('sha256:')[:4]}"
     assert built.reasons == {"RUN echo app": moved}
+
+
+# --- why ----------------------------------------------------------------------------------------------------------
+
+
+async def test_why_says_before_a_build_what_the_build_then_does(engine: LocalEngine, project: Path) -> None:
+    name = f"why-{stamp()}"
+    request = BuildRequest(project)
+    (before,) = await engine.why(request, ["src/a"])
+    assert [found.step.instruction for found in before.steps] == EVERYTHING, "also when it was never built"
+    assert {found.seconds for found in before.steps} == {None}
+    await build(engine, project, tags=(name,))
+    for path, expected in {
+        "src/a": EVERYTHING,
+        "src/new": EVERYTHING,
+        "bound": [RUN_BIND, COPY_TOOL, RUN_ARG],
+        "tool": [TOOL, COPY_TOOL, RUN_ARG],
+    }.items():
+        (report,) = await engine.why(request, [path])
+        assert [found.step.instruction for found in report.steps] == expected, path
+        assert report.images == (f"{name}:latest",)
+        assert all(found.seconds is not None for found in report.steps)
+        (project / path).write_text(stamp())
+        assert (await build(engine, project, tags=(name,))).ran == expected, path
+    for path, note in {"src/x.log": "excludes it", "src/readme.md": "no step", "other": "no step"}.items():
+        (report,) = await engine.why(request, [path])
+        assert (report.steps, note in report.note) == ((), True), path
