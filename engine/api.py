@@ -191,6 +191,9 @@ class Stream(Protocol):
     async def wait(self) -> int:
         """The exit code, once output has ended."""
 
+    async def detach(self) -> None:
+        """Lets go as the detach keys do: the program keeps its stdin, its terminal and its output."""
+
     async def close(self) -> None: ...
 
 

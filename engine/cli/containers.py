@@ -1,23 +1,37 @@
-"""`ps`, `logs`, `start`, `stop`, `kill`, `wait`, `rm`."""
+"""`ps` and `rm`."""
 
 from __future__ import annotations
 
+import builtins
 import json
-import sys
-import time
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.base.clock import parse_rfc3339, rfc3339
+from engine.base.clock import rfc3339
 from engine.cli.common import clean, each, read, run
 from engine.cli.flags import Flag
 from engine.cli.tables import render, table
-from engine.errors import InvalidInput
+from engine.errors import InvalidInput, NotFound
 from engine.model import ContainerSummary
 from engine.service.describe import ago, status_text
 
 if TYPE_CHECKING:
     from engine.local import LocalEngine
+
+
+_FILTERS = ("ancestor", "before", "exited", "health", "id", "label", "name", "since", "status")
+
+
+def _filters(texts: Sequence[str]) -> dict[str, list[str]]:
+    filters: dict[str, list[str]] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or key not in _FILTERS:
+            raise InvalidInput(f"invalid filter {text!r}", hint=f"known: {', '.join(f'{name}=' for name in _FILTERS)}")
+        filters.setdefault(key, []).append(value)
+    return filters
 
 
 def _row(container: ContainerSummary, full: bool) -> dict[str, object]:
@@ -46,21 +60,20 @@ def cmd_ps(root: Path, args: list[str]) -> int:
         Flag("no-trunc", "Don't truncate output"),
         Flag("latest", "Show the latest created container", "l"),
         Flag("last", "Show n last created containers", "n", kind="int"),
-        Flag("filter", "Filter by name=, status=, label=, ancestor=, id=", "f", kind="list"),
+        Flag("filter", f"Filter by {', '.join(f'{name}=' for name in _FILTERS)}", "f", kind="list"),
         Flag("format", "Format output: json, or a template of {{.Field}}", kind="str"),
     ]
     parsed = read(args, "ps [OPTIONS]", "List containers", flags, maximum=0)
     if parsed is None:
         return 0
 
+    filters = _filters(parsed.items("filter"))
+
     async def work(engine: LocalEngine) -> int:
         last = 1 if parsed.on("latest") else parsed.number("last")
-        found = [
-            c
-            for c in await engine.containers(all=parsed.on("all") or last > 0 or bool(parsed.items("filter")))
-            if _matches(c, parsed.items("filter"))
-        ]
-        if not (parsed.on("all") or last or any(f.startswith("status=") for f in parsed.items("filter"))):
+        everything = await engine.containers(all=True)
+        found = [c for c in everything if _matches(c, filters, everything)]
+        if not (parsed.on("all") or last or filters.keys() & {"status", "exited", "before", "since"}):
             found = [container for container in found if container.running]
         rows = [_row(container, parsed.on("no-trunc")) for container in (found[:last] if last else found)]
         if parsed.on("quiet"):
@@ -76,120 +89,40 @@ def cmd_ps(root: Path, args: list[str]) -> int:
     return run(root, work)
 
 
-def _matches(container: ContainerSummary, filters: list[str]) -> bool:
-    for text in filters:
-        key, equals, value = text.partition("=")
-        if key == "name":
-            ok = value in container.name
-        elif key == "status":
-            ok = value == container.status
-        elif key == "id":
-            ok = container.id.startswith(value)
-        elif key == "ancestor":
-            ok = value in (container.image, container.image_id, f"{container.image}:latest")
-        elif key == "label":
-            name, has, wanted = value.partition("=")
-            ok = name in container.labels and (not has or container.labels[name] == wanted)
-        else:
-            raise InvalidInput(f"invalid filter {text!r}", hint="name=, status=, label=, ancestor= and id= are known")
-        if not ok or not equals:
+def _matches(
+    container: ContainerSummary, filters: Mapping[str, Sequence[str]], all: Sequence[ContainerSummary]
+) -> bool:
+    """Every key holds; of several values for one key one is enough, of labels all."""
+    for key, values in filters.items():
+        some = builtins.all if key == "label" else any
+        if not some(_holds(container, key, value, all) for value in values):
             return False
     return True
 
 
-def cmd_logs(root: Path, args: list[str]) -> int:
-    flags = [
-        Flag("follow", "Follow log output", "f"),
-        Flag("tail", "Number of lines to show from the end", "n", kind="str"),
-        Flag("timestamps", "Show timestamps", "t"),
-        Flag("since", "Show logs since a time (RFC 3339) or a duration (10m)", kind="str"),
-        Flag("until", "Show logs before a time (RFC 3339) or a duration (10m)", kind="str"),
-    ]
-    parsed = read(args, "logs [OPTIONS] CONTAINER", "Fetch the logs of a container", flags, minimum=1, maximum=1)
-    if parsed is None:
-        return 0
-    tail_text = parsed.text("tail", "all")
-    if tail_text != "all" and not tail_text.isdigit():
-        raise InvalidInput(f"--tail {tail_text!r} is not a number of lines", hint='a number, or "all"')
-
-    async def work(engine: LocalEngine) -> int:
-        tail = None if tail_text == "all" else int(tail_text)
-        until = _moment("until", parsed.text("until"))
-        async for line in engine.logs(
-            parsed.args[0], follow=parsed.on("follow"), tail=tail, since=_moment("since", parsed.text("since"))
-        ):
-            if until and line.time > until:
-                return 0
-            stamp = f"{rfc3339(line.time)} " if parsed.on("timestamps") else ""
-            out = sys.stderr if line.stream == "stderr" else sys.stdout
-            print(f"{stamp}{line.text}", file=out, flush=parsed.on("follow"))
-        return 0
-
-    return run(root, work)
-
-
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-def _moment(flag: str, text: str) -> int:
-    """Nanoseconds since the epoch of `10m`, `2026-11-23T10:00:00Z`, `1763900000`."""
-    if not text:
-        return 0
-    try:
-        if text[-1] in _UNITS:
-            return time.time_ns() - int(float(text[:-1]) * _UNITS[text[-1]] * 1e9)
-        if text.replace(".", "", 1).isdigit():
-            return int(float(text) * 1e9)
-        return parse_rfc3339(text)
-    except ValueError:
-        raise InvalidInput(
-            f"--{flag} {text!r} is neither a time nor a duration", hint="10m, 2h or 2026-11-23T10:00:00Z"
-        ) from None
-
-
-def cmd_start(root: Path, args: list[str]) -> int:
-    parsed = read(args, "start CONTAINER [CONTAINER...]", "Start one or more stopped containers", [], minimum=1)
-    return 0 if parsed is None else run(root, lambda engine: each(parsed.args, engine.start))
-
-
-def cmd_stop(root: Path, args: list[str]) -> int:
-    flags = [Flag("time", "Seconds to wait before killing the container", "t", kind="int")]
-    parsed = read(
-        args, "stop [OPTIONS] CONTAINER [CONTAINER...]", "Stop one or more running containers", flags, minimum=1
-    )
-    if parsed is None:
-        return 0
-    timeout = parsed.number("time") if parsed.given("time") else None
-    return run(root, lambda engine: each(parsed.args, lambda name: engine.stop(name, timeout=timeout)))
-
-
-def cmd_kill(root: Path, args: list[str]) -> int:
-    flags = [Flag("signal", "Signal to send to the container", "s", kind="str")]
-    parsed = read(
-        args, "kill [OPTIONS] CONTAINER [CONTAINER...]", "Kill one or more running containers", flags, minimum=1
-    )
-    if parsed is None:
-        return 0
-    return run(root, lambda engine: each(parsed.args, lambda name: engine.kill(name, parsed.text("signal", "KILL"))))
-
-
-def cmd_wait(root: Path, args: list[str]) -> int:
-    parsed = read(
-        args,
-        "wait CONTAINER [CONTAINER...]",
-        "Block until one or more containers stop, then print their exit codes",
-        [],
-        minimum=1,
-    )
-    if parsed is None:
-        return 0
-
-    async def work(engine: LocalEngine) -> int:
-        for name in parsed.args:
-            print(await engine.wait(name))
-        return 0
-
-    return run(root, work)
+def _holds(container: ContainerSummary, key: str, value: str, all: Sequence[ContainerSummary]) -> bool:
+    match key:
+        case "name":
+            return re.search(value, container.name) is not None or re.search(value, f"/{container.name}") is not None
+        case "status":
+            return value == container.status
+        case "id":
+            return container.id.startswith(value)
+        case "ancestor":
+            return value in (container.image, container.image_id, f"{container.image}:latest")
+        case "label":
+            name, has, wanted = value.partition("=")
+            return name in container.labels and (not has or container.labels[name] == wanted)
+        case "exited":
+            return container.status == "exited" and value == str(container.exit_code)
+        case "health":
+            return value == (container.health or "none")
+        case "before" | "since":
+            other = next((c for c in all if value == c.name or c.id.startswith(value)), None)
+            if other is None:
+                raise NotFound(f"no such container: {value}")
+            return container.created < other.created if key == "before" else container.created > other.created
+    raise InvalidInput(f"invalid filter {key!r}", hint=f"known: {', '.join(_FILTERS)}")
 
 
 def cmd_rm(root: Path, args: list[str]) -> int:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
-import shutil
-import signal
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -16,13 +13,14 @@ from engine.cli.common import read, run
 from engine.cli.flags import Flag, Parsed
 from engine.cli.host_flags import HOST_FLAGS, host_values
 from engine.cli.images import show_pull
-from engine.errors import EngineError, InvalidInput, NotFound
+from engine.cli.life_flags import LIFE_FLAGS, RUN_ONLY_FLAGS, attached, cidfile, life_fields
+from engine.cli.session import DETACH_KEYS, Detached, converse, parse_keys, terminal_size
+from engine.errors import InvalidInput, NotFound
 from engine.model import ContainerSpec, ExecSpec
 from engine.oci.reference import Reference
 from engine.service.mount_specs import parse_mount_flag, parse_volume_flag
 
 if TYPE_CHECKING:
-    from engine.api import Stream
     from engine.local import LocalEngine
 
 T = TypeVar("T")
@@ -45,12 +43,12 @@ RUN_FLAGS = [
     Flag("volumes-from", "Mount volumes from the specified container(s)", kind="list"),
     Flag("volume-driver", "Volume driver for the container", kind="str"),
     Flag("publish", "Publish a port; host network: the same port on both sides", "p", kind="list"),
-    Flag("stop-signal", "Signal to stop the container", kind="str"),
-    Flag("stop-timeout", "Timeout (in seconds) to stop a container", kind="int"),
     Flag("pull", "Pull image before running: always, missing, never", kind="str"),
     Flag("network", "host is what there is so far", kind="str"),
     Flag("quiet", "Suppress the pull output", "q"),
     *HOST_FLAGS,
+    *LIFE_FLAGS,
+    *RUN_ONLY_FLAGS,
 ]
 
 
@@ -93,11 +91,10 @@ def container_spec(parsed: Parsed) -> ContainerSpec:
         volumes_from=tuple(parsed.items("volumes-from")),
         volume_driver=parsed.text("volume-driver"),
         ports=tuple(_port(text) for text in parsed.items("publish")),
-        stop_signal=parsed.text("stop-signal"),
-        stop_timeout=parsed.number("stop-timeout") if parsed.given("stop-timeout") else None,
         auto_remove=parsed.on("rm"),
         runtime=parsed.text("runtime"),
         **host_values(parsed),
+        **life_fields(parsed, detached=parsed.on("detach")),
     )
 
 
@@ -105,7 +102,10 @@ def environment(parsed: Parsed) -> Iterator[str]:
     for path in parsed.items("env-file"):
         for line in Path(path).read_text().splitlines():
             if line.strip() and not line.startswith("#"):
-                yield line if "=" in line else f"{line}={os.environ.get(line, '')}"
+                if "=" in line:
+                    yield line
+                elif line in os.environ:
+                    yield f"{line}={os.environ[line]}"
     for text in parsed.items("env"):
         # `-e NAME` takes the value from the user's own shell, and nothing when it is not set there.
         if "=" in text:
@@ -125,13 +125,13 @@ def _port(text: str) -> str:
     return f"{parts[-1]}/{protocol or 'tcp'}"
 
 
-async def _run(engine: LocalEngine, parsed: Parsed) -> int:
-    spec = container_spec(parsed)
+async def _create(engine: LocalEngine, parsed: Parsed, spec: ContainerSpec) -> str:
+    """The id; the image is pulled if it is missing."""
     pull = parsed.text("pull", "missing")
     if pull == "always":
         await show_pull(engine.pull(spec.image), quiet=parsed.on("quiet"))
     try:
-        container_id = await engine.create(spec)
+        return await engine.create(spec)
     except NotFound:
         if pull == "never" or pull == "always":
             raise
@@ -142,19 +142,38 @@ async def _run(engine: LocalEngine, parsed: Parsed) -> int:
                 name = Reference.parse(spec.image).with_default_tag().familiar
                 print(f"Unable to find image '{name}' locally", file=sys.stderr, flush=True)
             await show_pull(engine.pull(spec.image), quiet=parsed.on("quiet"))
-        container_id = await engine.create(spec)
-    if parsed.on("detach"):
+    return await engine.create(spec)
+
+
+async def _run(engine: LocalEngine, parsed: Parsed) -> int:
+    detach, interactive = parsed.on("detach"), parsed.on("interactive")
+    streams = attached(parsed)
+    keys = parse_keys(parsed.text("detach-keys", DETACH_KEYS))
+    _need_terminal(parsed)
+    spec = container_spec(parsed)
+    with cidfile(parsed) as write:
+        container_id = await _create(engine, parsed, spec)
+        write(container_id)
+    if detach:
         await _start(engine, container_id, spec, engine.start)
         await _warn(engine, container_id)
         print(container_id)
         return 0
     stream = await _start(engine, container_id, spec, engine.start_attached)
     await _warn(engine, container_id)
+    proxy = not parsed.given("sig-proxy") or parsed.on("sig-proxy")
     try:
         await converse(
-            stream, tty=spec.tty, stdin=spec.open_stdin, forward=lambda name: engine.kill(container_id, name)
+            stream,
+            tty=spec.tty,
+            stdin=spec.attach_stdin and interactive,
+            forward=(lambda name: engine.kill(container_id, name)) if proxy else None,
+            keys=keys,
+            show=streams - {"stdin"} if streams else {"stdout", "stderr"},
         )
         return await engine.wait(container_id)
+    except Detached:
+        return 0
     finally:
         await stream.close()
 
@@ -178,11 +197,36 @@ async def _start(
         raise
 
 
+def cmd_create(root: Path, args: list[str]) -> int:
+    parsed = read(
+        args,
+        "create [OPTIONS] IMAGE [COMMAND] [ARG...]",
+        "Create a new container, and do not start it",
+        [flag for flag in RUN_FLAGS if flag.name not in ("detach", *(f.name for f in RUN_ONLY_FLAGS))],
+        minimum=1,
+        stop_at_argument=True,
+    )
+    if parsed is None:
+        return 0
+
+    async def work(engine: LocalEngine) -> int:
+        with cidfile(parsed) as write:
+            container_id = await _create(engine, parsed, container_spec(parsed))
+            write(container_id)
+        print(container_id)
+        return 0
+
+    return run(root, work)
+
+
 def cmd_exec(root: Path, args: list[str]) -> int:
     flags = [
+        Flag("detach", "Detached mode: run command in the background", "d"),
+        Flag("detach-keys", "Override the key sequence for detaching a container", kind="str"),
         Flag("interactive", "Keep STDIN open even if not attached", "i"),
         Flag("tty", "Allocate a pseudo-TTY", "t"),
         Flag("env", "Set environment variables", "e", kind="list"),
+        Flag("env-file", "Read in a file of environment variables", kind="list"),
         Flag("user", "Username or UID", "u", kind="str"),
         Flag("workdir", "Working directory inside the container", "w", kind="str"),
         Flag("privileged", "Give extended privileges to the command"),
@@ -197,95 +241,36 @@ def cmd_exec(root: Path, args: list[str]) -> int:
     )
     if parsed is None:
         return 0
+    detach, interactive = parsed.on("detach"), parsed.on("interactive")
+    keys = parse_keys(parsed.text("detach-keys", DETACH_KEYS))
+    _need_terminal(parsed)
     spec = ExecSpec(
         tuple(parsed.args[1:]),
         tuple(environment(parsed)),
         parsed.text("user") or None,
         parsed.text("workdir") or None,
         parsed.on("tty"),
-        parsed.on("interactive"),
+        interactive and not detach,
         parsed.on("privileged"),
+        detach=detach,
+        tty_size=terminal_size(),
     )
 
     async def work(engine: LocalEngine) -> int:
         stream = await engine.exec(parsed.args[0], spec)
         try:
-            await converse(stream, tty=spec.tty, stdin=parsed.on("interactive"), forward=None)
+            if detach:
+                return 0
+            await converse(stream, tty=spec.tty, stdin=interactive, forward=None, keys=keys)
             return await stream.wait()
+        except Detached:
+            return 0
         finally:
             await stream.close()
 
     return run(root, work)
 
 
-async def converse(
-    stream: Stream, *, tty: bool, stdin: bool, forward: Callable[[str], Coroutine[object, object, None]] | None
-) -> None:
-    """Bytes between this terminal and the container until its output ends."""
-    loop = asyncio.get_running_loop()
-    tasks: set[asyncio.Task[None]] = set()
-
-    async def tried(coroutine: Coroutine[object, object, None]) -> None:
-        with contextlib.suppress(EngineError):  # it ended in between; the exit code tells
-            await coroutine
-
-    def later(coroutine: Coroutine[object, object, None]) -> None:
-        task = loop.create_task(tried(coroutine))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-
-    with _raw(tty and stdin), contextlib.ExitStack() as undo:
-        if stdin:
-            queue: asyncio.Queue[bytes] = asyncio.Queue()
-            loop.add_reader(0, lambda: queue.put_nowait(os.read(0, 65536)))
-            undo.callback(loop.remove_reader, 0)
-            later(_feed(stream, queue, loop))
-        else:
-            await stream.close_stdin()
-        if tty and sys.stdout.isatty():
-
-            def resized() -> None:
-                size = shutil.get_terminal_size()
-                later(stream.resize(size.lines, size.columns))
-
-            resized()
-            loop.add_signal_handler(signal.SIGWINCH, resized)
-            undo.callback(loop.remove_signal_handler, signal.SIGWINCH)
-        if forward is not None:
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                loop.add_signal_handler(number, lambda number=number: later(forward(number.name)))  # type: ignore[misc]
-                undo.callback(loop.remove_signal_handler, number)
-        while chunk := await stream.read():
-            name, data = chunk
-            out = sys.stderr.buffer if name == "stderr" else sys.stdout.buffer
-            out.write(data)
-            out.flush()
-        for task in list(tasks):
-            task.cancel()
-
-
-async def _feed(stream: Stream, queue: asyncio.Queue[bytes], loop: asyncio.AbstractEventLoop) -> None:
-    while True:
-        data = await queue.get()
-        if not data:
-            loop.remove_reader(0)
-            await stream.close_stdin()
-            return
-        await stream.write(data)
-
-
-@contextlib.contextmanager
-def _raw(wanted: bool) -> Iterator[None]:
-    """The terminal in raw mode, so that keys reach the container as they are; restored whatever happens."""
-    if not wanted or not sys.stdin.isatty():
-        yield
-        return
-    import termios
-    import tty
-
-    before = termios.tcgetattr(0)
-    tty.setraw(0)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(0, termios.TCSADRAIN, before)
+def _need_terminal(parsed: Parsed) -> None:
+    if parsed.on("tty") and parsed.on("interactive") and not parsed.on("detach") and not sys.stdin.isatty():
+        raise InvalidInput("the input device is not a TTY", hint="leave out -t")

@@ -256,6 +256,31 @@ class Runtime:
         """Raises Conflict when it does not run."""
         self._ask(container_id, {"op": "signal", "signum": int(signum)})
 
+    def end(self, container_id: str, bundle: Path) -> None:
+        """SIGKILL, and its end awaited, by one who removes it then. Raises Conflict when it does not run."""
+        try:
+            with self._monitor(container_id) as sock:
+                reader = protocol.LineReader(sock)
+                protocol.send_line(sock, {"op": "signal", "signum": int(signal.SIGKILL)})
+                answer = reader.read()
+                if answer is not None:
+                    _raise(container_id, answer)
+                    protocol.send_line(sock, {"op": "wait", "removes": True})
+                    reader.read()
+        except (*_ABSENT, ConnectionResetError, BrokenPipeError):
+            pass
+        self._gone(container_id, bundle)
+
+    def _gone(self, container_id: str, bundle: Path) -> State:
+        """Its state, which must be that of an ended one."""
+        state = self.state(bundle)
+        if state.active:
+            raise Unavailable(
+                f"the monitor of {container_id[:12]} (process {state.monitor_pid}) cannot be reached",
+                hint="if it stays so, kill that process: its container ends with it",
+            )
+        return state
+
     def stop(
         self,
         container_id: str,
@@ -282,7 +307,7 @@ class Runtime:
                     reader.read()
         except (*_ABSENT, ConnectionResetError, BrokenPipeError):
             pass
-        return self.state(bundle).exit_code
+        return self._gone(container_id, bundle).exit_code
 
     def _stop_by_hand(self, container_id: str, bundle: Path, signum: int, grace: float | None) -> int:
         """With a monitor of protocol version 1."""
@@ -450,9 +475,11 @@ class Runtime:
 
     def exec(self, container_id: str, params: ExecParams) -> ExecConnection:
         """Runs a further process. Raises StartFailed (126, 127 as Docker) or Conflict."""
+        identity = params.id or os.urandom(32).hex()
         request = {
             "op": "exec",
-            "id": params.id,
+            "id": identity,
+            "detach": params.detach,
             "args": list(params.args),
             "env": list(params.env),
             "user": params.user,
@@ -473,7 +500,7 @@ class Runtime:
             pid = self._exec_started(container_id, reader)
             master = reader.fds.pop(0) if params.tty and reader.fds else -1
             outputs = {master: "stdout"} if master >= 0 else pipes.outputs
-            return ExecConnection(reader, pid, stdin=pipes.stdin, outputs=outputs, master=master)
+            return ExecConnection(reader, pid, identity, stdin=pipes.stdin, outputs=outputs, master=master)
         except BaseException as error:
             pipes.close()
             reader.close_fds()

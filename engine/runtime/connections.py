@@ -82,8 +82,16 @@ class ExecConnection:
     """A process started by exec: its streams are pipes (or a terminal) held here, its exit comes from the monitor."""
 
     def __init__(
-        self, reader: protocol.LineReader, pid: int, *, stdin: int, outputs: dict[int, str], master: int
+        self,
+        reader: protocol.LineReader,
+        pid: int,
+        identity: str,
+        *,
+        stdin: int,
+        outputs: dict[int, str],
+        master: int,
     ) -> None:
+        self.id = identity
         self._reader = reader
         self._stdin = stdin
         self._outputs = outputs
@@ -162,6 +170,13 @@ class ExecConnection:
     def resize(self, rows: int, columns: int) -> None:
         if self._master >= 0:
             pty.resize(self._master, rows, columns)
+
+    def detach(self) -> None:
+        """Lets go as the detach keys do. The terminal goes back to the monitor, or the process would be hung up."""
+        if self._master >= 0:
+            with contextlib.suppress(OSError):
+                protocol.send_line(self._reader.sock, {"op": "exec_detach", "id": self.id}, [self._master])
+                self._reader.read()
 
     def wait(self) -> int:
         """The exit code. Read the output first: a process that fills a pipe nobody reads does not end."""

@@ -54,6 +54,41 @@ class ClientListener:
         self._client.finish()
 
 
+class DetachedListener(ClientListener):
+    """The same for a client that wants to know of the start only. A terminal's master stays here, or the process would
+    be hung up; what it says is read and forgotten."""
+
+    def __init__(self, client: Client, loop: Loop) -> None:
+        super().__init__(client)
+        self._loop = loop
+
+    def terminal(self, fds: list[int]) -> None:
+        for fd in fds:
+            discard(self._loop, os.dup(fd))
+
+    def started(self, pid: int) -> None:
+        super().started(pid)
+        self._client.finish()
+
+
+def discard(loop: Loop, fd: int) -> None:
+    """Reads a terminal's output away, until its end."""
+    os.set_blocking(fd, False)
+
+    def ready(fd: int, _events: int) -> None:
+        try:
+            if os.read(fd, 65536):
+                return
+        except BlockingIOError:
+            return
+        except OSError:  # EIO: the last slave is closed
+            pass
+        loop.forget(fd)
+        os.close(fd)
+
+    loop.watch(fd, READ, ready)
+
+
 class ExecSession:
     """One process beside the container's first. `exit_code` is None while it runs."""
 

@@ -24,7 +24,7 @@ from engine.runtime import ending, init_namespaces, netconfig, outside, protocol
 from engine.runtime import state as states
 from engine.runtime.bridges import NetworkError
 from engine.runtime.clients import Client
-from engine.runtime.exec_sessions import ClientListener, ExecSession, Listener, start_exec
+from engine.runtime.exec_sessions import ClientListener, DetachedListener, ExecSession, Listener, start_exec
 from engine.runtime.health import Healthcheck
 from engine.runtime.journal import Journal
 from engine.runtime.jsonlog import Log, compress_file
@@ -250,7 +250,6 @@ class Monitor:
 
     def _restart(self) -> None:
         try:
-            self.clients.unlisten()
             self.state.restart_count += 1
             self._launch([])
         except Exception as error:
@@ -448,7 +447,9 @@ class Monitor:
             client.send_line(refusal)
             client.finish()
             return
-        self._exec(request, fds, ClientListener(client))
+        self._exec(
+            request, fds, DetachedListener(client, self.loop) if request.get("detach") else ClientListener(client)
+        )
 
     def _exec(self, request: dict[str, Any], fds: list[int], listener: Listener) -> ExecSession | None:
         assert self.cgroup is not None

@@ -6,6 +6,7 @@ die with it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 
@@ -28,15 +29,16 @@ def _fork() -> int:
     except OSError:  # nobody was born there yet
         back = -1
     own_children()
+    pid = -1
     try:
-        return os.fork()
+        pid = os.fork()
     finally:
         if back >= 0:
-            try:
-                namespace.setns(back, namespace.NEWPID)
-            except OSError:  # the container has ended meanwhile: nothing will be forked there
-                pass
+            if pid:  # the child stays outside, and so do its children
+                with contextlib.suppress(OSError):  # the container has ended: nothing will be forked there any more
+                    namespace.setns(back, namespace.NEWPID)
             os.close(back)
+    return pid
 
 
 def run(loop: Loop, work: Callable[[], object], done: Callable[[], object]) -> None:

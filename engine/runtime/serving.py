@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.runtime import protocol
 from engine.runtime.clients import Client
+from engine.runtime.exec_sessions import discard
 from engine.runtime.loop import READ, WRITE, Loop
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ class Clients:
         self.remover_waits = False  # an engine said that it removes the container after its end
 
     def listen(self, folder: str, name: str) -> None:
+        """From the first start on; it goes on over restarts."""
+        if self._listener is not None:
+            return
         os.makedirs(folder, mode=0o700, exist_ok=True)
         self._folder, self._name = folder, name
         self._listener = protocol.listen(folder, name)
@@ -173,6 +177,13 @@ class Clients:
             monitor.exec(request, fds, client)
         elif op in ("connect", "disconnect"):
             client.send_line(monitor.change_network(request))
+        elif op == "exec_detach":
+            fds, client.reader.fds = client.reader.fds, []
+            for fd in fds:
+                discard(self._loop, fd)
+            monitor.note("exec_detach", execID=str(request.get("id")))
+            client.send_line({"ok": True})
+            client.finish()
         elif op == "execs":
             client.send_line({"execs": monitor.exec_documents()})
         else:

@@ -505,8 +505,8 @@ class ContainerService:
                     "Stop the container before attempting removal or force remove",
                     hint=f"workbench stop {record['name']}, or rm --force",
                 )
-            with contextlib.suppress(EngineError):  # it ended in between, or its monitor was lost: ended it is
-                self._runtime.stop(container_id, bundle, 9, None, removes=True)
+            with contextlib.suppress(Conflict):  # it ended in between
+                self._runtime.end(container_id, bundle)
         with contextlib.suppress(StorageFull):  # removing is what makes room: its last events are less than that
             self.life.copy_journal(container_id, record)
         grave = self._store.tmp / f"stale-{container_id[:16]}"

@@ -87,6 +87,7 @@ class Connection(Protocol):
     def close_stdin(self) -> None: ...
     def resize(self, rows: int, columns: int) -> None: ...
     def wait(self) -> int: ...
+    def detach(self) -> None: ...
     def close(self) -> None: ...
 
 
@@ -125,6 +126,9 @@ class ThreadStream:
 
     async def resize(self, rows: int, columns: int) -> None:
         await asyncio.to_thread(self._connection.resize, rows, columns)
+
+    async def detach(self) -> None:
+        await asyncio.to_thread(self._connection.detach)
 
     async def wait(self) -> int:
         return await on_thread(self._connection.wait)
