@@ -155,7 +155,8 @@ class Log:
     def flush(self) -> None:
         try:
             while self._pending:
-                done = os.write(self._fd, self._next() if self._max_size else self._pending)
+                part = self._next() if self._max_size else self._pending  # first: it may exchange the file
+                done = os.write(self._fd, part)
                 self._size += done
                 self._pending = self._pending[done:]
         except OSError as error:
@@ -164,6 +165,12 @@ class Log:
 
     def _next(self) -> bytes:
         """What of the pending records still goes into this file: up to and including the one that fills it."""
+        there = _stat(self._path)
+        mine = os.fstat(self._fd)
+        if there is not None and (mine.st_dev, mine.st_ino) != (there.st_dev, there.st_ino):
+            self._open()  # the monitor of another container has put it aside
+        else:
+            self._size = mine.st_size
         if self._size >= self._max_size and not self._compressing:
             self._put_aside()
         if self._compressing:
