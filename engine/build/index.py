@@ -262,9 +262,10 @@ class ContextIndex:
 
     def _count(self, folder: str, more: int) -> None:
         if len(self._slots) + more > MAX_ENTRIES:
+            top = folder.split("/")[0]
             raise InvalidInput(
                 f"{self.where} holds more than {MAX_ENTRIES:,} files (stopped in {folder or './'})",
-                hint=f"add {(folder or '.').split('/')[0]}/ to .dockerignore if the build does not need it",
+                hint=f"name what the build does not need in .dockerignore{', as ' + top + '/' if top else ''}",
             )
 
     def _visible(self, path: str, is_dir: bool) -> bool:

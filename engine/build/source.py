@@ -18,12 +18,11 @@ from typing import Protocol
 from engine.base.cancel import CancelToken
 from engine.build.dockerfile.globs import compile_glob, has_wildcards, split_wildcards
 from engine.build.dockerfile.ignore import Matcher
-from engine.build.index import hash_file
+from engine.build.index import MAX_ENTRIES, hash_file
 from engine.errors import AccessDenied, InvalidInput, from_os_error
 from engine.linux.openat2 import open_in_root
 from engine.store.view import Entry, LayerView
 
-MAX_ENTRIES = 1_000_000
 WARN_ENTRIES = 100_000
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 _KEPT_OUT = ("trusted.overlay.", "user.overlay.", "security.selinux", "com.apple.")  # the host's own, not the file's

@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from engine.base.cancel import CancelToken
+from engine.build import index as index_module
 from engine.build.dockerfile.ignore import Matcher
 from engine.build.index import RACY_NS, ContextIndex
 from engine.build.index_file import read_index
 from engine.build.watched import ContextIndexes, Watched
-from engine.errors import Cancelled, InvalidInput
+from engine.errors import AccessDenied, Cancelled, InvalidInput
 from engine.linux.statx import SEGMENT, StatTable
 
 
@@ -314,3 +315,35 @@ def test_a_cancelled_look_ends(tree: Path) -> None:
 def _no_descriptor_is_left() -> Iterator[None]:
     yield
     assert len(os.listdir("/proc/self/fd")) < 200
+
+
+def test_too_many_files_name_the_folder_to_leave_out(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index_module, "MAX_ENTRIES", 5)
+    index = ContextIndex(tree)
+    with pytest.raises(InvalidInput, match="more than 5 files") as caught:
+        index.refresh()
+    assert ".dockerignore" in (caught.value.hint or "")
+    index.close()
+
+
+@pytest.mark.parametrize("name", ["a/three", "z/deep"])
+def test_what_cannot_be_read_is_named(tree: Path, name: str) -> None:
+    """Root reads everything, so the look is taken by somebody else."""
+    index = ContextIndex(tree)
+
+    def look() -> None:
+        index.refresh()
+        index.digest(0)
+
+    (tree / name).chmod(0)
+    ordinary = os.geteuid()
+    if ordinary == 0:
+        os.seteuid(65534)
+    try:
+        with pytest.raises(AccessDenied, match=f"{name} cannot be read") as caught:
+            look()
+    finally:
+        os.seteuid(ordinary)
+        (tree / name).chmod(0o755)
+    assert ".dockerignore" in (caught.value.hint or "")
+    index.close()
