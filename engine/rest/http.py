@@ -131,6 +131,8 @@ class Request:
             document = json.loads(raw)
         except (ValueError, RecursionError) as error:
             raise InvalidInput(f"invalid JSON: {error}") from None
+        if document is None:  # Go's clients send a missing object so
+            return {}
         if not isinstance(document, dict):
             raise InvalidInput("invalid JSON: an object is needed")
         return document

@@ -7,7 +7,7 @@ from typing import Any
 from engine.api import Engine, ImageDetail, ImageSummary
 from engine.base.clock import rfc3339
 from engine.errors import InvalidInput
-from engine.oci.reference import Reference, familiar_match
+from engine.oci.reference import Reference
 from engine.rest.http import Answer, Request, Response, json_response
 from engine.rest.router import Router
 
@@ -22,10 +22,8 @@ class ImageRoutes:
         router.add("DELETE", "/images/{name*}", self.remove)
 
     async def list(self, request: Request) -> Answer:
-        filters = request.query.filters()
-        images = await self._engine.images(all=True)
-        shown = [image for image in images if _wanted(image, filters)]
-        return json_response([_summary(image) for image in shown])
+        images = await self._engine.images(all=request.query.flag("all"), filters=request.query.filters())
+        return json_response([list_row(image) for image in images])
 
     async def inspect(self, request: Request) -> Answer:
         return json_response(document(await self._engine.image(request.params["name"])))
@@ -63,7 +61,7 @@ def _repo_digests(image: ImageSummary) -> list[str]:
     return sorted({f"{Reference.parse(tag).familiar_name}@{image.digest}" for tag in image.tags})
 
 
-def _summary(image: ImageSummary) -> dict[str, Any]:
+def list_row(image: ImageSummary) -> dict[str, Any]:
     return {
         "Id": image.id,
         "ParentId": "",
@@ -76,19 +74,6 @@ def _summary(image: ImageSummary) -> dict[str, Any]:
         "Labels": None,
         "Containers": len(image.used_by),
     }
-
-
-def _wanted(image: ImageSummary, filters: dict[str, list[str]]) -> bool:
-    for key, values in filters.items():
-        if key == "reference":
-            ok = any(familiar_match(value, Reference.parse(tag)) for tag in image.tags for value in values)
-        elif key == "dangling":
-            ok = image.dangling == (values[0].lower() in ("true", "1"))
-        else:
-            raise InvalidInput(f"invalid filter '{key}'")
-        if not ok:
-            return False
-    return True
 
 
 def document(detail: ImageDetail) -> dict[str, Any]:

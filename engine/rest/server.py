@@ -14,6 +14,7 @@ from pathlib import Path
 
 from engine.api import Engine
 from engine.errors import Conflict, InvalidInput, from_os_error
+from engine.rest.archives import ArchiveRoutes
 from engine.rest.build import BuildRoutes
 from engine.rest.containers import ContainerRoutes
 from engine.rest.execs import ExecRoutes
@@ -22,6 +23,7 @@ from engine.rest.images import ImageRoutes
 from engine.rest.router import Router
 from engine.rest.system import SystemRoutes
 from engine.rest.transfers import TransferRoutes
+from engine.rest.usage import UsageRoutes
 from engine.rest.volumes import VolumeRoutes
 
 MAX_CLIENTS = 2000
@@ -53,7 +55,16 @@ class Tls:
 def build_router(engine: Engine, scratch: Path | None = None) -> Router:
     """Every endpoint over `engine`; `scratch` is where build contexts are unpacked."""
     router = Router()
-    for routes in (SystemRoutes, ContainerRoutes, ExecRoutes, TransferRoutes, ImageRoutes, VolumeRoutes):
+    for routes in (
+        SystemRoutes,
+        UsageRoutes,  # before the containers: /containers/prune is no container's name
+        ContainerRoutes,
+        ExecRoutes,
+        ArchiveRoutes,
+        TransferRoutes,
+        ImageRoutes,
+        VolumeRoutes,
+    ):
         routes(engine, router)
     BuildRoutes(engine, router, scratch)
     return router

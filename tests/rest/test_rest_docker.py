@@ -134,3 +134,27 @@ def test_version_info_and_events(docker: Docker) -> None:
         "events", "--since", "1m", "--until", until, "-f", "container=eventful", "--format", "{{.Action}}"
     ).stdout
     assert {"create", "start", "die"} <= set(text.split())
+
+
+def test_files_in_and_out(docker: Docker, tmp_path: Path) -> None:
+    (tmp_path / "in").write_text("copied\n")
+    docker("run", "-d", "--name", "files", BASE, "sleep", "60")
+    docker("cp", str(tmp_path / "in"), "files:/tmp/in")
+    assert docker("exec", "files", "cat", "/tmp/in").stdout == "copied\n"
+    docker("cp", "files:/tmp/in", str(tmp_path / "out"))
+    assert (tmp_path / "out").read_text() == "copied\n"
+    assert "A /tmp/in" in docker("diff", "files").stdout
+    docker("commit", "-c", "CMD cat /tmp/in", "files", "committed:1")
+    assert docker("run", "--rm", "committed:1").stdout == "copied\n"
+    docker("rm", "-f", "files")
+    docker("rmi", "committed:1")
+
+
+def test_what_a_container_uses(docker: Docker) -> None:
+    docker("run", "-d", "--name", "used", "-m", "64m", BASE, "sleep", "60")
+    assert "used" in docker("stats", "--no-stream", "--format", "{{.Name}} {{.MemUsage}}", "used").stdout
+    assert "sleep 60" in docker("top", "used").stdout
+    docker("update", "--memory", "128m", "--memory-swap", "256m", "used")
+    assert docker("inspect", "-f", "{{.HostConfig.Memory}}", "used").stdout == f"{128 << 20}\n"
+    assert "Containers" in docker("system", "df").stdout
+    docker("rm", "-f", "used")
