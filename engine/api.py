@@ -70,6 +70,9 @@ from engine.model import (
     DiskUsage as DiskUsage,
 )
 from engine.model import (
+    EndpointSettings as EndpointSettings,
+)
+from engine.model import (
     EngineEvent as EngineEvent,
 )
 from engine.model import (
@@ -94,6 +97,9 @@ from engine.model import (
     ImageSummary as ImageSummary,
 )
 from engine.model import (
+    IpamConfig as IpamConfig,
+)
+from engine.model import (
     LayerInfo as LayerInfo,
 )
 from engine.model import (
@@ -115,7 +121,19 @@ from engine.model import (
     MountPoint as MountPoint,
 )
 from engine.model import (
+    NetworkInfo as NetworkInfo,
+)
+from engine.model import (
+    NetworkSpec as NetworkSpec,
+)
+from engine.model import (
     PathStat as PathStat,
+)
+from engine.model import (
+    Port as Port,
+)
+from engine.model import (
+    PortBinding as PortBinding,
 )
 from engine.model import (
     ProcessList as ProcessList,
@@ -374,6 +392,25 @@ class Engine(Protocol):
 
     async def commit(self, name: str, request: CommitRequest) -> str:
         """An image of a container and its changes; returns the image's id."""
+
+    # networks
+    async def networks(self, filters: Mapping[str, Sequence[str]] | None = None) -> Sequence[NetworkInfo]:
+        """Docker's filters: driver, id, label, name, scope, type, dangling."""
+
+    async def network(self, name: str) -> NetworkInfo:
+        """With the containers on it, in its `config`."""
+
+    async def create_network(self, spec: NetworkSpec) -> str:
+        """Its id."""
+
+    async def remove_network(self, name: str) -> None: ...
+
+    async def prune_networks(self, filters: Mapping[str, Sequence[str]] | None = None) -> Sequence[str]:
+        """Removes what no container refers to; names. Filters: label, label!, until."""
+
+    async def connect_network(self, network: str, container: str, settings: EndpointSettings | None = None) -> None: ...
+
+    async def disconnect_network(self, network: str, container: str, *, force: bool = False) -> None: ...
 
     # volumes
     async def volumes(self, filters: Mapping[str, Sequence[str]] | None = None) -> Sequence[VolumeInfo]:

@@ -34,6 +34,7 @@ from engine.model import (
     ContainerStats,
     ContainerSummary,
     DiskUsage,
+    EndpointSettings,
     EngineEvent,
     ExecSpec,
     FileDifference,
@@ -44,6 +45,8 @@ from engine.model import (
     LoadedImage,
     LogLine,
     LogRecord,
+    NetworkInfo,
+    NetworkSpec,
     PathStat,
     ProcessList,
     Pruned,
@@ -385,6 +388,29 @@ class LocalEngine:
         cancel = CancelToken()
         with _cancelling(cancel):
             return (await self._do(self._commits.commit, name, request, cancel)).config_digest
+
+    # --- networks -------------------------------------------------------------------------------------
+
+    async def networks(self, filters: Mapping[str, Sequence[str]] | None = None) -> Sequence[NetworkInfo]:
+        return await self._do(self._containers.networks.list, filters)
+
+    async def network(self, name: str) -> NetworkInfo:
+        return await self._do(self._containers.networks.info, name)
+
+    async def create_network(self, spec: NetworkSpec) -> str:
+        return await self._do(self._containers.networks.create, spec)
+
+    async def remove_network(self, name: str) -> None:
+        await self._do(self._containers.networks.remove, name)
+
+    async def prune_networks(self, filters: Mapping[str, Sequence[str]] | None = None) -> Sequence[str]:
+        return await self._do(self._containers.networks.prune, filters)
+
+    async def connect_network(self, network: str, container: str, settings: EndpointSettings | None = None) -> None:
+        await self._do(self._containers.connect, network, container, settings or EndpointSettings())
+
+    async def disconnect_network(self, network: str, container: str, *, force: bool = False) -> None:
+        await self._do(self._containers.disconnect, network, container, force=force)
 
     # --- volumes --------------------------------------------------------------------------------------
 

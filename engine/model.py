@@ -175,6 +175,78 @@ def host_config(config: HostConfig) -> dict[str, Any]:
     return {entry.name: getattr(config, entry.name) for entry in fields(HostConfig)}
 
 
+# --- networks -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PortBinding:
+    """Where a container's port is published. `host_ip` "" is every address; `host_port` "" any free port, "8000-8010" the
+    first free one of a range."""
+
+    host_ip: str = ""
+    host_port: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A port of a container as `ps` shows it; `public_port` 0 and no `ip` when it is only exposed."""
+
+    private_port: int
+    type: str  # "tcp", "udp"
+    public_port: int = 0
+    ip: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointSettings:
+    """A container's wishes for one network; "" leaves it to the engine."""
+
+    aliases: tuple[str, ...] = ()
+    ipv4_address: str = ""
+    ipv6_address: str = ""
+    mac_address: str = ""
+    links: tuple[str, ...] = ()  # "container:alias"
+
+
+@dataclass(frozen=True, slots=True)
+class IpamConfig:
+    """One subnet of a network, as given to `network create`."""
+
+    subnet: str = ""
+    gateway: str = ""
+    ip_range: str = ""
+    auxiliary: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSpec:
+    """What to make. Names of `options` are Docker's: "com.docker.network.bridge.enable_icc"."""
+
+    name: str
+    driver: str = "bridge"
+    internal: bool = False
+    attachable: bool = False
+    enable_ipv6: bool = False
+    ipam: tuple[IpamConfig, ...] = ()
+    options: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkInfo:
+    """A network; `config` is what `network inspect` prints."""
+
+    id: str
+    name: str
+    driver: str
+    created: int
+    internal: bool
+    enable_ipv6: bool
+    labels: Mapping[str, str]
+    config: Mapping[str, object]
+    scope: str = "local"
+
+
 @dataclass(frozen=True, slots=True)
 class RestartPolicy:
     """`name`: "" (no), "no", "always", "unless-stopped", "on-failure", which alone has a maximum (0: none)."""
@@ -224,7 +296,19 @@ class ContainerSpec(HostConfig):
     volumes: tuple[str, ...] = ()  # paths that get a new anonymous volume (-v /path), beside the image's VOLUMEs
     volumes_from: tuple[str, ...] = ()  # "container[:ro]": its mounts, but where there is one of our own
     volume_driver: str = ""  # of volumes that are made for this container; "" is "local"
-    ports: tuple[str, ...] = ()  # "8000/tcp": what the user asked to publish (host network: same port)
+    domainname: str = ""
+    network_mode: str = "default"  # "default", "bridge", "host", "none", "container:ID", or a network's name
+    networks: Mapping[str, EndpointSettings] = field(default_factory=dict)  # by network; also further ones
+    port_bindings: Mapping[str, tuple[PortBinding, ...]] = field(default_factory=dict)  # "80/tcp": where
+    publish_all: bool = False  # PublishAllPorts
+    exposed_ports: tuple[str, ...] = ()  # "80/tcp", beside the image's
+    dns: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()  # "." is none
+    dns_options: tuple[str, ...] = ()
+    extra_hosts: tuple[str, ...] = ()  # "name:address", "name:host-gateway"
+    mac_address: str = ""  # on its first network
+    links: tuple[str, ...] = ()  # "container:alias"
+    block_metadata: bool | None = None  # refuse the cloud's metadata addresses; None as the settings say
     stop_signal: str = ""
     stop_timeout: int | None = None
     auto_remove: bool = False
@@ -252,14 +336,16 @@ class ContainerSummary:
     finished: int = 0
     exit_code: int | None = None
     pid: int = 0
-    ports: tuple[str, ...] = ()
+    ports: tuple[str, ...] = ()  # as `ps` shows them: "0.0.0.0:8080->80/tcp"
     labels: Mapping[str, str] = field(default_factory=dict)
     error: str = ""  # why it did not start, or what happened to its monitor
     oom_killed: bool = False
-    network: str = "host"
     health: str = ""  # "", starting, healthy, unhealthy
     restart_count: int = 0  # by its restart policy
     warnings: tuple[str, ...] = ()  # limits that were asked for and do not hold on this host
+    networks: Mapping[str, Mapping[str, object]] = field(default_factory=dict)  # Docker's NetworkSettings.Networks
+    network_mode: str = "default"
+    published: tuple[Port, ...] = ()  # Docker's Ports
 
     @property
     def running(self) -> bool:
@@ -473,7 +559,7 @@ class EngineEvent:
 
     seq: int
     time: int
-    type: Literal["container", "image", "build", "volume"]
+    type: Literal["container", "image", "build", "volume", "network"]
     action: str
     id: str
     attributes: Mapping[str, str] = field(default_factory=dict)
@@ -644,6 +730,7 @@ class BuildRequest:
     changed: frozenset[str] | None = (
         None  # paths below the context that may differ from the last build here; None: look
     )
+    allow_metadata: bool = False  # RUN steps may reach the cloud's metadata addresses
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,9 +44,12 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def end_supervisor(run_dir: Path) -> None:
+    """Kills it, and removes the networks that it would have removed a second later."""
     import signal
     import socket
     import struct
+
+    from engine.runtime import bridges
 
     path = run_dir / "supervisor.sock"
     if path.exists():
@@ -57,3 +60,4 @@ def end_supervisor(run_dir: Path) -> None:
                 return
             pid, _, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
             os.kill(pid, signal.SIGKILL)
+    bridges.reap(str(run_dir), 0)

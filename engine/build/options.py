@@ -23,24 +23,19 @@ def parse_ulimit(text: str) -> Ulimit:
     return Ulimit(name.lower(), low, high)
 
 
-def host_lines(entries: Sequence[str]) -> list[str]:
-    """`--add-host name:address` (or `name=address`) as lines of /etc/hosts. Raises `InvalidInput`."""
-    lines = []
+def check_hosts(entries: Sequence[str]) -> None:
+    """`--add-host name:address` (or `name=address`, or `host-gateway` as the address). Raises `InvalidInput`."""
     for text in entries:
         name, mark, address = text.partition("=") if "=" in text else text.partition(":")
-        address = address.strip("[]")
-        if address == "host-gateway":
-            address = "127.0.0.1"  # RUN steps are on the host's own network
         try:
-            ipaddress.ip_address(address)
+            if address != "host-gateway":
+                ipaddress.ip_address(address.strip("[]"))
         except ValueError:
             raise InvalidInput(
                 f"--add-host {text}: {address!r} is not an address", hint="write NAME:ADDRESS: db:10.0.0.5"
             ) from None
         if not name or not mark or any(c.isspace() for c in name):
             raise InvalidInput(f"--add-host {text}: no name is given", hint="write NAME:ADDRESS")
-        lines.append(f"{address}\t{name}")
-    return lines
 
 
 def refuse_unsupported(request: BuildRequest) -> None:

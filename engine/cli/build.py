@@ -130,6 +130,7 @@ def make_request(parsed: Parsed, source: Source) -> BuildRequest:
         shm_size=build_flags.size(parsed, "shm-size"),
         memory=build_flags.size(parsed, "memory"),
         allow=tuple(parsed.items("allow")),
+        allow_metadata=parsed.on("allow-metadata"),
         cache_from=tuple(parsed.items("cache-from")),
         cache_to=tuple(parsed.items("cache-to")),
         outputs=build_flags.outputs(parsed),

@@ -39,6 +39,7 @@ FLAGS = [
     Flag("ulimit", "Ulimit options (nofile=1024:2048)", kind="list"),
     Flag("shm-size", "Size of /dev/shm", kind="str", metavar="bytes"),
     Flag("memory", "Memory limit of each RUN step", "m", kind="str", metavar="bytes"),
+    Flag("allow-metadata", "RUN steps may reach the cloud's metadata addresses (169.254.169.254, fd00:ec2::254)"),
     Flag("allow", "Allow an extra privileged entitlement (network.host, security.insecure)", kind="list"),
     Flag("attest", "Attestation parameters; only disabled=true is possible", kind="list"),
     Flag("sbom", 'Shorthand for "--attest=type=sbom"; only false is possible', kind="str"),

@@ -37,7 +37,6 @@ def _filters(texts: Sequence[str]) -> dict[str, list[str]]:
 def _row(container: ContainerSummary, full: bool) -> dict[str, object]:
     command = container.command
     shown = command if full or len(command) <= 20 else command[:19] + "…"
-    ports = ", ".join(container.ports)
     return {
         "ID": container.id if full else container.id[:12],
         "Image": container.image,
@@ -46,10 +45,10 @@ def _row(container: ContainerSummary, full: bool) -> dict[str, object]:
         "RunningFor": ago(container.created),
         "Status": status_text(container),
         "State": container.status,
-        "Ports": f"{ports} (host network)" if ports else "host network",
+        "Ports": ", ".join(container.ports),
         "Names": container.name,
         "Labels": ",".join(f"{k}={v}" for k, v in container.labels.items()),
-        "Networks": container.network,
+        "Networks": ",".join(container.networks),
     }
 
 

@@ -54,6 +54,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "diff": ("copy", "Inspect changes to files or directories on a container's filesystem"),
     "commit": ("copy", "Create a new image from a container's changes"),
     "export": ("copy", "Export a container's filesystem as a tar archive"),
+    "network": ("networks", "Manage networks: create, connect, disconnect, inspect, ls, prune, rm"),
+    "port": ("networks", "List port mappings or a specific mapping for the container"),
     "volume": ("volumes", "Manage volumes: create, inspect, ls, prune, rm"),
     "image": ("upkeep", "Manage images: build, history, import, inspect, load, ls, prune, pull, push, rm, save, tag"),
     "system": ("upkeep", "Manage the engine: df, info, prune"),

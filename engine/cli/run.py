@@ -14,6 +14,7 @@ from engine.cli.flags import Flag, Parsed
 from engine.cli.host_flags import HOST_FLAGS, host_values
 from engine.cli.images import show_pull
 from engine.cli.life_flags import LIFE_FLAGS, RUN_ONLY_FLAGS, attached, cidfile, life_fields
+from engine.cli.network_flags import NETWORK_FLAGS, network_values
 from engine.cli.session import DETACH_KEYS, Detached, converse, parse_keys, terminal_size
 from engine.errors import InvalidInput, NotFound
 from engine.model import ContainerSpec, ExecSpec
@@ -35,17 +36,15 @@ RUN_FLAGS = [
     Flag("env-file", "Read in a file of environment variables", kind="list"),
     Flag("user", "Username or UID (format: <name|uid>[:<group|gid>])", "u", kind="str"),
     Flag("workdir", "Working directory inside the container", "w", kind="str"),
-    Flag("hostname", "Container host name", kind="str"),
     Flag("entrypoint", "Overwrite the default ENTRYPOINT of the image", kind="str"),
     Flag("label", "Set meta data on a container", "l", kind="list"),
     Flag("volume", "Bind mount a volume or a host path: [SOURCE:]TARGET[:OPTIONS]", "v", kind="list"),
     Flag("mount", "Attach a filesystem mount to the container: type=volume,src=NAME,dst=PATH", kind="list"),
     Flag("volumes-from", "Mount volumes from the specified container(s)", kind="list"),
     Flag("volume-driver", "Volume driver for the container", kind="str"),
-    Flag("publish", "Publish a port; host network: the same port on both sides", "p", kind="list"),
     Flag("pull", "Pull image before running: always, missing, never", kind="str"),
-    Flag("network", "host is what there is so far", kind="str"),
     Flag("quiet", "Suppress the pull output", "q"),
+    *NETWORK_FLAGS,
     *HOST_FLAGS,
     *LIFE_FLAGS,
     *RUN_ONLY_FLAGS,
@@ -66,11 +65,6 @@ def cmd_run(root: Path, args: list[str]) -> int:
 
 def container_spec(parsed: Parsed) -> ContainerSpec:
     """The flags as a spec. Raises `InvalidInput` for what this engine cannot do."""
-    if parsed.text("network", "host") not in ("host", "default"):
-        raise InvalidInput(
-            f"--network {parsed.text('network')} is not supported yet",
-            hint="containers share the host's network for now",
-        )
     entrypoint = parsed.text("entrypoint")
     volumes = [parse_volume_flag(text) for text in parsed.items("volume")]
     binds = [mount for mount in volumes if mount.source]
@@ -82,7 +76,6 @@ def container_spec(parsed: Parsed) -> ContainerSpec:
         env=tuple(environment(parsed)),
         user=parsed.text("user") or None,
         working_dir=parsed.text("workdir") or None,
-        hostname=parsed.text("hostname"),
         tty=parsed.on("tty"),
         open_stdin=parsed.on("interactive"),
         labels=dict(text.partition("=")[::2] for text in parsed.items("label")),
@@ -90,9 +83,9 @@ def container_spec(parsed: Parsed) -> ContainerSpec:
         volumes=tuple(mount.target for mount in volumes if not mount.source),
         volumes_from=tuple(parsed.items("volumes-from")),
         volume_driver=parsed.text("volume-driver"),
-        ports=tuple(_port(text) for text in parsed.items("publish")),
         auto_remove=parsed.on("rm"),
         runtime=parsed.text("runtime"),
+        **network_values(parsed),
         **host_values(parsed),
         **life_fields(parsed, detached=parsed.on("detach")),
     )
@@ -112,17 +105,6 @@ def environment(parsed: Parsed) -> Iterator[str]:
             yield text
         elif text in os.environ:
             yield f"{text}={os.environ[text]}"
-
-
-def _port(text: str) -> str:
-    ports, _, protocol = text.partition("/")
-    parts = ports.split(":")
-    if len(parts) > 2 or (len(parts) == 2 and parts[0] != parts[1]) or not parts[-1].isdigit():
-        raise InvalidInput(
-            f"-p {text}: containers share the host's network for now, so a port is published as it is",
-            hint=f"write -p {parts[-1]}:{parts[-1]}",
-        )
-    return f"{parts[-1]}/{protocol or 'tcp'}"
 
 
 async def _create(engine: LocalEngine, parsed: Parsed, spec: ContainerSpec) -> str:

@@ -13,15 +13,18 @@ import yaml
 
 from engine.base.units import parse_size
 from engine.errors import DockerfileError, EngineError, InvalidInput
-from engine.model import Mount
-from engine.project.model import BuildSpec, Project, Service
+from engine.model import EndpointSettings, IpamConfig, Mount, NetworkSpec, PortBinding
+from engine.network.files import parse_extra_host
+from engine.network.ports import collect, parse_expose, parse_publish
+from engine.project.model import BuildSpec, Project, ProjectNetwork, Service
 
 _VARIABLE = re.compile(
     r"\$(?:(?P<escaped>\$)|\{(?P<name>[A-Za-z_]\w*)(?:(?P<op>:?[-+?])(?P<word>[^}]*))?\}|(?P<bare>[A-Za-z_]\w*))"
 )
 SUPPORTED = frozenset(
     "build image command entrypoint environment env_file ports working_dir user volumes labels container_name depends_on stop_signal "
-    "stop_grace_period mem_limit cpus pids_limit read_only tty privileged cap_add cap_drop".split()
+    "stop_grace_period mem_limit cpus pids_limit read_only tty privileged cap_add cap_drop "
+    "networks network_mode hostname domainname dns dns_search dns_opt extra_hosts mac_address expose".split()
 )
 BUILD_SUPPORTED = {"context", "dockerfile", "args", "target"}
 
@@ -78,11 +81,14 @@ class _Compose:
         if not isinstance(document, Located) or not isinstance(document.get("services"), Located):
             raise self._error("a compose file needs a mapping of services", 1, "services:\n    web:\n      build: .")
         for key, line in document.lines.items():
-            if key not in ("services", "name", "version") and not key.startswith("x-"):
+            if key not in ("services", "name", "version", "networks") and not key.startswith("x-"):
                 self._note(key, line)
         name = self._text(document.get("name") or self._default_name)
         services = document["services"]
         found = {key: self._service(name, key, value, services.lines[key]) for key, value in services.items()}
+        networks = self._networks(document, name)
+        for service in found.values():
+            self._check_networks(service, found, networks, services.lines[service.name])
         return Project(
             name,
             self._file.parent,
@@ -90,7 +96,21 @@ class _Compose:
             self._ordered(found, services),
             tuple(self._notes),
             tuple(self._env_files),
+            networks,
         )
+
+    def _check_networks(
+        self, service: Service, services: Mapping[str, Service], networks: Mapping[str, ProjectNetwork], line: int
+    ) -> None:
+        where = f"service {service.name!r}"
+        for name in service.networks:
+            if name not in networks:
+                raise self._error(f"{where} refers to undefined network {name}", line)
+        if service.network_mode and service.networks:
+            raise self._error(f"{where} declares mutually exclusive `network_mode` and `networks`", line)
+        kind, _, other = service.network_mode.partition(":")
+        if kind == "service" and other not in services:
+            raise self._error(f"{where} shares the network of {other!r}, which is not there", line)
 
     def _note(self, what: str, line: int) -> None:
         self._notes.append(f"not supported yet, left out: {what} ({self._file.name}:{line})")
@@ -105,7 +125,8 @@ class _Compose:
             if name in path:
                 raise self._error(f"services depend on each other: {' → '.join([*path, name])}", located.lines[name])
             path.append(name)
-            for need in services[name].depends_on:
+            shared = services[name].network_mode.partition("service:")[2]
+            for need in (*services[name].depends_on, *([shared] if shared else [])):
                 if need not in services:
                     raise self._error(f"service {name!r} depends on {need!r}, which is not there", located.lines[name])
                 visit(need)
@@ -145,6 +166,16 @@ class _Compose:
             "user": self._text,
             "working_dir": self._text,
             "ports": self._ports,
+            "expose": self._expose,
+            "networks": self._on_networks,
+            "network_mode": self._text,
+            "hostname": self._text,
+            "domainname": self._text,
+            "dns": self._texts,
+            "dns_search": self._texts,
+            "dns_opt": self._texts,
+            "extra_hosts": self._hosts,
+            "mac_address": self._text,
             "labels": self._strings,
             "stop_signal": self._text,
             "mem_limit": self._size,
@@ -159,7 +190,14 @@ class _Compose:
             "volumes": self._volumes,
             "stop_grace_period": self._seconds,
         }
-        names = {"mem_limit": "memory", "volumes": "mounts", "stop_grace_period": "stop_timeout"}
+        names = {
+            "mem_limit": "memory",
+            "volumes": "mounts",
+            "stop_grace_period": "stop_timeout",
+            "ports": "port_bindings",
+            "expose": "exposed_ports",
+            "dns_opt": "dns_options",
+        }
         for key, read in readers.items():
             if body.get(key) is not None:
                 values[names.get(key, key)] = at(key, read)
@@ -254,28 +292,96 @@ class _Compose:
             raise InvalidInput(f"{value!r} is not a duration", hint="10s, 1m30s")
         return round(sum(float(number) * {"ms": 0.001, "s": 1, "m": 60, "h": 3600}[unit] for number, unit in parts))
 
-    def _ports(self, value: Any) -> tuple[str, ...]:
-        ports = []
+    def _ports(self, value: Any) -> dict[str, tuple[PortBinding, ...]]:
+        found: list[tuple[str, PortBinding]] = []
         for entry in value:
-            if isinstance(entry, dict):
-                host, port, protocol = (
-                    str(entry.get("published", entry["target"])),
-                    str(entry["target"]),
-                    entry.get("protocol", "tcp"),
-                )
-                address = str(entry.get("host_ip", ""))
-            else:
-                text, _, protocol = self._text(entry).partition("/")
-                *rest, port = text.split(":")
-                host = rest[-1] if rest else port
-                address = ":".join(rest[:-1])
-            if host != port or address or not port.isdigit():
-                raise InvalidInput(
-                    f"{entry!r}: containers share the host's network for now, so a port is published as it is",
-                    hint=f'write "{port}:{port}"',
-                )
-            ports.append(f"{port}/{protocol or 'tcp'}")
-        return tuple(ports)
+            if not isinstance(entry, dict):
+                found += parse_publish(self._text(entry))
+                continue
+            target, published = self._text(entry["target"]), self._text(entry.get("published", ""))
+            protocol, address = self._text(entry.get("protocol", "tcp")), self._text(entry.get("host_ip", ""))
+            outside = f"[{address}]:{published}:" if address else f"{published}:" if published else ""
+            found += parse_publish(f"{outside}{target}/{protocol}")
+        return collect(found)
+
+    def _expose(self, value: Any) -> tuple[str, ...]:
+        return tuple(port for entry in value for port in parse_expose(self._text(entry)))
+
+    def _texts(self, value: Any) -> tuple[str, ...]:
+        """A list of scalars, or one scalar."""
+        return tuple(map(self._text, value)) if isinstance(value, list) else (self._text(value),)
+
+    def _hosts(self, value: Any) -> tuple[str, ...]:
+        if isinstance(value, dict):
+            pairs = [f"{name}:{self._text(address)}" for name, one in value.items() for address in _listed(one)]
+        else:
+            pairs = [self._text(entry).replace("=", ":", 1) for entry in value]
+        for text in pairs:
+            parse_extra_host(text)
+        return tuple(pairs)
+
+    def _on_networks(self, value: Any) -> dict[str, EndpointSettings]:
+        """A service's `networks`: names, or names with settings."""
+        if isinstance(value, list):
+            return {self._text(name): EndpointSettings() for name in value}
+        found = {}
+        for name, settings in value.items():
+            known = settings or {}
+            unknown = set(known) - {"aliases", "ipv4_address", "ipv6_address", "mac_address", "priority", "gw_priority"}
+            if unknown:
+                raise InvalidInput(f"network {name}: {sorted(unknown)[0]} is not supported")
+            found[name] = EndpointSettings(
+                tuple(map(self._text, known.get("aliases", ()))),
+                self._text(known.get("ipv4_address", "")),
+                self._text(known.get("ipv6_address", "")),
+                self._text(known.get("mac_address", "")),
+            )
+        return found
+
+    def _networks(self, document: Located, project: str) -> dict[str, ProjectNetwork]:
+        """The project's networks: those of the file, and `default` for services that name none."""
+        section = document.get("networks") or Located()
+        found = {}
+        for name, body in section.items():
+            try:
+                found[name] = self._network(project, name, body or {})
+            except (EngineError, ValueError, TypeError, KeyError, AttributeError) as error:
+                raise self._error(f"networks.{name}: {error}", section.lines.get(name, 1)) from error
+        found.setdefault("default", self._network(project, "default", {}))
+        return found
+
+    def _network(self, project: str, name: str, body: dict[str, Any]) -> ProjectNetwork:
+        external = bool(body.get("external"))
+        known = {"name", "driver", "driver_opts", "external", "internal", "attachable", "enable_ipv6", "ipam", "labels"}
+        if isinstance(body, Located):
+            for key, line in body.lines.items():
+                if key not in known and not key.startswith("x-"):
+                    self._note(f"networks.{name}.{key}", line)
+        shown = self._text(body.get("name") or (name if external else f"{project}_{name}"))
+        if external:
+            return ProjectNetwork(NetworkSpec(shown), external=True)
+        pools = tuple(
+            IpamConfig(
+                self._text(pool.get("subnet", "")),
+                self._text(pool.get("gateway", "")),
+                self._text(pool.get("ip_range", "")),
+                self._strings(pool.get("aux_addresses") or {}),
+            )
+            for pool in (body.get("ipam") or {}).get("config") or ()
+        )
+        labels = {"com.docker.compose.project": project, "com.docker.compose.network": name}
+        return ProjectNetwork(
+            NetworkSpec(
+                shown,
+                self._text(body.get("driver") or "bridge"),
+                bool(body.get("internal")),
+                bool(body.get("attachable")),
+                bool(body.get("enable_ipv6")),
+                pools,
+                self._strings(body.get("driver_opts") or {}),
+                {**self._strings(body.get("labels") or {}), **labels},
+            )
+        )
 
     def _volumes(self, value: Any) -> tuple[Mount, ...]:
         mounts = []
@@ -296,6 +402,10 @@ class _Compose:
                 raise InvalidInput(f"{entry!r}: only bind mounts so far", hint="write ./folder:/path/in/container")
             mounts.append(Mount(str((self._file.parent / os.path.expanduser(source)).resolve()), target, read_only))
         return tuple(mounts)
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def read_env_file(path: Path, *, missing_ok: bool) -> dict[str, str]:

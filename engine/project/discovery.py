@@ -8,6 +8,8 @@ from pathlib import Path
 from engine.build.dockerfile.ast import Expose
 from engine.build.reading import read_dockerfile
 from engine.errors import NotFound
+from engine.model import PortBinding
+from engine.network.ports import collect, parse_expose
 from engine.project.compose import load_compose
 from engine.project.model import BuildSpec, Project, Service
 
@@ -34,6 +36,7 @@ def discover(folder: Path) -> Project:
         )
     parsed = read_dockerfile(dockerfile)
     words = [port for i in parsed.stages[-1].instructions if isinstance(i, Expose) for port in i.ports]
-    ports = tuple(p if "/" in p else f"{p}/tcp" for p in words if p.split("/")[0].isdigit())
-    service = Service("app", f"{name}-app", BuildSpec(folder, dockerfile), ports=ports)
+    ports = [port for word in words if word.split("/")[0].replace("-", "").isdigit() for port in parse_expose(word)]
+    bindings = collect((port, PortBinding("", port.partition("/")[0])) for port in ports if not port.endswith("/sctp"))
+    service = Service("app", f"{name}-app", BuildSpec(folder, dockerfile), port_bindings=bindings)
     return Project(name, folder, dockerfile, (service,))

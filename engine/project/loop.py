@@ -121,6 +121,7 @@ class InnerLoop:
                 self._queue.put_nowait(None)
                 return
             await self._take_over()
+        await self._make_networks()
         for running in self._services.values():
             await self._act(running, first=True)
         if once:
@@ -129,6 +130,22 @@ class InnerLoop:
         for running in self._services.values():
             if running.service.build:
                 self._spawn(self._watch(running))
+
+    async def _make_networks(self) -> None:
+        """The project's networks that services are on, where they are missing. Raises NotFound for an external one."""
+        used = {name for s in self._project.services if not s.network_mode for name in s.networks or ("default",)}
+        for name, network in self._project.networks.items():
+            if name not in used:
+                continue
+            try:
+                await self._engine.network(network.spec.name)
+            except NotFound:
+                if network.external:
+                    raise NotFound(
+                        f"network {network.spec.name} declared as external, but could not be found",
+                        hint=f"workbench network create {network.spec.name}",
+                    ) from None
+                await self._engine.create_network(network.spec)
 
     def _lock(self) -> bool:
         self._state.mkdir(mode=0o710, parents=True, exist_ok=True)
@@ -275,7 +292,7 @@ class InnerLoop:
     async def _replace(
         self, service: Service, image: str, old: ContainerSummary | None, generation: int, rule: str
     ) -> None:
-        """The host's network has one of each port: the old container stops before the new one starts."""
+        """A published port is one container's at a time: the old one stops before the new one starts."""
         name = container_name(self._project, service)
         log_path = self.log_path(service)
         temporary = f"{name}-next" if old else name

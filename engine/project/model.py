@@ -7,8 +7,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from engine.model import ContainerSpec, Mount
+from engine.model import ContainerSpec, EndpointSettings, Mount, NetworkSpec, PortBinding
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,17 @@ class Service:
     env: tuple[str, ...] = ()
     user: str | None = None
     working_dir: str | None = None
-    ports: tuple[str, ...] = ()
+    port_bindings: Mapping[str, tuple[PortBinding, ...]] = field(default_factory=dict)
+    exposed_ports: tuple[str, ...] = ()
+    networks: Mapping[str, EndpointSettings] = field(default_factory=dict)  # by name here; none: the project's own
+    network_mode: str = ""  # "", "host", "none", "bridge", "service:NAME", "container:NAME"
+    hostname: str = ""
+    domainname: str = ""
+    dns: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    dns_options: tuple[str, ...] = ()
+    extra_hosts: tuple[str, ...] = ()
+    mac_address: str = ""
     mounts: tuple[Mount, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     stop_signal: str = ""
@@ -49,6 +60,14 @@ class Service:
 
 
 @dataclass(frozen=True, slots=True)
+class ProjectNetwork:
+    """A network of the project; with `external` one that must be there already."""
+
+    spec: NetworkSpec
+    external: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Project:
     """`notes` name what the file says that is not supported yet, each with file and line. Services in start order."""
 
@@ -58,6 +77,9 @@ class Project:
     services: tuple[Service, ...]
     notes: tuple[str, ...] = ()
     env_files: tuple[Path, ...] = ()
+    networks: Mapping[str, ProjectNetwork] = field(
+        default_factory=dict
+    )  # by name in the file; empty: the default bridge
 
 
 def container_name(project: Project, service: Service) -> str:
@@ -78,7 +100,7 @@ def container_spec(
         working_dir=service.working_dir,
         tty=service.tty,
         mounts=service.mounts,
-        ports=service.ports,
+        **network_fields(project, service),
         read_only=service.read_only,
         privileged=service.privileged,
         cap_add=service.cap_add,
@@ -107,3 +129,32 @@ def config_hash(service: Service) -> str:
     """Changes when the way a service is run does; not with its image or build."""
     document = {key: value for key, value in asdict(service).items() if key not in ("build", "image", "depends_on")}
     return hashlib.sha256(json.dumps(document, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def network_fields(project: Project, service: Service) -> dict[str, Any]:
+    """A service's part of the network: by its own name on each of its networks, so that others find it."""
+    fields: dict[str, Any] = {
+        "port_bindings": service.port_bindings,
+        "exposed_ports": service.exposed_ports,
+        "hostname": service.hostname,
+        "domainname": service.domainname,
+        "dns": service.dns,
+        "dns_search": service.dns_search,
+        "dns_options": service.dns_options,
+        "extra_hosts": service.extra_hosts,
+        "mac_address": service.mac_address,
+    }
+    if service.network_mode:
+        mode = service.network_mode
+        if mode.startswith("service:"):
+            other = next(each for each in project.services if each.name == mode.removeprefix("service:"))
+            mode = f"container:{container_name(project, other)}"
+        return {**fields, "network_mode": mode}
+    if not project.networks:
+        return fields
+    wanted = service.networks or {"default": EndpointSettings()}
+    networks = {
+        project.networks[name].spec.name: replace(each, aliases=tuple(dict.fromkeys((service.name, *each.aliases))))
+        for name, each in wanted.items()
+    }
+    return {**fields, "network_mode": next(iter(networks)), "networks": networks}

@@ -25,19 +25,11 @@ from engine.linux import nftables as nft
 from engine.linux import rtnetlink as rt
 from engine.linux.netlink import Netlink, NetlinkError
 from engine.runtime import firewall
-from engine.runtime.netconfig import NetworkConfig, network_from_json
+from engine.runtime.netconfig import NetworkConfig, NetworkError, network_from_json
 
 IDLE = 1.0  # seconds
 FOLDER = "net"
 HOST_LOCK = "/run/workbench/network.lock"  # held while a subnet is taken, by engines of every data root
-
-
-class NetworkError(Exception):
-    """A network that cannot be set up, in words for the user. `taken`: its subnet is somebody else's by now."""
-
-    def __init__(self, message: str, *, taken: bool = False) -> None:
-        super().__init__(message)
-        self.taken = taken
 
 
 class Membership:
@@ -163,7 +155,7 @@ def make(network: NetworkConfig, host: Netlink, filters: Netlink | None) -> None
         trouble = conflict(network, host)
         if trouble:
             subnets = ", ".join(str(gateway.network) for gateway in network.gateways())
-            raise NetworkError(f"the subnet {subnets} of network {network.name} is in use: {trouble}", taken=True)
+            raise NetworkError(f"the subnet {subnets} of network {network.name} is in use: {trouble}")
         _make_bridge(network, host)
         if filters is None:
             return
@@ -264,9 +256,11 @@ def idle(run_dir: str) -> tuple[bool, bool]:
     return ready, soon
 
 
-def reap(run_dir: str, after: float = IDLE) -> None:
-    """Removes the networks that nobody is on and nobody was for `after` seconds."""
+def reap(run_dir: str, after: float = IDLE, *, only: str = "") -> None:
+    """Removes the networks (or the one with the bridge `only`) that nobody is on and nobody was for `after` seconds."""
     for path in _locks(run_dir):
+        if only and os.path.basename(path) != only:
+            continue
         with _try_lock(path) as fd:
             if fd < 0 or _age(fd) < after:
                 continue

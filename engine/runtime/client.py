@@ -29,7 +29,7 @@ import engine
 from engine.base.cancel import CancelToken
 from engine.errors import Conflict, EngineError, StartFailed, Unavailable, Unsupported
 from engine.linux import cgroup, freezer
-from engine.runtime import protocol, supervisor
+from engine.runtime import netns, protocol, supervisor
 from engine.runtime import state as states
 from engine.runtime.connections import AttachConnection, ExecConnection
 from engine.runtime.journal import Journal
@@ -380,7 +380,7 @@ class Runtime:
             with contextlib.suppress(OSError):
                 os.unlink(self.run_dir / "c" / f"{bundle.name[:12]}.sock")
             state.status, state.exit_code, state.error = "exited", None, REBOOTED if rebooted else LOST
-            state.pid, state.pid_start, state.finished = 0, 0, time.time_ns()
+            state.pid, state.pid_start, state.finished, state.network = 0, 0, time.time_ns(), None
             if state.health is not None:
                 state.health["status"] = "unhealthy"
             with contextlib.suppress(OSError):
@@ -390,7 +390,12 @@ class Runtime:
         finally:
             os.close(lock)
 
+    def change_network(self, container_id: str, request: dict[str, Any]) -> None:
+        """Connects, disconnects or renames a running container on a network. Raises Conflict, EngineError."""
+        self._ask(container_id, request)
+
     def _end_leftovers(self, bundle: Path, state: State) -> None:
+        netns.bury(str(self.run_dir), state.network)
         try:
             path = str(json.loads((bundle / "config.json").read_bytes())["linux"]["cgroupsPath"])
         except (OSError, ValueError, KeyError):

@@ -18,7 +18,7 @@ import random
 import socket
 import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,7 +86,9 @@ class Directory:
         return None
 
 
-def resolve(question: dm.Question, directories: Sequence[Directory]) -> list[tuple[int, bytes]] | None:
+def resolve(
+    question: dm.Question, directories: Sequence[Directory], links: Mapping[str, str]
+) -> list[tuple[int, bytes]] | None:
     """The records for a question about containers; None when it is about something else."""
     if not question.standard:
         return None
@@ -98,7 +100,7 @@ def resolve(question: dm.Question, directories: Sequence[Directory]) -> list[tup
                 return [(dm.PTR, dm.encode_name(name))]
         return None
     for directory in directories:
-        found = directory.find(question.name)
+        found = directory.find(links.get(question.name, question.name))
         if found is None:
             continue
         addresses = [ipaddress.ip_address(text) for text in found]
@@ -151,7 +153,8 @@ class Server:
 
     def __init__(self, loop: Loop, udp: socket.socket, tcp: socket.socket, config: Dns) -> None:
         self.loop, self._udp, self._tcp = loop, udp, tcp
-        self.forward = config.forward
+        self.forward = True
+        self._links = {alias.lower(): name.lower() for alias, name in config.links.items()}
         self.directories: list[Directory] = []
         self._upstream = Upstream(config.servers)
         self.pending: set[_Query] = set()
@@ -199,7 +202,7 @@ class Server:
             if len(message) >= 12 and not message[2] & 0x80:
                 reply(message[:2] + b"\x80\x01" + b"\0" * 8)  # FORMERR
             return
-        records = resolve(question, self.directories)
+        records = resolve(question, self.directories, self._links)
         if records is not None:
             reply(dm.answer(question, records, udp=udp))
             return

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import select
 import signal
 import socket
 from dataclasses import dataclass, field
@@ -97,11 +99,14 @@ def _fork_init(
     with ours:
         try:
             error = network.receive(ours, pid)
-        except BaseException:
-            signal.pidfd_send_signal(started.pidfd, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            os.close(started.pidfd)
-            raise
+        except BaseException as trouble:
+            # Init may have failed meanwhile, and its namespace be gone: then what it says is the reason, not this.
+            error = _hear(ours, started) if _has_ended(started, trouble) else None
+            if error is None:
+                signal.pidfd_send_signal(started.pidfd, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                os.close(started.pidfd)
+                raise
         if error is None:
             _join_cgroup(cgroup, pid, ours)
             error = _hear(ours, started)
@@ -114,6 +119,11 @@ def _fork_init(
         failure.stubs, failure.copied = started.stubs, started.copied
         raise failure
     return started
+
+
+def _has_ended(started: Started, trouble: BaseException) -> bool:
+    gone = getattr(trouble.__cause__, "errno", 0) == errno.ESRCH
+    return bool(select.select([started.pidfd], [], [], 1.0 if gone else 0)[0])
 
 
 def _join_cgroup(cgroup: cg.Cgroup, pid: int, channel: socket.socket) -> None:

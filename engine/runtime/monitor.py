@@ -22,7 +22,6 @@ from engine.linux import cgroup as cg
 from engine.linux import freezer, libc
 from engine.runtime import ending, init_namespaces, netconfig, outside, protocol
 from engine.runtime import state as states
-from engine.runtime.bridges import NetworkError
 from engine.runtime.clients import Client
 from engine.runtime.exec_sessions import ClientListener, DetachedListener, ExecSession, Listener, start_exec
 from engine.runtime.health import Healthcheck
@@ -30,6 +29,7 @@ from engine.runtime.journal import Journal
 from engine.runtime.jsonlog import Log, compress_file
 from engine.runtime.launch import Started, StartError, launch
 from engine.runtime.loop import READ, Loop, Timer
+from engine.runtime.netconfig import NetworkError
 from engine.runtime.netns import ContainerLink
 from engine.runtime.probes import Prober
 from engine.runtime.restart import RestartPolicy
@@ -327,6 +327,8 @@ class Monitor:
         try:
             if request["op"] == "connect":
                 self.network.connect(request["endpoint"])
+            elif request["op"] == "names":
+                self.network.rename(request["names"])
             else:
                 self.network.disconnect(str(request["network"]))
         except (NetworkError, OSError) as error:

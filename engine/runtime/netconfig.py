@@ -5,12 +5,16 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from engine.linux.rtnetlink import Interface
 
 METADATA_ADDRESSES = ("169.254.169.254", "fd00:ec2::254")
+
+
+class NetworkError(Exception):
+    """A network that cannot be set up, in words for the user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,7 @@ class NetworkConfig:
     masquerade: bool = True
     icc: bool = True  # whether its containers reach each other
     mtu: int = 1500
+    resolves: bool = True  # whether its containers find each other by name; not on the default network, as with Docker
 
     def gateways(self) -> list[Interface]:
         return [ipaddress.ip_interface(text) for text in (self.gateway4, self.gateway6) if text]
@@ -43,11 +48,12 @@ class Endpoint:
     mac: str = ""
     names: tuple[str, ...] = ()  # what other containers of the network resolve to it
     default: bool = False  # the default route goes this way, and ports are published here
+    serial: str = ""  # of this start: the pair of the one before may still be on its way out
 
     @property
     def host_link(self) -> str:
         """The other end of the pair, a port of the bridge."""
-        return f"wv{self.id[:12]}"
+        return f"wv{self.id[:8]}{self.serial}"
 
     def addresses(self) -> list[Interface]:
         return [ipaddress.ip_interface(text) for text in (self.address4, self.address6) if text]
@@ -80,7 +86,7 @@ class Dns:
     """The embedded server at 127.0.0.11. `servers` are asked what it does not know; none asks the host's own."""
 
     servers: tuple[str, ...] = ()
-    forward: bool = True  # False: nothing leaves (all networks are internal)
+    links: dict[str, str] = field(default_factory=dict)  # --link: alias → name of the other container
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +96,7 @@ class ContainerNetwork:
     mode: str = "host"
     endpoints: tuple[Endpoint, ...] = ()
     ports: tuple[PortBinding, ...] = ()
-    dns: Dns | None = None
+    dns: Dns = Dns()
     block_metadata: bool = False
 
     def publishing(self) -> Endpoint | None:
@@ -119,7 +125,7 @@ def from_json(document: dict[str, Any] | None) -> ContainerNetwork:
         mode=str(document["mode"]),
         endpoints=tuple(endpoint_from_json(each) for each in document["endpoints"]),
         ports=tuple(PortBinding(**each) for each in document["ports"]),
-        dns=Dns(tuple(dns["servers"]), bool(dns["forward"])) if dns else None,
+        dns=Dns(tuple(dns["servers"]), dict(dns["links"])) if dns else Dns(),
         block_metadata=bool(document["block_metadata"]),
     )
 

@@ -24,14 +24,15 @@ from engine.linux import netlink as nl
 from engine.linux import nftables as nft
 from engine.linux import rtnetlink as rt
 from engine.linux.netlink import Netlink, NetlinkError
-from engine.runtime import bridges, dns, firewall, ports, proxy
-from engine.runtime.bridges import FOLDER, Membership, NetworkError
+from engine.runtime import bridges, dns, firewall, outside, ports, proxy
+from engine.runtime.bridges import FOLDER, Membership
 from engine.runtime.loop import READ, Loop
 from engine.runtime.netconfig import (
     METADATA_ADDRESSES,
     ContainerNetwork,
     Endpoint,
     NetworkConfig,
+    NetworkError,
     PublishedPort,
     endpoint_from_json,
     published_from_json,
@@ -49,14 +50,13 @@ def open_inside(config: ContainerNetwork, channel: socket.socket) -> None:
         # "default" for links to come, "all" for those that are there (CVE-2024-32473).
         for name in ("default", "all"):
             bridges.sysctl(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6", "1")
-    made = [socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, nl.ROUTE)]
-    if config.dns is not None:
-        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-        tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        udp.bind((dns.ADDRESS, 0))
-        tcp.bind((dns.ADDRESS, 0))
-        tcp.listen(64)
-        made += [udp, tcp, socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, nl.NETFILTER)]
+    netlink = (socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC)
+    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    udp.bind((dns.ADDRESS, 0))
+    tcp.bind((dns.ADDRESS, 0))
+    tcp.listen(64)
+    made = [socket.socket(*netlink, nl.ROUTE), socket.socket(*netlink, nl.NETFILTER), udp, tcp]
     socket.send_fds(channel, [b'{"network":1}'], [sock.fileno() for sock in made])
     for sock in made:
         sock.close()
@@ -76,6 +76,7 @@ class ContainerLink:
         self.endpoints: list[Endpoint] = list(config.endpoints)
         self.published: tuple[PublishedPort, ...] = ()
         self.server: dns.Server | None = None
+        self._for_dns: list[socket.socket] = []  # made by init; used when there are names to serve
         self._loop, self._note = loop, note
         self._members: dict[str, Membership] = {}
         self._held: list[ports.Held] = []
@@ -100,6 +101,7 @@ class ContainerLink:
         try:
             if self._host is None:
                 self._host, self._filters = Netlink(nl.ROUTE), nft.open_socket()
+            self.endpoints = [replace(endpoint, serial=os.urandom(2).hex()) for endpoint in self.endpoints]
             for endpoint in self.endpoints:
                 self._join(endpoint)
             if not self._held and self._publishing():
@@ -144,17 +146,25 @@ class ContainerLink:
         return None
 
     def _set_up(self, inside: list[socket.socket]) -> None:
-        self._inside = Netlink(sock=inside[0])
+        self._inside, *self._for_dns = Netlink(sock=inside[0]), *inside[1:]
         self._attach(self.endpoints)
-        if self.config.dns is not None:
-            udp, tcp, filters = inside[1:]
-            with Netlink(sock=filters) as sock:
-                _lead_dns(sock, udp.getsockname()[1], tcp.getsockname()[1]).commit(sock)
-            self.server = dns.Server(self._loop, udp, tcp, self.config.dns)
-            self._list_directories()
+        self._serve_names()
         self._publish()
         if self._held and not self._listening:
             self._listen()
+
+    def _serve_names(self) -> None:
+        """Starts the name server with the first network that has names; and tells it which ones there are."""
+        networks = [endpoint.network for endpoint in self.endpoints if endpoint.network.resolves]
+        if networks and self.server is None:
+            filters, udp, tcp = self._for_dns
+            self._for_dns = []
+            with Netlink(sock=filters) as sock:
+                _lead_dns(udp.getsockname()[1], tcp.getsockname()[1]).commit(sock)
+            self.server = dns.Server(self._loop, udp, tcp, self.config.dns)
+        if self.server is not None:
+            self.server.directories = [dns.Directory(self._folder(network), network.name) for network in networks]
+            self.server.forward = any(not endpoint.network.internal for endpoint in self.endpoints)
 
     def _attach(self, endpoints: Sequence[Endpoint]) -> None:
         """Pairs, addresses, routes: one message to the host's namespace and two inside, for all of them."""
@@ -222,7 +232,16 @@ class ContainerLink:
     def _folder(self, network: NetworkConfig) -> str:
         return os.path.join(self.run_dir, FOLDER, f"{network.bridge}.d")
 
+    def rename(self, names: dict[str, list[str]]) -> None:
+        """Other names on the networks with these ids."""
+        for index, endpoint in enumerate(self.endpoints):
+            if endpoint.network.id in names:
+                self.endpoints[index] = replace(endpoint, names=tuple(names[endpoint.network.id]))
+                self._write_name(self.endpoints[index])
+
     def _write_name(self, endpoint: Endpoint) -> None:
+        if not endpoint.network.resolves:
+            return
         folder = self._folder(endpoint.network)
         os.makedirs(folder, mode=0o700, exist_ok=True)
         addresses = [str(address.ip) for address in endpoint.addresses()]
@@ -238,12 +257,6 @@ class ContainerLink:
     def _remove_name(self, endpoint: Endpoint) -> None:
         with contextlib.suppress(OSError):
             os.unlink(os.path.join(self._folder(endpoint.network), endpoint.id[:12]))
-
-    def _list_directories(self) -> None:
-        if self.server is not None:
-            networks = [endpoint.network for endpoint in self.endpoints]
-            self.server.directories = [dns.Directory(self._folder(network), network.name) for network in networks]
-            self.server.forward = not networks or any(not network.internal for network in networks)
 
     # --- the proxy -----------------------------------------------------------------------------------
 
@@ -271,7 +284,7 @@ class ContainerLink:
             served.append(each)
             targets.append((text.partition("/")[0], each.port.container_port))
         self._stop_listening()
-        pid = fork_on_host(self._pid)
+        pid = outside.fork()
         if pid == 0:
             proxy.run(served, targets, ())
         pidfd = os.pidfd_open(pid)
@@ -335,7 +348,9 @@ class ContainerLink:
             raise NetworkError("the container has no network of its own to connect")
         taken = {each.link for each in self.endpoints}
         link = next(f"eth{number}" for number in range(len(taken) + 1) if f"eth{number}" not in taken)
-        endpoint = replace(endpoint, link=link, default=endpoint.default and self._publishing() is None)
+        endpoint = replace(
+            endpoint, link=link, serial=os.urandom(2).hex(), default=endpoint.default and self._publishing() is None
+        )
         if endpoint.address6:
             self._inside_sysctl("/proc/sys/net/ipv6/conf/all/disable_ipv6", "0")
             self._inside_sysctl("/proc/sys/net/ipv6/conf/default/disable_ipv6", "0")
@@ -369,7 +384,7 @@ class ContainerLink:
         self._after_change()
 
     def _after_change(self) -> None:
-        self._list_directories()
+        self._serve_names()
         if self._publishing() and self.config.ports and not self._held:
             self._held = ports.hold(self.config.ports)
             self.published = tuple(each.port for each in self._held)
@@ -381,7 +396,7 @@ class ContainerLink:
 
     def _inside_sysctl(self, path: str, value: str) -> None:
         """/proc/sys/net shows the namespace of who looks: a child goes there to write."""
-        pid = fork_on_host(self._pid)
+        pid = outside.fork()
         if pid == 0:
             try:
                 namespace.setns(os.open(f"/proc/{self._pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC), namespace.NEWNET)
@@ -418,6 +433,9 @@ class ContainerLink:
         if self.server is not None:
             self.server.close()
             self.server = None
+        for sock in self._for_dns:
+            sock.close()
+        self._for_dns = []
         if self._inside is not None:  # the last thing that holds the namespace
             self._inside.close()
             self._inside = None
@@ -460,7 +478,7 @@ def _gateways(endpoint: Endpoint) -> list[rt.Interface]:
     return [gateway for gateway in endpoint.network.gateways() if gateway.version in families]
 
 
-def _lead_dns(sock: Netlink, udp: int, tcp: int) -> nft.Batch:
+def _lead_dns(udp: int, tcp: int) -> nft.Batch:
     """Port 53 of 127.0.0.11 is the free ports that the server has."""
     batch = nft.Batch(nft.IPV4, "workbench-dns").add_table()
     batch.add_chain("output", nft.Hook("nat", nft.OUTPUT, firewall.DSTNAT))
@@ -483,23 +501,6 @@ def mac_of(address: rt.Address) -> str:
     if address.version == 4:
         return ":".join(f"{byte:02x}" for byte in b"\x02\x42" + address.packed)
     return ":".join(f"{byte:02x}" for byte in b"\x02\x42" + address.packed[-4:])
-
-
-def fork_on_host(container_pid: int) -> int:
-    """fork(2) into the host's pid namespace: the monitor's ordinary children land in the container's, where the container
-    could see and signal them."""
-    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-    theirs = os.open("/proc/self/ns/pid_for_children", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        namespace.setns(own, namespace.NEWPID)
-        try:
-            return os.fork()
-        finally:
-            with contextlib.suppress(OSError):
-                namespace.setns(theirs, namespace.NEWPID)
-    finally:
-        os.close(own)
-        os.close(theirs)
 
 
 def bury(run_dir: str, report: dict[str, Any] | None) -> None:

@@ -23,7 +23,7 @@ def own_children() -> None:
         os.close(fd)
 
 
-def _fork() -> int:
+def fork() -> int:
     try:
         back = os.open("/proc/self/ns/pid_for_children", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:  # nobody was born there yet
@@ -43,7 +43,7 @@ def _fork() -> int:
 
 def run(loop: Loop, work: Callable[[], object], done: Callable[[], object]) -> None:
     """`work` in a child, with nothing of ours open; then `done` here, however it went."""
-    pid = _fork()
+    pid = fork()
     if pid == 0:
         status = 1
         try:
@@ -66,7 +66,7 @@ def run(loop: Loop, work: Callable[[], object], done: Callable[[], object]) -> N
 
 def spawn(argv: list[str]) -> None:
     """Starts a program of the host's that outlives us: own session, no terminal, no descriptor of ours."""
-    pid = _fork()
+    pid = fork()
     if pid == 0:
         try:
             os.setsid()

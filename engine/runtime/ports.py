@@ -17,12 +17,12 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine.runtime.netconfig import PortBinding, PublishedPort
+from engine.runtime.netconfig import NetworkError, PortBinding, PublishedPort
 
 BACKLOG = 512
 
 
-class PortTaken(Exception):
+class PortTaken(NetworkError):
     """`binding` cannot be had. `number` is the errno."""
 
     def __init__(self, host_ip: str, port: int, protocol: str, number: int) -> None:

@@ -175,7 +175,7 @@ class Clients:
         elif op == "exec":
             fds, client.reader.fds = client.reader.fds, []
             monitor.exec(request, fds, client)
-        elif op in ("connect", "disconnect"):
+        elif op in ("connect", "disconnect", "names"):
             client.send_line(monitor.change_network(request))
         elif op == "exec_detach":
             fds, client.reader.fds = client.reader.fds, []

@@ -50,7 +50,9 @@ class BuildService:
                 recorder.feed(event)
                 emit(replace(event, number=recorder.number) if isinstance(event, BuildStarted) else event)
 
-            runner = StepRunner(self._store, self._runtime, request, host_ca=host_ca)
+            runner = StepRunner(
+                self._store, self._runtime, request, host_ca=host_ca, block_metadata=settings.block_metadata
+            )
             return Build(self._store, runner, self._images, request, tell, cancel, self._trees, self._indexes).run()
 
     def diff(self, first: int, second: int) -> list[FileDifference]:

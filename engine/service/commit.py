@@ -147,7 +147,7 @@ def container_config(image: ImageConfig, spec: ContainerSpec) -> ImageConfig:
     entrypoint = spec.entrypoint if spec.entrypoint is not None else image.entrypoint
     inherited = image.cmd if spec.entrypoint is None else None
     command = spec.command if spec.command is not None else inherited
-    ports = {port.partition("/")[0].rpartition(":")[2] + "/" + (port.partition("/")[2] or "tcp") for port in spec.ports}
+    ports = {*spec.exposed_ports, *spec.port_bindings}
     exposed = {port: {} for port in (*image.exposed_ports, *sorted(ports))}  # type: ignore[var-annotated]
     volumes = {path: {} for path in (*image.volumes, *spec.volumes)}  # type: ignore[var-annotated]
     labels = {**image.labels, **spec.labels}

@@ -13,39 +13,57 @@ import os
 import shutil
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from engine.base.atomic import write_atomic
 from engine.base.clock import rfc3339
 from engine.base.ids import check_name, new_id, random_name
-from engine.errors import Conflict, Corrupt, EngineError, InvalidInput, NotFound, StorageFull, from_os_error
+from engine.errors import (
+    Conflict,
+    Corrupt,
+    EngineError,
+    InvalidInput,
+    NotFound,
+    StartFailed,
+    StorageFull,
+    from_os_error,
+)
 from engine.model import (
     ContainerDetail,
     ContainerSpec,
     ContainerSummary,
     Device,
     DeviceLimit,
+    EndpointSettings,
     ExecSpec,
     Healthcheck,
     LogConfig,
     Mount,
+    PortBinding,
     RestartPolicy,
     Ulimit,
     host_config,
 )
+from engine.network.ports import displayable, join_host
 from engine.oci.config import ImageConfig
 from engine.runtime.client import UNKNOWN_CODE, ExecParams, Runtime, Started
 from engine.runtime.connections import AttachConnection, ExecConnection
-from engine.runtime.spec import BindMount, SpecParams, make_spec, validate
+from engine.runtime.ports import holder
+from engine.runtime.spec import SpecParams, make_spec, validate
 from engine.runtime.spec_namespaces import Join
+from engine.runtime.state import State
 from engine.service import hostside, life_config
+from engine.service.endpoints import EndpointService, Prepared, endpoint_settings, exposed, mode_of
 from engine.service.inspect_host import host_config_document
+from engine.service.inspect_network import PORT_TAKEN, host_network, network_settings
 from engine.service.life import Life, signal_number
 from engine.service.logs import log_files, rule_record
 from engine.service.mount_specs import mount_to_api
 from engine.service.mounts import Mounts, Point, in_order, points_of
+from engine.service.network_files import mounts_of
+from engine.service.networks import NetworkService
 from engine.service.system import require_root
 from engine.store.images import Image
 from engine.store.store import Store
@@ -107,6 +125,8 @@ class ContainerService:
         self.remover = tuple(remover)
         self._store, self._runtime = store, runtime
         self._mounts = Mounts(store)
+        self.networks = NetworkService(store, runtime)
+        self.endpoints = EndpointService(store, runtime, self.networks)
         self.life = Life(store, runtime, self)
 
     def bundle(self, container_id: str) -> Path:
@@ -156,14 +176,25 @@ class ContainerService:
             state.finished,
             state.exit_code,
             state.pid if state.active else 0,
-            tuple(spec["ports"]),
-            spec["labels"],
-            state.error,
-            state.oom_killed,
+            labels=spec["labels"],
+            error=state.error,
+            oom_killed=state.oom_killed,
+            **self._seen(record, state),
             health=str(state.health["status"]) if state.health else "",
             restart_count=state.restart_count,
             warnings=state.notes,
         )
+
+    def _seen(self, record: dict[str, Any], state: State) -> dict[str, Any]:
+        """A summary's fields about the network."""
+        published = self.endpoints.published(record, state)
+        shown = displayable(published)
+        return {
+            "ports": tuple(shown.split(", ")) if shown else (),
+            "networks": self.endpoints.inspected(record, state),
+            "network_mode": record["spec"].get("network_mode", "default"),
+            "published": published,
+        }
 
     def _inspect(self, summary: ContainerSummary, spec: ContainerSpec, record: dict[str, Any]) -> dict[str, object]:
         state: dict[str, object] = {
@@ -195,7 +226,7 @@ class ContainerService:
             "Driver": "overlay",
             "Platform": "linux",
             "HostConfig": {
-                "NetworkMode": "host",
+                **host_network(spec, blocked=self.endpoints.blocks(spec)),
                 "Binds": [m.bind for m in spec.mounts if m.bind] or None,
                 "Mounts": [mount_to_api(m) for m in spec.mounts if not m.bind],
                 "VolumesFrom": list(spec.volumes_from) or None,
@@ -210,6 +241,7 @@ class ContainerService:
             },
             "Config": {
                 "Hostname": record["hostname"],
+                "Domainname": spec.domainname,
                 "User": record["user"],
                 "Tty": spec.tty,
                 "OpenStdin": spec.open_stdin,
@@ -225,10 +257,15 @@ class ContainerService:
                 "StopSignal": record["stop_signal"],
                 **({} if spec.stop_timeout is None else {"StopTimeout": spec.stop_timeout}),
                 **({"Healthcheck": record["healthcheck"]} if record.get("healthcheck") else {}),
-                "ExposedPorts": {port: {} for port in spec.ports},
+                "ExposedPorts": {port: {} for port in record.get("exposed", ())},
                 "Volumes": {path: {} for path in record.get("volumes", ())} or None,
             },
             "Mounts": [point.inspected() for point in points_of(record)],
+            "NetworkSettings": network_settings(summary, record.get("exposed", ())),
+            **{
+                f"{key}Path": str(self.bundle(summary.id) / name)
+                for key, name in (("ResolvConf", "resolv.conf"), ("Hostname", "hostname"), ("Hosts", "hosts"))
+            },
         }
 
     def _exec_ids(self, summary: ContainerSummary) -> Sequence[str] | None:
@@ -259,7 +296,9 @@ class ContainerService:
             "cwd": process.cwd,
             "stop_signal": process.stop_signal,
             "healthcheck": life_config.health_json(life_config.merge_healthcheck(spec.healthcheck, config.healthcheck)),
-            "hostname": os.uname().nodename if spec.uts_mode == "host" else spec.hostname or container_id[:12],
+            "hostname": self._hostname(spec, container_id),
+            "networks": self.endpoints.wanted(spec),
+            "exposed": exposed(config, spec),
             "log_path": spec.log_path or str(folder / f"{container_id}-json.log"),
         }
         points: list[Point] = []
@@ -280,6 +319,13 @@ class ContainerService:
             raise
         self.event("create", container_id, record)
         return container_id
+
+    def _hostname(self, spec: ContainerSpec, container_id: str) -> str:
+        if spec.uts_mode == "host" or (spec.network_mode == "host" and not spec.hostname):
+            return os.uname().nodename
+        if spec.network_mode.startswith("container:"):
+            return str(self.resolve(spec.network_mode.removeprefix("container:"))[1]["hostname"])
+        return spec.hostname or container_id[:12]
 
     def _insert(self, container_id: str, name: str, image: Image, record: dict[str, Any], *, picked: bool) -> None:
         for attempt in range(10):
@@ -336,8 +382,28 @@ class ContainerService:
             os.makedirs(os.path.dirname(record["log_path"]), mode=0o710, exist_ok=True)
             write_atomic(folder / "config.json", json.dumps(config).encode(), durable=False)
             return self._runtime.start(container_id, folder, attach=attach, removes=removes)
+        except StartFailed as error:
+            raise self._explain_start(error, container_id) from error
         except OSError as error:
             raise from_os_error(error, f"starting container {record['name']}") from error
+
+    def _explain_start(self, error: StartFailed, container_id: str) -> StartFailed:
+        """With who has the port, when that is what was in the way."""
+        taken = PORT_TAKEN.match(error.message)
+        if taken is None:
+            return error
+        ip, port, kind = taken[1], int(taken[2]), taken[3]
+        ours = [
+            summary.name
+            for summary in self.list(all=False)
+            if summary.id != container_id and any(p.public_port == port and p.type == kind for p in summary.published)
+        ]
+        who = f"container {ours[0]}" if ours else holder(ip, port, kind)
+        return StartFailed(
+            f"Bind for {join_host(ip, str(port))} failed: port is already allocated{f': by {who}' if who else ''}",
+            exit_code=error.exit_code,
+            hint="publish another one (-p), or stop what has it",
+        )
 
     def attach(self, name: str, *, stdin: bool = True, stdout: bool = True, stderr: bool = True) -> AttachConnection:
         """Output from now on. Raises Conflict when it does not run, or is paused."""
@@ -379,14 +445,19 @@ class ContainerService:
         spec = spec_from_json(record["spec"])
         folder = self.bundle(container_id)
         image = self.image_of(container_id)
-        files = network_files(folder, record["hostname"])
+        if spec.network_mode.startswith("container:"):
+            other = spec.network_mode.removeprefix("container:")
+            shared = mounts_of(self.bundle(self.resolve(other)[0]))
+            prepared = Prepared("container", {}, shared, record["hostname"])
+            joined = {"network": self._join(other, "network")}
+        else:
+            prepared, joined = self.endpoints.prepare(container_id, record, spec, folder), {}
         return SpecParams(
             container_id=container_id,
             args=tuple(record["args"]),
             env=tuple(record["env"]),
             cwd=record["cwd"],
             user=record["user"],
-            hostname=record["hostname"],
             tty=spec.tty,
             open_stdin=spec.open_stdin,
             lowers=tuple(str(path) for path in self._store.lowers(image)),
@@ -394,9 +465,10 @@ class ContainerService:
             work=str(folder / "work"),
             log_path=record["log_path"],
             life=self._life_section(container_id, record, spec, image),
-            mounts=in_order((*self._mounts.for_runtime(points_of(record)), *files)),
+            mounts=in_order((*self._mounts.for_runtime(points_of(record)), *prepared.files)),
+            **prepared.params(),
             **host_config(spec),
-            **self._on_this_host(spec),
+            **self._on_this_host(spec, joined),
         )
 
     def _life_section(
@@ -426,18 +498,19 @@ class ContainerService:
         if spec.uts_mode == "host" and spec.hostname:
             raise InvalidInput("conflicting options: hostname and the UTS mode")
         hostside.check_runtime(spec.runtime)
-        validate(SpecParams("", args=("-",), network="host", **host_config(spec)))
+        mode: Any = mode_of(spec.network_mode)
+        validate(SpecParams("", args=("-",), network=mode, domainname=spec.domainname, **host_config(spec)))
         hostside.check_limits(spec)
         shared = {}
-        for field in ("pid_mode", "ipc_mode"):
+        for field in ("pid_mode", "ipc_mode", "network_mode"):
             kind, _, other = str(getattr(spec, field)).partition(":")
             if kind == "container":
                 shared[field] = f"container:{self.resolve(other)[0]}"
         return dataclasses.replace(spec, **shared) if shared else spec  # type: ignore[arg-type]
 
-    def _on_this_host(self, spec: ContainerSpec) -> dict[str, Any]:
+    def _on_this_host(self, spec: ContainerSpec, joined: dict[str, Join]) -> dict[str, Any]:
         """What only this host can tell: device numbers, and the processes whose namespaces are joined."""
-        join = {}
+        join = dict(joined)
         for kind, mode in (("pid", spec.pid_mode), ("ipc", spec.ipc_mode)):
             if mode.startswith("container:"):
                 join[kind] = self._join(mode.removeprefix("container:"), kind)
@@ -453,7 +526,10 @@ class ContainerService:
         container_id, record = self.resolve(name)
         state = self._runtime.state(self.bundle(container_id))
         if state.status != "running":
-            raise Conflict(f"cannot join the {kind.upper()} namespace of a non running container: {record['name']}")
+            what = "network" if kind == "network" else f"{kind.upper()} namespace"
+            raise Conflict(
+                f"cannot join {'the ' if kind != 'network' else ''}{what} of a non running container: {record['name']}"
+            )
         if kind == "ipc" and spec_from_json(record["spec"]).ipc_mode not in ("shareable", "host"):
             raise InvalidInput(
                 f"cannot join IPC namespace of container {record['name']}: non-shareable IPC",
@@ -536,6 +612,7 @@ class ContainerService:
         if volumes:
             self._mounts.remove_anonymous(points_of(record), self._volume_users)
         self.life.forget(container_id)
+        self.endpoints.release(container_id)
 
     def _remove_log(self, record: dict[str, Any]) -> None:
         """A service's log lives on while any of its containers does."""
@@ -562,7 +639,40 @@ class ContainerService:
             if not isinstance(error.__cause__, sqlite3.IntegrityError):
                 raise
             raise self._taken(new_name) from error
-        self.event("rename", container_id, {**record, "name": new_name}, oldName=f"/{record['name']}")
+        record["name"], old = new_name, record["name"]
+        with contextlib.suppress(Conflict):  # it has ended just now
+            self.endpoints.renamed(container_id, record, spec_from_json(record["spec"]))
+        self.event("rename", container_id, record, oldName=f"/{old}")
+
+    # --- networks ---------------------------------------------------------------------------------------
+
+    def connect(self, network: str, name: str, settings: EndpointSettings) -> None:
+        """Raises Conflict, InvalidInput, NotFound."""
+        record = self.networks.find(network)
+        container_id, document = self.resolve(name)
+        spec = spec_from_json(document["spec"])
+        wishes = self.endpoints.connect(record, container_id, document, spec, settings)
+        self._change_networks(container_id, lambda networks: networks.__setitem__(record.id, wishes))
+
+    def disconnect(self, network: str, name: str, *, force: bool = False) -> None:
+        """`force`: also a container that is no longer there. Raises Conflict, NotFound."""
+        record = self.networks.find(network)
+        try:
+            container_id, document = self.resolve(name)
+        except NotFound:
+            if not force:
+                raise
+            return
+        self.endpoints.disconnect(record, container_id, document)
+        self._change_networks(container_id, lambda networks: networks.pop(record.id, None))
+
+    def _change_networks(self, container_id: str, change: Callable[[dict[str, Any]], object]) -> None:
+        with self._store.records.write() as db:
+            row = db.execute("SELECT document FROM containers WHERE id = ?", (container_id,)).fetchone()
+            if row is not None:
+                document = json.loads(row["document"])
+                change(document.setdefault("networks", {}))
+                db.execute("UPDATE containers SET document = ? WHERE id = ?", (json.dumps(document), container_id))
 
     # --- journal ----------------------------------------------------------------------------------------
 
@@ -607,6 +717,10 @@ def spec_from_json(document: dict[str, Any]) -> ContainerSpec:
         values["healthcheck"] = Healthcheck(**{**check, "test": tuple(check["test"])})
     for key, kind in _NESTED.items():
         values[key] = tuple(kind(**entry) for entry in document.get(key, ()))
+    values["port_bindings"] = {
+        port: tuple(PortBinding(**each) for each in found) for port, found in document.get("port_bindings", {}).items()
+    }
+    values["networks"] = {name: endpoint_settings(each) for name, each in document.get("networks", {}).items()}
     return ContainerSpec(**values)
 
 
@@ -625,26 +739,3 @@ def _health(health: dict[str, Any]) -> dict[str, Any]:
             for one in health["log"]
         ],
     }
-
-
-def network_files(folder: Path, hostname: str) -> list[BindMount]:
-    """hosts, hostname and resolv.conf of a container on the host's network, to mount."""
-    hosts = b""
-    try:
-        hosts = Path("/etc/hosts").read_bytes()
-    except OSError:
-        hosts = b"127.0.0.1\tlocalhost\n::1\tlocalhost\n"
-    try:
-        resolv = Path("/etc/resolv.conf").read_bytes()
-    except OSError:
-        resolv = b""
-    contents = {
-        "hosts": hosts.rstrip(b"\n") + f"\n127.0.1.1\t{hostname}\n".encode(),
-        "hostname": f"{hostname}\n".encode(),
-        "resolv.conf": resolv,
-    }
-    for name, content in contents.items():
-        path = folder / name
-        path.write_bytes(content)
-        path.chmod(0o644)
-    return [BindMount(str(folder / name), f"/etc/{name}") for name in contents]

@@ -14,14 +14,14 @@ from pathlib import Path
 from engine.base.atomic import write_atomic
 from engine.base.cancel import CancelToken
 from engine.build.interfaces import RunStep
-from engine.build.options import host_lines, parse_ulimit
-from engine.errors import Unsupported
+from engine.build.options import check_hosts, parse_ulimit
 from engine.model import BuildRequest
 from engine.runtime.client import Runtime
 from engine.runtime.spec import BindMount, SpecParams, make_spec
 from engine.runtime.spec_mounts import UserMount
-from engine.service.containers import network_files
+from engine.service.endpoints import EndpointService
 from engine.service.host_trust import INSIDE, HostTrust, prepare, scrub
+from engine.service.networks import NetworkService
 from engine.service.step_mounts import StepMounts
 from engine.store.store import Store
 
@@ -29,19 +29,22 @@ from engine.store.store import Store
 class StepRunner:
     """Runs the steps of one build. A container is tethered: it ends when this process does."""
 
-    def __init__(self, store: Store, runtime: Runtime, request: BuildRequest, *, host_ca: bool) -> None:
+    def __init__(
+        self, store: Store, runtime: Runtime, request: BuildRequest, *, host_ca: bool, block_metadata: bool
+    ) -> None:
         self._store, self._runtime, self._request, self._host_ca = store, runtime, request, host_ca
-        self._hosts = host_lines(request.add_hosts)
+        self._block_metadata = block_metadata
+        self._endpoints = EndpointService(store, runtime, NetworkService(store, runtime))
+        check_hosts(request.add_hosts)
         self._ulimits = tuple(parse_ulimit(text) for text in request.ulimits)
 
     def run(self, step: RunStep, output: Callable[[str, bytes], None], cancel: CancelToken) -> int:
-        if step.network not in ("", "default", "host", "none"):
-            raise Unsupported(f"RUN --network={step.network} is not known", hint="default, none and host are")
         container_id = secrets.token_hex(32)
         folder = self._store.tmp / f"run-{container_id[:16]}"
         folder.mkdir(mode=0o710)
         with contextlib.ExitStack() as stack:
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            stack.callback(self._endpoints.release, container_id)
             (folder / "rootfs").mkdir(mode=0o755)
             trust = prepare(folder, step.lowers) if self._host_ca else None
             mounts = StepMounts(folder, stack)
@@ -58,23 +61,22 @@ class StepRunner:
         self, container_id: str, step: RunStep, folder: Path, trust: HostTrust | None, asked: Sequence[UserMount]
     ) -> SpecParams:
         lowers, env = list(step.lowers), list(step.env)
-        mounts: list[UserMount] = [*network_files(folder, step.hostname), *asked]
-        if self._hosts:
-            with open(folder / "hosts", "a") as file:
-                file.write("".join(f"{line}\n" for line in self._hosts))
+        block = self._block_metadata and not self._request.allow_metadata
+        prepared = self._endpoints.build_step(
+            container_id, step.network, folder, step.hostname, self._request.add_hosts, block=block
+        )
+        mounts: list[UserMount] = [*prepared.files, *asked]
         if trust is not None:
             given = {entry.partition("=")[0] for entry in env}
             env += [f"{name}={value}" for name, value in trust.env.items() if name not in given]
             lowers.insert(0, trust.layer)
             mounts.append(BindMount(str(trust.mounted), INSIDE, read_only=True))
-        network = step.network or self._request.network
         return SpecParams(
             container_id=container_id,
             args=step.args,
             env=env,
             cwd=step.cwd,
             user=step.user,
-            hostname=step.hostname,
             privileged=step.privileged,
             lowers=tuple(map(str, lowers)),
             upper=str(step.upper),
@@ -82,7 +84,7 @@ class StepRunner:
             mounts=mounts,
             stdio="fds",
             volatile=True,
-            network="none" if network == "none" else "host",
+            **prepared.params(),
             clean_stubs=True,
             memory=self._request.memory,
             shm_size=self._request.shm_size,

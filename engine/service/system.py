@@ -24,7 +24,7 @@ def cgroup_version() -> str:
 
 def describe_host() -> tuple[str, list[str]]:
     """The cgroup version, and each limit that does not hold here."""
-    notes = ["containers share the host's network: a published port is the container's own"]
+    notes: list[str] = []
     cgroup = cgroup_version()
     if cgroup == "none":
         notes.append("no cgroup controllers: memory, CPU and process limits cannot be set")

@@ -18,7 +18,7 @@ from typing import Any
 
 from engine.errors import Corrupt, StorageFull, Unsupported
 
-VERSION = 2
+VERSION = 3
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS images (
     digest TEXT PRIMARY KEY, config TEXT NOT NULL, created INTEGER NOT NULL, size INTEGER NOT NULL, added INTEGER NOT NULL);
@@ -29,6 +29,11 @@ CREATE TABLE IF NOT EXISTS cache (key TEXT PRIMARY KEY, document TEXT NOT NULL, 
 CREATE TABLE IF NOT EXISTS inputs (scope TEXT PRIMARY KEY, document TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS containers (
     id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, image TEXT NOT NULL, created INTEGER NOT NULL, document TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS networks (
+    id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, created INTEGER NOT NULL, document TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS endpoints (
+    network TEXT NOT NULL, container TEXT NOT NULL, id TEXT NOT NULL, ipv4 TEXT, ipv6 TEXT, since INTEGER NOT NULL,
+    holder TEXT NOT NULL, PRIMARY KEY (network, container), UNIQUE (network, ipv4), UNIQUE (network, ipv6));
 CREATE TABLE IF NOT EXISTS events (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, time INTEGER NOT NULL, type TEXT NOT NULL, action TEXT NOT NULL,
     id TEXT NOT NULL, attributes TEXT NOT NULL);

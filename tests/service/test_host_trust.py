@@ -10,7 +10,7 @@ import pytest
 
 from engine.api import BuildFinished, BuildRequest, StepFinished, StepOutput
 from engine.base.settings import build_settings
-from engine.build.options import host_lines, parse_ulimit
+from engine.build.options import check_hosts, parse_ulimit
 from engine.errors import InvalidInput
 from engine.local import LocalEngine, open_engine
 from engine.model import Ulimit
@@ -149,10 +149,10 @@ async def test_limits_and_hosts_reach_the_steps(engine: LocalEngine, tmp_path: P
 def test_limits_and_hosts_are_read_as_docker_reads_them() -> None:
     assert parse_ulimit("nofile=1024") == Ulimit("nofile", 1024, 1024)
     assert parse_ulimit("core=0:-1") == Ulimit("core", 0, -1)
-    assert host_lines(["a:1.2.3.4", "b=::1", "c:[fe80::1]"]) == ["1.2.3.4\ta", "::1\tb", "fe80::1\tc"]
+    check_hosts(["a:1.2.3.4", "b=::1", "c:[fe80::1]", "d:host-gateway"])
     for bad in ("nofile", "nofile=x", "nofile=2:1", "nofile=-1:5"):
         with pytest.raises(InvalidInput):
             parse_ulimit(bad)
     for bad in ("a", "a:b", ":1.2.3.4", "a b:1.2.3.4"):
         with pytest.raises(InvalidInput):
-            host_lines([bad])
+            check_hosts([bad])

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from engine.errors import EngineError
-from engine.runtime import protocol, supervisor
+from engine.runtime import bridges, protocol, supervisor
 from engine.runtime.client import Runtime, Started
 from engine.runtime.spec import SpecParams, make_spec
 
@@ -91,6 +91,7 @@ def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
         os.kill(supervisor_pid(runtime), signal.SIGTERM)
     except OSError:  # no test started one
         pass
+    bridges.reap(str(runtime.run_dir), 0)  # what it would have removed a second later
 
 
 MakeBox = Callable[..., Box]

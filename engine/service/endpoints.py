@@ -1,0 +1,524 @@
+"""Puts containers on networks: addresses, the section of `config.json` that the monitor reads, and the files in /etc.
+
+An address belongs to a container from its start to its removal, unless another one needs it while this one does not run.
+The table `endpoints` holds them under SQLite's lock, so that two engines never give the same one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import ipaddress
+import os
+import sqlite3
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from engine.base.ids import new_id
+from engine.base.settings import network_settings
+from engine.errors import Conflict, InvalidInput
+from engine.linux import rtnetlink as rt
+from engine.linux.netlink import Netlink
+from engine.model import ContainerSpec, EndpointSettings, Port
+from engine.network import files, ipam, ports
+from engine.network.bridge import parse_options
+from engine.network.ipam import Address
+from engine.oci.config import ImageConfig
+from engine.runtime import bridges, netconfig
+from engine.runtime import state as states
+from engine.runtime.client import Runtime
+from engine.runtime.netconfig import ContainerNetwork, Dns, Endpoint
+from engine.runtime.netns import mac_of
+from engine.runtime.spec import BindMount
+from engine.runtime.spec_namespaces import Join
+from engine.service import network_files
+from engine.service.inspect_network import endpoint_inspected
+from engine.service.networks import NetworkRecord, NetworkService
+from engine.store.store import Store
+
+STARTING = 60.0  # seconds that an address is kept for a container that has not begun to run
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a start needs to know of the network; keyword arguments of `SpecParams`, and the files to mount."""
+
+    network: str
+    section: Mapping[str, Any]
+    files: Sequence[BindMount]
+    hostname: str
+    domainname: str = ""
+    join: Mapping[str, Join] = dataclasses.field(default_factory=dict)
+
+    def params(self) -> dict[str, Any]:
+        return {
+            "network": self.network,
+            "network_section": self.section,
+            "hostname": self.hostname,
+            "domainname": self.domainname,
+        }
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Given:
+    """Addresses that a container has on a network."""
+
+    id: str
+    ipv4: Address | None
+    ipv6: Address | None
+
+
+def mode_of(network_mode: str) -> str:
+    """host, none, container, or bridge for every network."""
+    if network_mode.startswith("container:"):
+        return "container"
+    return network_mode if network_mode in ("host", "none") else "bridge"
+
+
+# --- create -----------------------------------------------------------------------------------------
+
+
+def check(spec: ContainerSpec) -> None:
+    """Docker's rules on what goes together. Raises InvalidInput."""
+    mode = mode_of(spec.network_mode)
+    if mode == "container":
+        if spec.network_mode == "container:":
+            raise InvalidInput("--network container: names no container")
+        for given, what in (
+            (spec.port_bindings or spec.publish_all, "port publishing and the container type network mode"),
+            (spec.exposed_ports, "port exposing and the container type network mode"),
+            (spec.hostname or spec.domainname, "hostname and the network mode"),
+            (spec.links, "container type network can't be used with links"),
+            (spec.dns or spec.dns_search or spec.dns_options, "dns and the network mode"),
+            (spec.extra_hosts, "custom host-to-IP mapping and the network mode"),
+            (spec.mac_address, "mac-address and the network mode"),
+        ):
+            if given:
+                raise InvalidInput(f"conflicting options: {what}")
+    if mode == "host" and spec.links:
+        raise InvalidInput("conflicting options: host type networking can't be used with links")
+    if mode != "bridge" and (spec.networks or (mode == "host" and spec.mac_address)):
+        raise InvalidInput(
+            f"conflicting options: network settings and the network mode {spec.network_mode}",
+            hint="addresses and aliases belong to networks; leave them out",
+        )
+    if mode in ("host", "container") and spec.block_metadata:
+        raise InvalidInput(
+            f"--no-metadata: the container shares the network of {'the host' if mode == 'host' else 'another one'}",
+            hint="it can be refused where the container has a network of its own",
+        )
+    for text in spec.extra_hosts:
+        files.parse_extra_host(text)
+    for server in spec.dns:
+        ipam.parse_address(server, "DNS server")
+    for port, bindings in spec.port_bindings.items():
+        ports.split_protocol(port, port)
+        for binding in bindings:
+            ports.binding_range(binding)
+            ports.check_host_ip(binding.host_ip)
+    for settings in (EndpointSettings(mac_address=spec.mac_address), *spec.networks.values()):
+        if settings.mac_address:
+            _check_mac(settings.mac_address)
+
+
+def _check_mac(text: str) -> None:
+    try:
+        raw = rt.mac_bytes(text)
+    except ValueError:
+        raise InvalidInput(f"{text} is not a valid mac address", hint="write it as 02:42:ac:11:00:02") from None
+    if raw[0] & 1 or not any(raw):
+        raise InvalidInput(f"{text} is not the address of one machine")
+
+
+def _check_settings(record: NetworkRecord, settings: EndpointSettings) -> None:
+    """Docker's rules for addresses and aliases on a network. Raises InvalidInput."""
+    for text, version in ((settings.ipv4_address, 4), (settings.ipv6_address, 6)):
+        if not text:
+            continue
+        if record.predefined:
+            raise InvalidInput("user specified IP address is supported on user defined networks only")
+        pool = record.pool(version)
+        if pool is None or not pool.given:
+            raise InvalidInput(
+                "user specified IP address is supported only when connecting to networks with user configured subnets",
+                hint="make the network with --subnet",
+            )
+        address = ipam.parse_address(text, "address")
+        if address.version != version:
+            raise InvalidInput(f"{text} is no IPv{version} address")
+        ipam.allocate(pool, (), address)
+    if settings.aliases and record.predefined:
+        raise InvalidInput("network-scoped alias is supported only for containers in user defined networks")
+
+
+class EndpointService:
+    def __init__(self, store: Store, runtime: Runtime, networks: NetworkService) -> None:
+        self._store, self._runtime, self._networks = store, runtime, networks
+
+    def wanted(self, spec: ContainerSpec) -> dict[str, dict[str, Any]]:
+        """What a new container's record says of its networks: settings by network id, the first one first."""
+        check(spec)
+        if mode_of(spec.network_mode) != "bridge":
+            return {}
+        first = self._networks.find(spec.network_mode or "default")
+        if first.driver != "bridge":
+            return {}
+        found: dict[str, EndpointSettings] = {first.id: EndpointSettings()}
+        for name, settings in spec.networks.items():
+            record = self._networks.find(name)
+            if record.driver != "bridge":
+                raise InvalidInput(f"a container on {first.name} cannot be on {record.name} as well")
+            found[record.id] = settings
+        if spec.mac_address and not found[first.id].mac_address:
+            found[first.id] = dataclasses.replace(found[first.id], mac_address=spec.mac_address)
+        for identity, settings in found.items():
+            _check_settings(self._networks.find(identity), settings)
+        return {identity: dataclasses.asdict(settings) for identity, settings in found.items()}
+
+    # --- addresses ------------------------------------------------------------------------------------
+
+    def _give(self, record: NetworkRecord, container_id: str, settings: EndpointSettings, holder_of: str = "") -> Given:
+        """The container's addresses on a network: those it had, unless others were asked for. Raises Conflict."""
+        try:
+            return self._give_now(record, container_id, settings, holder_of)
+        except Conflict:
+            if not self._reclaim(record):
+                raise
+            return self._give_now(record, container_id, settings, holder_of)
+
+    def _give_now(self, record: NetworkRecord, container_id: str, settings: EndpointSettings, holder_of: str) -> Given:
+        wanted = {4: settings.ipv4_address, 6: settings.ipv6_address}
+        with self._store.records.write(durable=False) as db:
+            rows = db.execute("SELECT * FROM endpoints WHERE network = ?", (record.id,)).fetchall()
+            mine = next((row for row in rows if row["container"] == container_id), None)
+            found: dict[int, Address | None] = {4: None, 6: None}
+            for pool in record.pools:
+                column = f"ipv{pool.version}"
+                taken = {ipaddress.ip_address(r[column]) for r in rows if r[column] and r["container"] != container_id}
+                text = wanted[pool.version]
+                had = mine[column] if mine is not None else None
+                if not text and had and ipaddress.ip_address(had) in pool.subnet:
+                    found[pool.version] = ipaddress.ip_address(had)
+                    continue
+                asked = ipam.parse_address(text, "address") if text else None
+                found[pool.version] = ipam.allocate(pool, taken, asked)
+            given = Given(mine["id"] if mine is not None else new_id(), found[4], found[6])
+            db.execute(
+                "INSERT OR REPLACE INTO endpoints VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    record.id,
+                    container_id,
+                    given.id,
+                    str(given.ipv4) if given.ipv4 else None,
+                    str(given.ipv6) if given.ipv6 else None,
+                    time.time_ns(),
+                    holder_of,
+                ),
+            )
+        return given
+
+    def _reclaim(self, record: NetworkRecord) -> bool:
+        """Takes addresses back from what does not run. True: some were."""
+        rows = self._store.records.read("SELECT * FROM endpoints WHERE network = ?", record.id)
+        free = [row["container"] for row in rows if not self._lives(row)]
+        with self._store.records.write(durable=False) as db:
+            for container in free:
+                db.execute("DELETE FROM endpoints WHERE network = ? AND container = ?", (record.id, container))
+        return bool(free)
+
+    def _lives(self, row: sqlite3.Row) -> bool:
+        if row["holder"]:  # a build step: it lives as long as the process that builds
+            pid, _, start = str(row["holder"]).partition(" ")
+            return states.is_alive(int(pid), int(start))
+        if self._runtime.state(self._store.containers / row["container"]).active:
+            return True
+        return bool(time.time_ns() - row["since"] < STARTING * 1e9)
+
+    def release(self, container_id: str, network_id: str = "") -> None:
+        """Forgets a removed container's addresses."""
+        if self._store.records.one("SELECT 1 FROM endpoints WHERE container = ?", container_id) is None:
+            return
+        with self._store.records.write(durable=False) as db:
+            db.execute(
+                "DELETE FROM endpoints WHERE container = ? AND network LIKE ?", (container_id, network_id or "%")
+            )
+
+    # --- start ----------------------------------------------------------------------------------------
+
+    def prepare(self, container_id: str, record: dict[str, Any], spec: ContainerSpec, folder: Path) -> Prepared:
+        """Everything for a start of a container that is not on another one's network. Raises what `_give` does."""
+        mode = mode_of(spec.network_mode)
+        hostname = str(record["hostname"])
+        if mode != "bridge" or not record.get("networks"):
+            if mode == "bridge":  # every network was disconnected
+                mode = "none"
+            if mode == "host" and not spec.hostname:
+                hostname = os.uname().nodename
+            mounts = network_files.shared_files(folder, spec, hostname, mode)
+            return Prepared(mode, {}, mounts, hostname, spec.domainname)
+        settings = {identity: endpoint_settings(values) for identity, values in record["networks"].items()}
+        records = [self._usable(self._networks.find(identity)) for identity in settings]
+        way_out = min((r.name for r in records if not r.internal), default="")
+        endpoints = [
+            self._endpoint(r, container_id, str(record["name"]), spec.hostname, settings[r.id], f"eth{number}", default=r.name == way_out)
+            for number, r in enumerate(records)
+        ]  # fmt: skip
+        config = ContainerNetwork(
+            "bridge",
+            tuple(endpoints),
+            self.bindings(record, spec, records),
+            Dns(spec.dns, self._link_names(spec, settings.values())),
+            block_metadata=self.blocks(spec),
+        )
+        mounts = network_files.own_files(folder, spec, hostname, endpoints, self._link_lines(spec, endpoints))
+        return Prepared("bridge", netconfig.to_json(config), mounts, hostname, spec.domainname)
+
+    def blocks(self, spec: ContainerSpec) -> bool:
+        """Whether the metadata addresses are refused."""
+        if mode_of(spec.network_mode) in ("host", "container"):
+            return False
+        if spec.block_metadata is not None:
+            return spec.block_metadata
+        return network_settings(self._store.root).block_metadata
+
+    def _usable(self, record: NetworkRecord) -> NetworkRecord:
+        """The network, with another subnet when its own, chosen by us, has become somebody else's while it was down."""
+        config = self._networks.config(record)
+        with Netlink() as host:
+            if rt.get_link(host, config.bridge) is not None:
+                return record
+            trouble = bridges.conflict(config, host)
+        if not trouble:
+            return record
+        pool = record.pool(4)
+        if pool is not None and pool.given:
+            raise Conflict(
+                f"network {record.name} cannot be used: its subnet {pool.subnet} is in use on this host ({trouble})",
+                hint="make another network with a free --subnet",
+            )
+        return self._networks.choose_again(record)
+
+    def _endpoint(
+        self,
+        record: NetworkRecord,
+        container_id: str,
+        name: str,
+        hostname: str,
+        settings: EndpointSettings,
+        link: str,
+        *,
+        default: bool,
+        holder_of: str = "",
+    ) -> Endpoint:
+        given = self._give(record, container_id, settings, holder_of)
+        network = self._networks.config(record)
+        prefixes = {pool.version: pool.subnet.prefixlen for pool in record.pools}
+        first = given.ipv4 or given.ipv6
+        assert first is not None  # a network has a pool
+        return Endpoint(
+            given.id,
+            network,
+            link,
+            f"{given.ipv4}/{prefixes[4]}" if given.ipv4 else "",
+            f"{given.ipv6}/{prefixes[6]}" if given.ipv6 else "",
+            settings.mac_address or mac_of(first),
+            names(name, container_id, hostname, settings.aliases) if network.resolves else (),
+            default,
+        )
+
+    def bindings(
+        self, record: Mapping[str, Any], spec: ContainerSpec, records: Sequence[NetworkRecord]
+    ) -> tuple[netconfig.PortBinding, ...]:
+        """What the monitor binds."""
+        host_ip = next((parse_options(r.options).host_ip for r in records if not r.internal), "")
+        found = []
+        for port, bindings in spec.port_bindings.items():
+            for binding in bindings:
+                number, protocol = port.split("/")
+                first, last = ports.binding_range(binding)
+                address = ports.check_host_ip(binding.host_ip) or host_ip
+                found.append(netconfig.PortBinding(int(number), protocol, address, first, last if last != first else 0))
+        if spec.publish_all:
+            for port in record.get("exposed", ()):
+                number, protocol = port.split("/")
+                if port not in spec.port_bindings and protocol in ports.PROTOCOLS:
+                    found.append(netconfig.PortBinding(int(number), protocol, host_ip))
+        return tuple(found)
+
+    def build_step(
+        self, container_id: str, network: str, folder: Path, hostname: str, hosts: Sequence[str] = (), *, block: bool
+    ) -> Prepared:
+        """The network of a RUN step. `network` is "", "default", "none", "host" or a network's name."""
+        spec = ContainerSpec(image="", network_mode=network or "default", extra_hosts=tuple(hosts))
+        mode = mode_of(spec.network_mode)
+        if mode == "container":
+            raise InvalidInput(
+                f"a build step cannot be on the network of {network}", hint="default, none, host or a network"
+            )
+        if mode != "bridge":
+            return Prepared(mode, {}, network_files.shared_files(folder, spec, hostname, mode), hostname)
+        record = self._usable(self._networks.find(spec.network_mode))
+        owner = f"{os.getpid()} {states.start_time(os.getpid())}"
+        endpoint = self._endpoint(
+            record, container_id, container_id[:12], "", EndpointSettings(), "eth0", default=not record.internal, holder_of=owner
+        )  # fmt: skip
+        config = ContainerNetwork("bridge", (endpoint,), block_metadata=block)
+        mounts = network_files.own_files(folder, spec, hostname, [endpoint])
+        return Prepared("bridge", netconfig.to_json(config), mounts, hostname)
+
+    # --- links ----------------------------------------------------------------------------------------
+
+    def _links(self, spec: ContainerSpec) -> list[tuple[str, str]]:
+        """(container, alias) of every --link."""
+        found = []
+        for text in spec.links:
+            name, _, alias = text.partition(":")
+            if not name:
+                raise InvalidInput(f"bad format for links: {text!r}", hint="write --link container:alias")
+            found.append((name.lstrip("/"), alias or name.lstrip("/")))
+        return found
+
+    def _link_names(self, spec: ContainerSpec, settings: Any) -> dict[str, str]:
+        found = {alias: name for name, alias in self._links(spec)}
+        for each in settings:
+            found |= {text.partition(":")[2] or text: text.partition(":")[0] for text in each.links}
+        return found
+
+    def _link_lines(self, spec: ContainerSpec, endpoints: Sequence[Endpoint]) -> list[tuple[str, str]]:
+        """On the default network, which has no name server, links are lines in /etc/hosts."""
+        plain = next((endpoint for endpoint in endpoints if not endpoint.network.resolves), None)
+        if plain is None:
+            return []
+        others = {each["name"]: (identity, each) for identity, each in self._networks.active(plain.network.id).items()}
+        lines = []
+        for name, alias in self._links(spec):
+            identity, other = others.get(name) or next(
+                (pair for pair in others.values() if pair[0].startswith(name)), ("", None)
+            )
+            if other is None:
+                raise Conflict(
+                    f"Cannot link to a non running container: {name}", hint="start it first, on the same network"
+                )
+            words = dict.fromkeys((alias, identity[:12], other["name"]))
+            lines.append((other["address4"].partition("/")[0], " ".join(words)))
+        return lines
+
+    # --- while it runs --------------------------------------------------------------------------------
+
+    def connect(
+        self, record: NetworkRecord, container_id: str, document: dict[str, Any], spec: ContainerSpec, settings: EndpointSettings
+    ) -> dict[str, Any]:  # fmt: skip
+        """The container's new settings for a network; where it runs, it is connected. Raises Conflict, InvalidInput."""
+        name = str(document["name"])
+        if mode_of(spec.network_mode) != "bridge":
+            raise Conflict(
+                f"container {name} is on the network mode {spec.network_mode} and cannot be connected to another network",
+                hint="host, none and container:NAME exclude other networks",
+            )
+        if record.driver != "bridge":
+            raise Conflict(f"container cannot be connected to the network {record.name}")
+        if record.id in document.get("networks", {}):
+            raise Conflict(f"endpoint with name {name} already exists in network {record.name}")
+        _check_settings(record, settings)
+        if settings.mac_address:
+            _check_mac(settings.mac_address)
+        folder = self._store.containers / container_id
+        if self._runtime.state(folder).active:
+            record = self._usable(record)
+            endpoint = self._endpoint(
+                record, container_id, name, spec.hostname, settings, "", default=not record.internal
+            )
+            self._runtime.change_network(container_id, {"op": "connect", "endpoint": dataclasses.asdict(endpoint)})
+            named = files.own_names(str(document["hostname"]), spec.domainname)
+            for address in endpoint.addresses():
+                line = functools.partial(files.add_line, address=str(address.ip), names=named)
+                network_files.rewrite(folder / "hosts", line)
+            if endpoint.network.resolves:
+                network_files.rewrite(
+                    folder / "resolv.conf",
+                    lambda _text: network_files.resolver(spec, resolves=True, ipv6=bool(endpoint.address6)),
+                )
+        self._networks.container_event("connect", record, container_id)
+        return dataclasses.asdict(settings)
+
+    def disconnect(self, record: NetworkRecord, container_id: str, document: dict[str, Any]) -> None:
+        """Raises Conflict when it is not on the network."""
+        if record.id not in document.get("networks", {}):
+            raise Conflict(f"container {document['name']} is not connected to network {record.name}")
+        folder = self._store.containers / container_id
+        state = self._runtime.state(folder)
+        endpoints = (state.network or {}).get("endpoints", ()) if state.active else ()
+        mine = [endpoint for endpoint in endpoints if endpoint["network"]["id"] == record.id]
+        if mine:
+            self._runtime.change_network(container_id, {"op": "disconnect", "network": record.id})
+            for text in (mine[0]["address4"], mine[0]["address6"]):
+                if text:
+                    gone = functools.partial(files.remove_line, address=text.partition("/")[0])
+                    network_files.rewrite(folder / "hosts", gone)
+        self.release(container_id, record.id)
+        self._networks.container_event("disconnect", record, container_id)
+
+    def renamed(self, container_id: str, document: dict[str, Any], spec: ContainerSpec) -> None:
+        """A running container is known by its new name."""
+        if not self._runtime.state(self._store.containers / container_id).active or not document.get("networks"):
+            return
+        changed = {
+            identity: names(str(document["name"]), container_id, spec.hostname, tuple(settings["aliases"]))
+            for identity, settings in document["networks"].items()
+        }
+        self._runtime.change_network(container_id, {"op": "names", "names": changed})
+
+    # --- what people see ------------------------------------------------------------------------------
+
+    def published(self, record: Mapping[str, Any], state: states.State) -> tuple[Port, ...]:
+        """Docker's Ports: what is published, and what is only exposed, while it runs."""
+        if not state.active:
+            return ()
+        found = [
+            Port(port["container_port"], port["protocol"], port["host_port"], port["host_ip"])
+            for port in (state.network or {}).get("published", ())
+        ]
+        known = {f"{port.private_port}/{port.type}" for port in found}
+        for text in record.get("exposed", ()):
+            if text not in known:
+                number, _, kind = text.partition("/")
+                found.append(Port(int(number), kind))
+        return tuple(found)
+
+    def inspected(self, record: Mapping[str, Any], state: states.State) -> dict[str, dict[str, object]]:
+        """`NetworkSettings.Networks`."""
+        mode = mode_of(str(record["spec"].get("network_mode", "default")))
+        found: dict[str, dict[str, object]] = {}
+        live = (
+            {each["network"]["id"]: each for each in (state.network or {}).get("endpoints", ())} if state.active else {}
+        )
+        by_id = {each.id: each for each in self._networks.records()}
+        wanted: Mapping[str, dict[str, Any]] = record.get("networks") or {}
+        if mode in ("host", "none"):
+            network = next(each for each in by_id.values() if each.name == mode)
+            wanted = {network.id: dataclasses.asdict(EndpointSettings())}
+        for identity, settings in wanted.items():
+            network_record = by_id.get(identity)
+            name = network_record.name if network_record else identity
+            found[name] = endpoint_inspected(identity, settings, live.get(identity))
+        return found
+
+
+def endpoint_settings(values: Mapping[str, Any]) -> EndpointSettings:
+    plain: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+    return EndpointSettings(**plain)
+
+
+def names(name: str, container_id: str, hostname: str, aliases: Sequence[str]) -> tuple[str, ...]:
+    """What other containers of a network resolve to this one: Docker's DNSNames."""
+    return tuple(dict.fromkeys(text for text in (name, *aliases, container_id[:12], hostname) if text))
+
+
+def exposed(config: ImageConfig, spec: ContainerSpec) -> list[str]:
+    """Every port that the image, `--expose` or a publication names, as Docker's ExposedPorts."""
+    found: list[str] = []
+    for text in (*config.exposed_ports, *spec.exposed_ports, *spec.port_bindings):
+        found += ports.parse_expose(text)
+    return sorted(dict.fromkeys(found), key=lambda text: (text.partition("/")[2], int(text.partition("/")[0])))
