@@ -49,6 +49,9 @@ from engine.model import (
     CommitRequest as CommitRequest,
 )
 from engine.model import (
+    Comparison as Comparison,
+)
+from engine.model import (
     ContainerDetail as ContainerDetail,
 )
 from engine.model import (
@@ -260,6 +263,13 @@ class Engine(Protocol):
 
     def push(self, reference: str, *, target: str = "") -> AsyncIterator[PullProgress]:
         """To the registry that `reference` (or `target`) names. The last event's text holds the digest."""
+
+    async def push_to_host(self, url: str, name: str) -> str:
+        """An image to another host over SSH, missing blobs alone. Returns the engine that took it."""
+
+    async def pull_from_host(self, url: str, name: str) -> ImageSummary: ...
+
+    async def verify_on_host(self, url: str, name: str) -> Sequence[Comparison]: ...
 
     def save(
         self, names: Sequence[str], out: Sink, *, format: Literal["docker-archive", "oci-archive"] = "docker-archive"

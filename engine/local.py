@@ -29,6 +29,7 @@ from engine.model import (
     Change,
     CheckFinding,
     CommitRequest,
+    Comparison,
     ContainerDetail,
     ContainerSpec,
     ContainerStats,
@@ -65,6 +66,7 @@ from engine.service.files import FileService
 from engine.service.images import BASE, ImageService
 from engine.service.life import Condition
 from engine.service.logs import LogReader
+from engine.service.ssh import SshService
 from engine.service.streams import ThreadStream, on_thread, stream
 from engine.service.system import describe_host
 from engine.service.transfers import TransferService
@@ -112,6 +114,7 @@ class LocalEngine:
         self._images = ImageService(self._store)
         self._transfers = TransferService(self._store)
         self._archives = ArchiveService(self._store)
+        self._ssh = SshService(self._store, self._archives.unpack)
         self._volumes = VolumeService(self._store)
         # What a monitor runs when an auto-remove container has ended and no engine waits for it.
         remover = (sys.executable, "-I", "-c", _REMOVER, str(Path(__file__).parent.parent), str(root))
@@ -231,6 +234,23 @@ class LocalEngine:
 
     def push(self, reference: str, *, target: str = "") -> AsyncIterator[PullProgress]:
         return stream(lambda emit, cancel: self._transfers.push(reference, emit, cancel, target=target))
+
+    async def push_to_host(self, url: str, name: str) -> str:
+        return await self._cancellable(lambda cancel: self._ssh.push(url, name, cancel))
+
+    async def pull_from_host(self, url: str, name: str) -> ImageSummary:
+        image = await self._cancellable(lambda cancel: self._ssh.pull(url, name, cancel))
+        return self._images.summary(image, self._images.users())
+
+    async def verify_on_host(self, url: str, name: str) -> Sequence[Comparison]:
+        return await self._do(self._ssh.verify, url, name)
+
+    async def _cancellable(self, work: Callable[[CancelToken], T]) -> T:
+        cancel = CancelToken()
+        try:
+            return await asyncio.to_thread(work, cancel)
+        finally:
+            cancel.cancel()
 
     def save(
         self, names: Sequence[str], out: Sink, *, format: Literal["docker-archive", "oci-archive"] = "docker-archive"

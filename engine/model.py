@@ -687,6 +687,19 @@ class LoadedImage:
 
 
 @dataclass(frozen=True, slots=True)
+class Comparison:
+    """One thing of an image, here and on another host."""
+
+    what: str  # "config", "layer 3", "manifest"
+    here: str
+    there: str
+
+    @property
+    def same(self) -> bool:
+        return self.here == self.there
+
+
+@dataclass(frozen=True, slots=True)
 class ImageImport:
     """An image to make of a file system's tar. `changes` are Dockerfile instructions for its config."""
 

@@ -17,6 +17,7 @@ PEERS = {
     "tmux": "tmux",
     "podman": "podman",
     "openssl": "openssl",
+    "sshd": "/usr/sbin/sshd",
     "ssh-agent": "ssh-agent",
     "git": "git",
 }

@@ -14,7 +14,7 @@ from engine.cli.common import clean, read, run
 from engine.cli.flags import Flag
 from engine.cli.tables import render, table
 from engine.cli.volumes import filters
-from engine.errors import EngineError, NotFound
+from engine.errors import EngineError, InvalidInput, NotFound
 from engine.model import ImageSummary, PullProgress
 from engine.oci.reference import Reference
 
@@ -144,11 +144,16 @@ def cmd_history(root: Path, args: list[str]) -> int:
 
 def cmd_pull(root: Path, args: list[str]) -> int:
     flags = [Flag("quiet", "Suppress verbose output", "q")]
+    usage = "pull [OPTIONS] NAME[:TAG|@DIGEST] | pull ssh://[USER@]HOST[/ENGINE] IMAGE"
     parsed = read(
-        args, "pull [OPTIONS] NAME[:TAG|@DIGEST]", "Download an image from a registry", flags, minimum=1, maximum=1
+        args, usage, "Download an image from a registry, or another host over SSH", flags, minimum=1, maximum=2
     )
     if parsed is None:
         return 0
+    if parsed.args[0].startswith("ssh://"):
+        return _from_host(root, parsed.args)
+    if len(parsed.args) > 1:
+        raise InvalidInput("pull takes one name", hint="or ssh://[USER@]HOST[/ENGINE] IMAGE")
     name = Reference.parse(parsed.args[0])
     full = name.with_default_tag()
 
@@ -164,6 +169,18 @@ def cmd_pull(root: Path, args: list[str]) -> int:
             new = before != await _id_of(engine, parsed.args[0])
             print(f"Status: {'Downloaded newer image' if new else 'Image is up to date'} for {full.familiar}")
         print(full)
+        return 0
+
+    return run(root, work)
+
+
+def _from_host(root: Path, args: list[str]) -> int:
+    if len(args) != 2:
+        raise InvalidInput("name the image to pull", hint=f"workbench pull {args[0]} IMAGE")
+
+    async def work(engine: LocalEngine) -> int:
+        image = await engine.pull_from_host(*args)
+        print(f"{args[1]} is here\nDigest: {image.digest}")
         return 0
 
     return run(root, work)

@@ -43,6 +43,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "pull": ("images", "Download an image from a registry"),
     "push": ("push", "Upload an image to a registry"),
     "registry": ("registry", "Serve the local store as an OCI registry"),
+    "verify": ("registry", "Show that an image is the same here and on another host"),
     "login": ("login", "Authenticate to a registry"),
     "logout": ("login", "Log out from a registry"),
     "save": ("archives", "Save one or more images to a tar archive"),

@@ -28,9 +28,16 @@ def cmd_push(root: Path, args: list[str]) -> int:
         Flag("all-tags", "Push all tags of an image to the repository", "a"),
         Flag("quiet", "Suppress verbose output", "q"),
     ]
-    parsed = read(args, "push [OPTIONS] NAME[:TAG]", "Upload an image to a registry", flags, minimum=1, maximum=1)
+    usage = "push [OPTIONS] NAME[:TAG] | push ssh://[USER@]HOST[/ENGINE] IMAGE"
+    parsed = read(
+        args, usage, "Upload an image to a registry, or to another host over SSH", flags, minimum=1, maximum=2
+    )
     if parsed is None:
         return 0
+    if parsed.args[0].startswith("ssh://"):
+        return _to_host(root, parsed.args)
+    if len(parsed.args) > 1:
+        raise InvalidInput("push takes one name", hint="or ssh://[USER@]HOST[/ENGINE] IMAGE")
 
     async def work(engine: LocalEngine) -> int:
         from engine.oci.reference import Reference
@@ -43,6 +50,17 @@ def cmd_push(root: Path, args: list[str]) -> int:
             await show_pull(engine.push(name), quiet=quiet, out=sys.stdout, words=_WORDS)
             if quiet:
                 print(Reference.parse(name))
+        return 0
+
+    return run(root, work)
+
+
+def _to_host(root: Path, args: list[str]) -> int:
+    if len(args) != 2:
+        raise InvalidInput("name the image to push", hint=f"workbench push {args[0]} IMAGE")
+
+    async def work(engine: LocalEngine) -> int:
+        print(f"{args[1]} is on {args[0]}, taken by {await engine.push_to_host(*args)}")
         return 0
 
     return run(root, work)

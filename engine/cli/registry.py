@@ -7,11 +7,15 @@ import signal
 import sys
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engine.base.cancel import CancelToken
-from engine.cli.common import read
+from engine.cli.common import read, run
 from engine.cli.flags import Flag
 from engine.errors import EngineError, InvalidInput
+
+if TYPE_CHECKING:
+    from engine.local import LocalEngine
 
 
 def cmd_registry(root: Path, args: list[str]) -> int:
@@ -71,3 +75,29 @@ def cmd_registry(root: Path, args: list[str]) -> int:
     stop.cancel()
     store.close()
     return 0
+
+
+def cmd_verify(root: Path, args: list[str]) -> int:
+    flags = [Flag("on", "The other host: ssh://[USER@]HOST[/ENGINE]", kind="str", metavar="URL")]
+    parsed = read(
+        args,
+        "verify IMAGE --on URL",
+        "Show that an image is the same here and on another host",
+        flags,
+        minimum=1,
+        maximum=1,
+    )
+    if parsed is None:
+        return 0
+    if not parsed.given("on"):
+        raise InvalidInput("verify needs the other host", hint="--on ssh://[USER@]HOST[/ENGINE]")
+
+    async def work(engine: LocalEngine) -> int:
+        rows = await engine.verify_on_host(parsed.text("on"), parsed.args[0])
+        for row in rows:
+            print(
+                f"{'same' if row.same else 'DIFFERENT':<10} {row.what:<10} {row.here if row.same else f'here {row.here}, there {row.there}'}"
+            )
+        return 0 if all(row.same for row in rows) else 1
+
+    return run(root, work)

@@ -44,7 +44,10 @@ _UPLOAD = re.compile(r"[0-9a-f]{32}")
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """How to serve. `user` and `password` empty: everybody; `certificate` empty: plain HTTP."""
+    """How to serve. `user` and `password` empty: everybody; `certificate` empty: plain HTTP.
+
+    `every_blob` serves each blob of the store in every repository: for one client who may have them all.
+    """
 
     host: str = "127.0.0.1"
     port: int = 5000
@@ -53,6 +56,7 @@ class Serving:
     password: str = ""
     certificate: str = ""
     key: str = ""
+    every_blob: bool = False
 
 
 class Refused(Exception):
@@ -338,7 +342,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(202)
         if self.command not in ("GET", "HEAD"):
             raise Refused(405, "UNSUPPORTED", f"{self.command} of a blob is not known")
-        if not served.has_blob(self.name, digest):
+        if not self._is_here(digest):
             raise Refused(404, "BLOB_UNKNOWN", f"{self.shown} has no blob {digest}")
         with self.app.store.blobs.open(digest) as blob:
             size = os.fstat(blob.fileno()).st_size
@@ -354,6 +358,14 @@ class _Handler(BaseHTTPRequestHandler):
             if self.command == "GET":
                 self._pour(blob, start, end)
         return None
+
+    def _is_here(self, digest: Digest) -> bool:
+        app = self.app
+        if app.serving.every_blob and app.store.blobs.has(digest):
+            if not app.serving.read_only:
+                app.served.link(self.name, digest)  # a client that finds it will not send it
+            return True
+        return app.served.has_blob(self.name, digest)
 
     def _range(self, size: int) -> tuple[int, int, int]:
         match = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", self.headers.get("Range", ""))

@@ -101,6 +101,13 @@ class ArchiveService:
         self._store.records.event("image", "load", image.config_digest, {"name": ", ".join(names)})
         return LoadedImage(image.config_digest, image.digest, names, moved)
 
+    def unpack(self, image: Image) -> None:
+        """The layers of an image that came through the registry server, and their true size."""
+        require_root()
+        manifest, config = self._store.images.manifest(image), self._store.images.config(image)
+        records = self._store.ensure_layers(manifest.layers, config.diff_ids)
+        self._store.images.set_size(image, sum(record.size for record in records))
+
     def import_(
         self,
         source: BinaryIO,

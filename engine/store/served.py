@@ -209,6 +209,12 @@ class Served:
                 if _in(tag, name) and (tag == f"{name}:{reference}" if by_tag else image.digest == digest):
                     self._images.untag(tag)
 
+    def forget(self, name: str) -> None:
+        """Everything of a repository, but not the images that it gave to the store."""
+        with self._records.write() as db:
+            for table in ("served_tags", "served_manifests", "served_blobs"):
+                db.execute(f"DELETE FROM {table} WHERE repository = ?", (name,))
+
     def live(self) -> set[Digest]:
         """Blobs that a sweep must leave."""
         found = {Digest(row["digest"]) for row in self._records.read("SELECT digest FROM served_blobs")}
