@@ -61,6 +61,7 @@ class BuildRoutes:
         body = BodyFile(request.body)
         try:
             unpacked = await asyncio.to_thread(read_stream, io.BufferedReader(body, 1 << 18), folder)
+            await body.drain()
             plan = _request(request.query, folder, unpacked.dockerfile_text)
             lines = _Lines(quiet=request.query.flag("q"))
             async with contextlib.aclosing(_events(self._engine, plan)) as events:

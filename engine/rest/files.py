@@ -47,6 +47,11 @@ class BodyFile(io.RawIOBase):
                 return chunk
         return b""
 
+    async def drain(self) -> None:
+        """What stands behind the end of an archive: padding. Only then can the client's going be noticed."""
+        async for _ in self._chunks:
+            pass
+
     def abandon(self) -> None:
         """The reader gets an error from now on."""
         if self._waiting is not None:

@@ -292,7 +292,7 @@ class Connection:
         if isinstance(answer, Hijack):
             await self._hijack(answer, event)
             return False
-        await self._respond(answer, head=event.method == b"HEAD")
+        await self._respond(answer, head=event.method == b"HEAD", body=body)
         return await self._settle(body)
 
     async def _answer(self, event: h11.Request, body: _Body) -> Answer:
@@ -338,7 +338,7 @@ class Connection:
             self._writer.write(data)
             await self._writer.drain()
 
-    async def _respond(self, answer: Response, *, head: bool) -> None:
+    async def _respond(self, answer: Response, *, head: bool, body: _Body | None = None) -> None:
         headers = {"Content-Type": answer.content_type, **answer.headers}
         if answer.status in (204, 304):
             headers.pop("Content-Type")
@@ -352,11 +352,12 @@ class Connection:
             if answer.body and not head and answer.status not in (204, 304):
                 await self._send(h11.Data(data=answer.body))
         else:
-            await self._stream(answer.body, head=head)
+            await self._stream(answer.body, body or _Body(self, empty=True), head=head)
         await self._send(h11.EndOfMessage())
 
-    async def _stream(self, body: AsyncIterator[bytes], *, head: bool) -> None:
-        gone = asyncio.ensure_future(self._gone(_Body(self, empty=True)))
+    async def _stream(self, body: AsyncIterator[bytes], request: _Body, *, head: bool) -> None:
+        """`request` may still be read while the answer is on its way (`docker load`): nobody else looks before its end."""
+        gone = asyncio.ensure_future(self._gone(request))
         sending = asyncio.ensure_future(self._pump(body, head=head))
         try:
             await asyncio.wait((sending, gone), return_when=asyncio.FIRST_COMPLETED)
