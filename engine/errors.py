@@ -123,13 +123,27 @@ class Cancelled(EngineError):
 
 
 class BuildFailed(EngineError):
-    """A step of a build failed. `exit_code` is that of the RUN command (0 when the step never ran)."""
+    """A step of a build failed. `exit_code` is that of the RUN command (0 when the step never ran).
+
+    `excerpt` are the Dockerfile's lines of the step, `output` the last lines it wrote, `image` what holds its file system when that was
+    asked to be kept.
+    """
 
     code = "build-failed"
 
     def __init__(self, message: str, *, exit_code: int = 0, file: str = "", line: int = 0, hint: str | None = None):
         super().__init__(message, hint=hint)
         self.exit_code, self.file, self.line = exit_code, file, line
+        self.excerpt: tuple[str, ...] = ()
+        self.output: tuple[str, ...] = ()
+        self.image = ""
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}: " if self.excerpt else ""
+        lines = [f"{where}{self.message}"]
+        lines += [f"{number:>5} | {text}" for number, text in enumerate(self.excerpt, self.line)]
+        lines += [f"      > {text}" for text in self.output]
+        return "\n".join(lines)
 
 
 class StartFailed(EngineError):

@@ -740,6 +740,7 @@ class BuildRequest:
     outputs: tuple[BuildOutput, ...] = ()  # none: the image goes into the store
     annotations: Mapping[str, str] = field(default_factory=dict)  # of the manifest
     host_ca: bool | None = None  # RUN steps trust the host's CA bundle and use its proxies; None: as the setting says
+    keep_failed: bool = False  # a RUN that fails leaves an image of its files, environment, user and directory
     changed: frozenset[str] | None = (
         None  # paths below the context that may differ from the last build here; None: look
     )

@@ -8,6 +8,7 @@ import json
 import posixpath
 import secrets
 import shutil
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,6 +31,7 @@ from engine.errors import AccessDenied, BuildFailed, InvalidInput, NotFound, Uns
 from engine.model import SshAgent, StepInfo, StepOutput
 from engine.store.view import LayerView
 
+OUTPUT_LINES = 12  # of a failed command, in its error
 _SSH_TARGET = "/run/buildkit/ssh_agent.{}"
 
 
@@ -184,18 +186,27 @@ class _Running:
             request = replace(
                 self._base, mounts=tuple(mounts), env=tuple(f"{name}={value}" for name, value in environment.items())
             )
-            decoder = LineSplitter(lambda stream, text: site.emit(StepOutput(self._step.key, stream, text)))
+            last: deque[str] = deque(maxlen=OUTPUT_LINES)
+
+            def tell(stream: Literal["stdout", "stderr"], text: str) -> None:
+                last.extend(text.split("\n")[-OUTPUT_LINES:])
+                site.emit(StepOutput(self._step.key, stream, text))
+
+            decoder = LineSplitter(tell)
             code = site.runner.run(request, decoder.feed, site.cancel)
             decoder.flush()
             site.cancel.check()
         if code != 0:
-            raise BuildFailed(
+            error = BuildFailed(
                 f"{self._run.source}: exit code {code}",
                 exit_code=code,
                 file=str(site.file),
                 line=self._run.line,
-                hint="the output above is the command's own",
+                hint="the output above is the command's own; --shell-on-error opens a shell where it failed",
             )
+            error.excerpt = site.dockerfile.lines[self._run.line - 1 : min(self._run.end_line, self._run.line + 9)]
+            error.output = tuple(_shown(line) for line in last)
+            raise error
 
     def _contexts(self, holding: contextlib.ExitStack) -> list[StepMount]:
         found = []
@@ -263,6 +274,12 @@ class _Running:
                 StepMount("ssh", target, False, agent=agent, mode=mode, uid=mount.uid or 0, gid=mount.gid or 0)
             )
         return found
+
+
+def _shown(line: str) -> str:
+    """A line of output in an error: what would act on a terminal is taken out."""
+    text = line.rstrip("\r").rsplit("\r", 1)[-1]
+    return "".join(c if c.isprintable() or c == "\t" else "?" for c in text)[:500]
 
 
 class LineSplitter:

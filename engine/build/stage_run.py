@@ -28,14 +28,17 @@ from engine.build.state import State
 from engine.build.step_cache import Scope, StepCache, step_key
 from engine.build.trees import Trees
 from engine.build.variables import apply_arg
-from engine.errors import DockerfileError, EngineError
+from engine.errors import BuildFailed, DockerfileError, EngineError
 from engine.model import BuildNotice, StepFinished, StepInfo, StepStarted
 from engine.oci.config import History
 from engine.oci.descriptor import Descriptor
 from engine.oci.digest import Digest
-from engine.oci.media import OCI_LAYER
+from engine.oci.manifest import build_manifest
+from engine.oci.media import OCI_CONFIG, OCI_LAYER
+from engine.oci.reference import Reference
 
 COMMENT = "buildkit.dockerfile.v0"
+FAILED = "workbench/failed-step:latest"  # the last one that was kept
 
 
 @dataclass(slots=True)
@@ -199,7 +202,12 @@ class StageRun:
             folder.mkdir(mode=0o700)
             upper.mkdir(mode=0o755)
             scratch.mkdir(mode=0o700)
-            work.perform(upper, scratch)
+            try:
+                work.perform(upper, scratch)
+            except BuildFailed as error:
+                if self._site.request.keep_failed:
+                    error.image = self._keep_failed(state, upper)
+                raise
             self._site.cancel.check()
             return self._keep(state, upper)
         finally:
@@ -225,6 +233,21 @@ class StageRun:
             "size": layer.written.content_size,
             "newest": layer.newest,
         }
+
+    def _keep_failed(self, state: State, upper: Path) -> str:
+        """An image of what the failed step saw and wrote, with its environment, user and directory. Its name."""
+        store, kept = self._site.store, state.fork()
+        document = self._keep(state, upper)
+        layers = [*state.layers, Descriptor.from_json(document["layer"])]
+        environment = [f"{name}={value}" for name, value in state.variables.items()]
+        config = kept.config.with_config(Env=environment, Entrypoint=None, Cmd=["/bin/sh"], WorkingDir=state.workdir)
+        created = rfc3339(state.created * 10**9)
+        history = History(created=created, created_by="the step that failed", comment=COMMENT)
+        config = config.with_step(history, Digest(document["diff_id"]), created)
+        raw = config.to_bytes()
+        manifest = build_manifest(Descriptor(OCI_CONFIG, store.blobs.put(raw), len(raw)), layers)
+        store.images.put(manifest, config, state.size + int(document["size"]), [Reference.parse(FAILED)])
+        return FAILED
 
     # --- book-keeping -----------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from engine.cli.common import clean, output_lines, read, run
 from engine.cli.flags import Parsed
 from engine.cli.images import PullDrawer
 from engine.cli.progress import REFRESH, Progress, make_progress
-from engine.errors import InvalidInput, Unsupported
+from engine.errors import BuildFailed, InvalidInput, Unsupported
 from engine.model import (
     BuildEvent,
     BuildFinished,
@@ -43,6 +43,10 @@ def cmd_build(root: Path, args: list[str]) -> int:
     if parsed is None:
         return 0
     build_flags.refuse_attestations(parsed)
+    if parsed.on("shell-on-error") and not sys.stdin.isatty():
+        raise InvalidInput(
+            "--shell-on-error needs a terminal on stdin", hint="leave it out where nobody is there to type"
+        )
     with _source(parsed, root) as source:
         request = make_request(parsed, source)
         call = "check" if parsed.on("check") else parsed.text("call", "build")
@@ -50,7 +54,15 @@ def cmd_build(root: Path, args: list[str]) -> int:
             from engine.cli.build_calls import answer
 
             return answer(request, call)
-        return run(root, lambda engine: _build(engine, request, parsed))
+        try:
+            return run(root, lambda engine: _build(engine, request, parsed))
+        except BuildFailed as error:
+            if not error.image:
+                raise
+            from engine.cli.failed_shell import open_shell
+
+            open_shell(root, error)
+            return 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +147,7 @@ def make_request(parsed: Parsed, source: Source) -> BuildRequest:
         cache_to=tuple(parsed.items("cache-to")),
         outputs=build_flags.outputs(parsed),
         annotations=build_flags.pairs(parsed.items("annotation"), "annotation"),
+        keep_failed=parsed.on("shell-on-error"),
         host_ca=parsed.on("host-ca") if parsed.given("host-ca") else None,
     )
 

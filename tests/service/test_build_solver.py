@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import random
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -21,10 +23,12 @@ from engine.api import (
     BuildNotice,
     BuildRequest,
     BuildSecret,
+    ContainerSpec,
     StepFinished,
     StepOutput,
 )
 from engine.build.compare import compare
+from engine.cli.failed_shell import commands
 from engine.errors import BuildFailed
 from engine.local import LocalEngine, open_engine
 from engine.store.view import LayerView
@@ -385,3 +389,42 @@ async def test_why_says_before_a_build_what_the_build_then_does(engine: LocalEng
     for path, note in {"src/x.log": "excludes it", "src/readme.md": "no step", "other": "no step"}.items():
         (report,) = await engine.why(request, [path])
         assert (report.steps, note in report.note) == ((), True), path
+
+
+# --- failure ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_failure_shows_the_line_and_the_last_output_and_keeps_the_place(
+    engine: LocalEngine, tmp_path: Path
+) -> None:
+    text = (
+        "FROM workbench/base\nRUN mkdir /w && chown 12:34 /w\nARG SECRETLESS=yes\nENV LASTING=1\nUSER 12:34\nWORKDIR /w\n"
+        f"RUN echo half > half && \\\n    echo 'it broke \x1b[2J here' && exit 5 # {stamp()}\n"
+    )
+    with pytest.raises(BuildFailed) as caught:
+        await build(engine, tmp_path, text, keep_failed=True)
+    error = caught.value
+    assert (error.exit_code, error.line) == (5, 7)
+    shown = str(error)
+    assert "    7 | RUN echo half > half && \\\n    8 |     echo 'it broke" in shown
+    assert "      > it broke ?[2J here" in shown
+    assert error.image == "workbench/failed-step:latest"
+    script = "echo $PWD $(id -u):$(id -g) $SECRETLESS $LASTING; cat half"
+    container = await engine.create(ContainerSpec(error.image, command=("sh", "-c", script)))
+    stream = await engine.start_attached(container)
+    out = b""
+    while chunk := await stream.read():
+        out += chunk[1]
+    await engine.remove(container, force=True)
+    assert out.decode() == "/w 12:34 yes 1\nhalf\n"
+    assert await engine.check() == []
+
+
+def test_what_was_typed_becomes_a_run_line() -> None:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        data = b"apt-get update\n#1700000000\n  ls\nexit\n\ncp a b\n"
+        info = tarfile.TarInfo(".workbench-history")
+        info.size = len(data)
+        tar.addfile(info, io.BytesIO(data))
+    assert commands(out.getvalue()) == ["apt-get update", "ls", "cp a b"]
