@@ -59,6 +59,19 @@ def _settings(root: Path, section: str, known: Mapping[str, Callable[[Any], Any]
     return merged
 
 
+def userns_remap(root: Path) -> str:
+    """`{"runtime": {"userns-remap": "default"}}`: user namespaces for every container; "" is none. Raises InvalidInput."""
+    chosen = ""
+    for path in (SYSTEM, root / "settings.json"):
+        for name, value in _section(path, "runtime").items():
+            if name != "userns-remap":
+                raise InvalidInput(f"{path}: runtime.{name} is not a setting", hint="known: userns-remap")
+            if not isinstance(value, str):
+                raise InvalidInput(f"{path}: runtime.userns-remap is not a text", hint='"default" or "100000:65536"')
+            chosen = value
+    return chosen
+
+
 def _section(path: Path, name: str) -> Mapping[str, Any]:
     try:
         document = json.loads(path.read_bytes())

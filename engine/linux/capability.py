@@ -60,6 +60,14 @@ def permitted() -> int:
     return int(low | high << 32)
 
 
+def raise_permitted() -> None:
+    """Everything permitted becomes effective."""
+    bits = permitted()
+    low, high = bits & 0xFFFFFFFF, bits >> 32
+    header = struct.pack("=Ii", _VERSION_3, 0)
+    libc.syscall(libc.NR_CAPSET, header, struct.pack("=6I", low, low, 0, high, high, 0), what="capset")
+
+
 def drop_bounding(keep: int, last: int) -> None:
     """Takes everything but `keep` out of the bounding set. Needs CAP_SETPCAP."""
     for number in range(last + 1):

@@ -101,6 +101,8 @@ def mount_bind(rootfs: Rootfs, entry: dict[str, Any], held: dict[str, int]) -> N
                 tree = m.clone_tree(source, recursive="rbind" in entry["options"])
             else:
                 source = -1
+            if rootfs.remap is not None and (entry.get("workbench") or {}).get("mapped"):
+                rootfs.remap.map_tree(tree, entry["source"])
             _attach(entry, tree, target)
         finally:
             os.close(target)

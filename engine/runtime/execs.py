@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from engine.linux import apparmor, libc, namespace, pty
 from engine.linux.cgroup import Cgroup
 from engine.linux.openat2 import open_in_root
-from engine.runtime import init
+from engine.runtime import init, init_userns
 from engine.runtime.spec_process import exec_process
 from engine.runtime.users import identify
 
@@ -61,19 +61,20 @@ def run(
             rows, columns = request.get("tty_size") or (0, 0)
             if rows and columns:
                 pty.resize(master, rows, columns)
-            os.fchown(slave, identity.uid, -1)
+            os.fchown(slave, init_userns.owner(spec, identity.uid), -1)
             socket.send_fds(channel, [b'{"tty":1}\n'], [master])
             os.close(master)
             pty.take(slave)
             stdio = (slave, slave, slave)
         else:
-            init.own_stdio(stdio, identity.uid)
+            init.own_stdio(stdio, init_userns.owner(spec, identity.uid))
         os.close(root)
         stage = "AppArmor"
         if "apparmorProfile" in spec["process"]:
             apparmor.profile_on_exec("unconfined" if request.get("privileged") else spec["process"]["apparmorProfile"])
         stage = "namespaces"
-        _join(pid, pidfd)
+        init.set_limits(command)
+        _join(pid, pidfd, init_userns.exec_flag(spec))
         stage = "standard streams"
         init.take_stdio(stdio, report_to)
         report_to = init.CHANNEL
@@ -87,12 +88,13 @@ def run(
         os._exit(125)
 
 
-def _join(pid: int, pidfd: int) -> None:
+def _join(pid: int, pidfd: int, user: int) -> None:
     """All namespaces at once by pidfd (Linux 5.8), else one by one, the mount namespace last: it hides /proc."""
     try:
-        namespace.setns(pidfd, _JOIN)
+        namespace.setns(pidfd, _JOIN | user)
     except OSError:
-        files = [(os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC), flag) for name, flag in _FILES]
+        wanted = (("user", user), *_FILES) if user else _FILES
+        files = [(os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC), flag) for name, flag in wanted]
         mount = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         for fd, flag in files:
             namespace.setns(fd, flag)

@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import base64
 import errno
+import fcntl
 import json
 import os
 import resource
 import signal
 import socket
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
-from engine.linux import apparmor, capability, libc, mount, pty, seccomp
+from engine.linux import apparmor, capability, libc, mount, namespace, pty, seccomp
 from engine.linux.cgroup import Cgroup
 from engine.linux.openat2 import open_in_root
 from engine.runtime import init_namespaces, tiny_init
+from engine.runtime.init_userns import owner
 from engine.runtime.protocol import line
 from engine.runtime.rootfs import Rootfs, mount_root
 from engine.runtime.rootfs_devices import SetupError, make_console
@@ -30,7 +33,6 @@ from engine.runtime.users import Identity, UserError, identify
 
 JOINED = b"joined"
 CHANNEL = 3  # where the error channel lives while the last steps run
-_KEPT = 4  # and the small init, where there is one
 
 
 class ExecError(Exception):
@@ -57,6 +59,7 @@ class Command:
     seccomp: bytes
     rlimits: list[tuple[int, int, int]]
     init: bool = True
+    user_namespace: int = -1  # a descriptor of the one to enter
     small_init: int = -1  # a descriptor of `tiny_init`, which then becomes process 1
 
 
@@ -124,16 +127,17 @@ def default_signals() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
-def take_stdio(fds: tuple[int, int, int], channel: int, keep: int = -1) -> int:
-    """0, 1, 2 are `fds`, 3 is the channel, and nothing else is open (CVE-2024-21626) but `keep`, whose new number is
-    returned; it is closed by execve like the channel."""
-    wanted = [*fds, channel, *([keep] if keep >= 0 else [])]
-    # Out of the way first: a descriptor in 0..4 would be overwritten by the next dup2.
-    high = [os.dup(fd) if fd <= _KEPT else fd for fd in wanted]
+def take_stdio(fds: tuple[int, int, int], channel: int, keep: Sequence[int] = ()) -> list[int]:
+    """0, 1, 2 are `fds`, 3 is the channel, and nothing else is open (CVE-2024-21626) but those of `keep` that are not -1,
+    whose new numbers are returned; they are closed by execve like the channel."""
+    wanted = [*fds, channel, *(fd for fd in keep if fd >= 0)]
+    # Out of the way first: a low descriptor would be overwritten by the next dup2.
+    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 16) for fd in wanted]
     for number, fd in enumerate(high):
         os.dup2(fd, number, inheritable=number < CHANNEL)
     libc.close_from(len(high))
-    return _KEPT if keep >= 0 else -1
+    numbers = iter(range(CHANNEL + 1, len(high)))
+    return [next(numbers) if fd >= 0 else -1 for fd in keep]
 
 
 def own_stdio(fds: tuple[int, int, int], uid: int) -> None:
@@ -145,10 +149,19 @@ def own_stdio(fds: tuple[int, int, int], uid: int) -> None:
             os.fchown(fd, uid, -1)
 
 
-def confine(command: Command) -> None:
-    """Identity, capabilities, filter: in runc's order. After this the process is the container's."""
+def set_limits(command: Command) -> None:
+    """Before the user namespace is entered: raising a limit takes a capability of the host's."""
     for kind, soft, hard in command.rlimits:
         resource.setrlimit(kind, (soft, hard))
+
+
+def confine(command: Command) -> None:
+    """Identity, capabilities, filter: in runc's order. After this the process is the container's."""
+    if command.user_namespace >= 0:
+        namespace.setns(command.user_namespace, namespace.NEWUSER)
+        # A mount namespace that belongs to it: what is mounted so far can then not be taken away by the container's root.
+        namespace.unshare(namespace.NEWNS)
+        os.close(command.user_namespace)
     if command.no_new_privileges:
         libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
     elif command.seccomp:  # without no_new_privs it takes CAP_SYS_ADMIN, which is about to go
@@ -254,11 +267,12 @@ def run(
         os.umask(0o022)
         own_settings(spec)
         stage = "namespaces"
-        shm, held = init_namespaces.enter(spec, channel)
+        remap = init_namespaces.user_namespace(spec)
+        shm, held = init_namespaces.enter(spec, channel, remap)
         stage = "root file system"
-        root = mount_root(spec, bundle)
+        root = mount_root(spec, bundle, remap)
         stage = "mounts"
-        rootfs = Rootfs(root, spec["workbench"]["upper"], track=spec["workbench"]["clean_stubs"])
+        rootfs = Rootfs(root, spec["workbench"]["upper"], track=spec["workbench"]["clean_stubs"], remap=remap)
         rootfs.mount_all(spec, held)
         if shm >= 0:
             rootfs.attach("/dev/shm", shm)
@@ -272,10 +286,10 @@ def run(
         small_init = tiny_init.open_program() if spec["workbench"].get("init") else -1
         stage = "terminal"
         if spec["process"]["terminal"]:
-            slave = _terminal(rootfs, channel, spec, identity.uid)
+            slave = _terminal(rootfs, channel, spec, owner(spec, identity.uid))
             stdio = (slave, slave, slave)
         else:
-            own_stdio(stdio, identity.uid)
+            own_stdio(stdio, owner(spec, identity.uid))
         stage = "working directory"
         rootfs.make_cwd(spec["process"]["cwd"])
         channel.send(line({"stubs": rootfs.stubs, "copied": rootfs.copied}))
@@ -291,9 +305,11 @@ def run(
         stage = "pivot_root"
         mount.pivot_root(root)
         stage = "standard streams"
-        command = replace(command, small_init=take_stdio(stdio, report_to, small_init))
+        kept = take_stdio(stdio, report_to, (small_init, remap.fd if remap is not None else -1))
+        command = replace(command, small_init=kept[0], user_namespace=kept[1])
         report_to = CHANNEL
         stage = "privileges"
+        set_limits(command)
         confine(command)
         stage = "exec"
         execute(command)

@@ -13,8 +13,9 @@ from typing import Any
 
 from engine.linux import mount, namespace
 from engine.linux.openat2 import open_in_root
-from engine.runtime import netconfig, netns
+from engine.runtime import init_userns, netconfig, netns
 from engine.runtime.binds import hold_sources
+from engine.runtime.init_userns import Remap
 from engine.runtime.rootfs_devices import SetupError
 
 _FLAGS = {
@@ -23,7 +24,7 @@ _FLAGS = {
     "ipc": namespace.NEWIPC,
     "network": namespace.NEWNET,
 }
-_FILES = {"pid": "pid", "ipc": "ipc", "network": "net", "uts": "uts"}
+_FILES = {"pid": "pid", "ipc": "ipc", "network": "net", "uts": "uts", "user": "user"}
 _PROC_MAGIC = 0x9FA0
 _TMPFS_MAGIC = 0x01021994
 
@@ -92,12 +93,23 @@ def _open_namespace(spec: dict[str, Any], kind: str) -> int:
         os.close(process)
 
 
-def enter(spec: dict[str, Any], channel: socket.socket) -> tuple[int, dict[str, int]]:
+def user_namespace(spec: dict[str, Any]) -> Remap | None:
+    """The container's user namespace: a new one, or that of the container whose namespaces it shares."""
+    if "user" not in spec["workbench"].get("join", {}):
+        return init_userns.make(spec)
+    other = _open_namespace(spec, "user")
+    try:
+        return init_userns.make(spec, other)
+    finally:
+        os.close(other)
+
+
+def enter(spec: dict[str, Any], channel: socket.socket, remap: Remap | None = None) -> tuple[int, dict[str, int]]:
     """In the first process: joins and makes what it can before it is in its group; the network's sockets go to the
     monitor over `channel`. Returns the other container's /dev/shm as a detached mount (or -1), and the sources of mounts
     that stay tied to the host's."""
     joined = [
-        (_open_namespace(spec, kind), _FLAGS[kind]) for kind in spec["workbench"].get("join", {}) if kind != "pid"
+        (_open_namespace(spec, kind), _FLAGS[kind]) for kind in spec["workbench"].get("join", {}) if kind in _FLAGS
     ]
     shm = _take_shm(spec) if spec["workbench"].get("share_shm") else -1
     for fd, flag in joined:
@@ -105,7 +117,11 @@ def enter(spec: dict[str, Any], channel: socket.socket) -> tuple[int, dict[str, 
         os.close(fd)
     kinds = new_kinds(spec)
     flags = 0
-    for kind in kinds:
+    made = remap.spaces if remap is not None else {}
+    for kind, fd in made.items():
+        namespace.setns(fd, _FLAGS[kind])
+        os.close(fd)
+    for kind in kinds - set(made):
         flags |= _FLAGS.get(kind, 0)
     namespace.unshare(flags)
     if "network" in kinds:

@@ -16,6 +16,7 @@ from engine.linux.cgroup import Cgroup
 from engine.linux.openat2 import mkdirs_in_root, open_in_root
 from engine.linux.overlay import mount_overlay
 from engine.runtime import binds
+from engine.runtime.init_userns import Remap
 from engine.runtime.rootfs_devices import SetupError, make_device, make_standard_devices
 
 _HANDLE = os.O_PATH | os.O_CLOEXEC
@@ -25,7 +26,7 @@ _KERNEL_DIRS = ("/proc", "/sys", "/dev")
 _OWN_TMPFS = ("/dev", "/dev/shm")
 
 
-def mount_root(spec: dict[str, Any], bundle: str) -> int:
+def mount_root(spec: dict[str, Any], bundle: str, remap: Remap | None = None) -> int:
     """Mounts the overlay at the bundle's `rootfs`; returns the root (O_PATH)."""
     extra = spec["workbench"]
     target = os.path.join(bundle, spec["root"]["path"])
@@ -35,15 +36,33 @@ def mount_root(spec: dict[str, Any], bundle: str) -> int:
         empty = os.path.join(bundle, "empty")
         os.makedirs(empty, exist_ok=True)
         lowers = [empty]
-    mount_overlay(lowers, extra["upper"], extra["work"], target, volatile=extra["volatile"])
+    upper, work = extra["upper"], extra["work"]
+    if remap is not None:
+        lowers, upper, work = _mapped_layers(remap, bundle, lowers, upper, work)
+    mount_overlay(lowers, upper, work, target, volatile=extra["volatile"])
     return os.open(target, _HANDLE | os.O_DIRECTORY)
+
+
+def _mapped_layers(remap: Remap, bundle: str, lowers: list[str], upper: str, work: str) -> tuple[list[str], str, str]:
+    """The layers as they are seen in the container's user namespace; upper and work must be of one mount."""
+    folder, other = os.path.split(upper.rstrip("/"))[0], os.path.split(work.rstrip("/"))[0]
+    if folder != other:
+        raise SetupError("user namespaces: the layer's folders are not beside each other")
+    for number, lower in enumerate(lowers):
+        remap.mapped(lower, os.path.join(bundle, "mapped", str(number)))
+    top = os.path.join(bundle, "mapped", "top")
+    remap.mapped(folder, top)
+    remap.become_root()
+    below = [os.path.join(bundle, "mapped", str(number)) for number in range(len(lowers))]
+    return below, os.path.join(top, os.path.basename(upper)), os.path.join(top, os.path.basename(work))
 
 
 class Rootfs:
     """One root being furnished. `stubs` and `copied` tell what that left in the upper directory (see `stubs.py`)."""
 
-    def __init__(self, root_fd: int, upper: str = "", *, track: bool = False) -> None:
+    def __init__(self, root_fd: int, upper: str = "", *, track: bool = False, remap: Remap | None = None) -> None:
         self.root = root_fd
+        self.remap = remap
         self.stubs: list[tuple[str, bool]] = []  # path, is a directory
         self.copied: dict[str, tuple[int, int, int]] = {}  # directory that was only in a lower: mode, uid, gid
         self._device = os.fstat(root_fd).st_dev
@@ -158,8 +177,20 @@ class Rootfs:
             raise SetupError(f"{path} in the image must be an ordinary directory")
         return fd
 
+    def _options(self, options: list[str]) -> tuple[int, str]:
+        """`split_options`, with the ids among them as the host's."""
+        flags, data = split_options(options)
+        if self.remap is None:
+            return flags, data
+        words = [word.partition("=") for word in data.split(",") if word]
+        ids = {"uid": self.remap.uid, "gid": self.remap.gid}
+        return flags, ",".join(
+            f"{name}={ids[name](int(value))}" if name in ids and value.isdigit() else f"{name}{equals}{value}"
+            for name, equals, value in words
+        )
+
     def _kernel(self, entry: dict[str, Any]) -> None:
-        flags, data = split_options(entry["options"])
+        flags, data = self._options(entry["options"])
         where = entry["destination"]
         fd = self._ordinary(where) if where in _KERNEL_DIRS else self.target(where, directory=True)
         try:
@@ -184,7 +215,7 @@ class Rootfs:
     def _tmpfs(self, entry: dict[str, Any]) -> None:
         """A tmpfs of the user's; over a directory of the image it has that one's mode unless told otherwise (as runc)."""
         where = entry["destination"]
-        flags, data = split_options(entry["options"])
+        flags, data = self._options(entry["options"])
         try:
             os.close(open_in_root(self.root, where, _HANDLE))
             made = False

@@ -70,6 +70,7 @@ class SpecParams(HostConfig):
     device_nodes: Sequence[DeviceNode] = ()  # what `devices` (or `privileged`) come to on this host
     device_numbers: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # of the block devices with limits
     apparmor_profile: str = ""  # loaded; "" where the host has no AppArmor
+    id_maps: spaces.IdMaps | None = None  # a user namespace of its own
     join: Mapping[str, spaces.Join] = field(default_factory=dict)  # OCI namespace type: whose it is
     masked_paths: Sequence[str] = MASKED_PATHS
     readonly_paths: Sequence[str] = READONLY_PATHS
@@ -154,6 +155,15 @@ def check(params: SpecParams) -> SecurityOptions:
     return parse_security_options(params.security_opt)
 
 
+def _id_mappings(maps: spaces.IdMaps | None) -> dict[str, Any]:
+    if maps is None:
+        return {}
+    return {
+        "uidMappings": [entry.document() for entry in maps.uids],
+        "gidMappings": [entry.document() for entry in maps.gids],
+    }
+
+
 def validate(params: SpecParams) -> None:
     """All that can be said without this host's devices: for `create`. Raises InvalidInput, Unsupported."""
     security = check(params)
@@ -194,7 +204,8 @@ def make_spec(params: SpecParams, *, seccomp_program: bytes | None = None) -> di
         "mounts": mounts(params, params.mounts),
         "annotations": dict(params.annotations),
         "linux": {
-            "namespaces": spaces.namespaces(params, params.network, params.join),
+            "namespaces": spaces.namespaces(params, params.network, params.join, user=params.id_maps is not None),
+            **_id_mappings(params.id_maps),
             "maskedPaths": [] if bare else list(params.masked_paths),
             "readonlyPaths": [] if bare else list(params.readonly_paths),
             "cgroupsPath": cgroups_path(params.container_id, params.cgroup_parent),

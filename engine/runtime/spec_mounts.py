@@ -37,6 +37,7 @@ class BindMount:
     propagation: str = "rprivate"
     read_only_below: Literal["try", "no", "must"] = "try"
     subpath: str = ""
+    mapped: bool = False  # the engine's own: in a user namespace its files belong to the users they say
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +138,8 @@ def _users(mount: UserMount) -> dict[str, Any]:
     entry = _entry(_target(mount.target), "bind", recursion, mount.propagation, access, source=mount.source)
     if mount.subpath or mount.read_only_below == "no":
         entry["workbench"] = {"subpath": mount.subpath, "read_only": "top" if mount.read_only_below == "no" else "try"}
+    if mount.mapped:
+        entry["workbench"] = {**entry.get("workbench", {}), "mapped": True}
     return entry
 
 

@@ -19,6 +19,26 @@ class Join:
     start: int
 
 
+@dataclass(frozen=True, slots=True)
+class IdRange:
+    """`count` ids from `inside` on in the container are those from `outside` on of the host."""
+
+    inside: int
+    outside: int
+    count: int
+
+    def document(self) -> dict[str, int]:
+        return {"containerID": self.inside, "hostID": self.outside, "size": self.count}
+
+
+@dataclass(frozen=True, slots=True)
+class IdMaps:
+    """A user namespace: its users and groups."""
+
+    uids: tuple[IdRange, ...]
+    gids: tuple[IdRange, ...]
+
+
 _MODES = {
     "pid": ("", "host", "container:"),
     "ipc": ("", "none", "private", "shareable", "host", "container:"),
@@ -27,7 +47,7 @@ _MODES = {
     "userns": ("", "host"),
 }
 # OCI's name of each: /proc/PID/ns has "net" and "mnt" for two of them.
-_FILES = {"pid": "pid", "ipc": "ipc", "network": "net", "uts": "uts"}
+_FILES = {"pid": "pid", "ipc": "ipc", "network": "net", "uts": "uts", "user": "user"}
 
 _IPC_SYSCTLS = frozenset(
     f"kernel.{name}" for name in "msgmax msgmnb msgmni sem shmall shmmax shmmni shm_rmid_forced".split()
@@ -56,7 +76,7 @@ def _mode_hint(modes: tuple[str, ...]) -> str:
     return ", ".join(f"{mode}NAME" if mode.endswith(":") else mode for mode in modes if mode)
 
 
-def namespaces(host: HostConfig, network: str, join: Mapping[str, Join]) -> list[dict[str, Any]]:
+def namespaces(host: HostConfig, network: str, join: Mapping[str, Join], *, user: bool = False) -> list[dict[str, Any]]:
     """OCI's list: a type without a path is a new one, a type that is missing is the host's."""
     own = ["mount"]
     if host.pid_mode == "":
@@ -70,6 +90,8 @@ def namespaces(host: HostConfig, network: str, join: Mapping[str, Join]) -> list
     own.append("time")
     if network in ("none", "bridge"):
         own.append("network")
+    if user and "user" not in join:
+        own.append("user")
     result: list[dict[str, Any]] = [{"type": kind} for kind in own]
     for kind, other in join.items():
         result.append({"type": kind, "path": f"/proc/{other.pid}/ns/{_FILES[kind]}"})

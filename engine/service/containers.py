@@ -65,6 +65,7 @@ from engine.service.mounts import Mounts, Point, in_order, points_of
 from engine.service.network_files import mounts_of
 from engine.service.networks import NetworkService
 from engine.service.system import require_root
+from engine.service.userns import id_maps
 from engine.store.images import Image
 from engine.store.store import Store
 
@@ -499,6 +500,19 @@ class ContainerService:
             raise InvalidInput("conflicting options: hostname and the UTS mode")
         hostside.check_runtime(spec.runtime)
         mode: Any = mode_of(spec.network_mode)
+        if spec.userns_mode != "host" and id_maps(self._store.root) is not None:
+            if spec.privileged:
+                raise InvalidInput(
+                    "privileged mode is incompatible with user namespaces", hint="run it with --userns host"
+                )
+            if spec.pid_mode == "host":
+                raise InvalidInput(
+                    "cannot share the host PID namespace when user namespaces are enabled", hint="--userns host"
+                )
+            if mode == "host":
+                raise InvalidInput(
+                    "cannot share the host's network namespace when user namespaces are enabled", hint="--userns host"
+                )
         validate(SpecParams("", args=("-",), network=mode, domainname=spec.domainname, **host_config(spec)))
         hostside.check_limits(spec)
         shared = {}
@@ -514,10 +528,16 @@ class ContainerService:
         for kind, mode in (("pid", spec.pid_mode), ("ipc", spec.ipc_mode)):
             if mode.startswith("container:"):
                 join[kind] = self._join(mode.removeprefix("container:"), kind)
+        maps = id_maps(self._store.root) if spec.userns_mode != "host" else None
+        if maps is not None and join:  # what is shared belongs to that one's user namespace
+            other = next(iter(join.values()))
+            maps = maps if hostside.has_own_users(other.pid) else None
+            join |= {"user": other} if maps is not None else {}
         return {
             "device_nodes": hostside.device_nodes(spec),
             "device_numbers": hostside.device_numbers(spec),
             "apparmor_profile": hostside.apparmor_profile(spec),
+            "id_maps": maps,
             "join": join,
         }
 

@@ -79,6 +79,14 @@ def apparmor_profile(host: HostConfig) -> str:
     raise NotFound(f"AppArmor profile {name} is not loaded", hint="load it first: apparmor_parser -r FILE")
 
 
+def has_own_users(pid: int) -> bool:
+    """Whether that process is in another user namespace than this one."""
+    try:
+        return os.stat(f"/proc/{pid}/ns/user").st_ino != os.stat("/proc/self/ns/user").st_ino
+    except OSError:
+        return False
+
+
 def check_runtime(runtime: str) -> None:
     """Raises Unsupported for an OCI runtime: containers are started by this engine's own launcher."""
     if runtime not in ("", "native"):

@@ -242,6 +242,7 @@ class Mounts:
             point.propagation or "rprivate",
             point.read_only_below,
             point.subpath,
+            mapped=point.type == "volume",
         )
 
     def started(self, container_id: str, points: Sequence[Point]) -> None:

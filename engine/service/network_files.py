@@ -92,7 +92,7 @@ def _write(folder: Path, hosts: str, hostname: str, resolver: str) -> list[BindM
 
 
 def mounts_of(folder: Path) -> list[BindMount]:
-    return [BindMount(str(folder / name), f"/etc/{name}") for name in ("resolv.conf", "hostname", "hosts")]
+    return [BindMount(str(folder / name), f"/etc/{name}", mapped=True) for name in ("resolv.conf", "hostname", "hosts")]
 
 
 def rewrite(path: Path, change: Callable[[str], str]) -> None:

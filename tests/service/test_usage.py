@@ -184,6 +184,33 @@ async def test_what_cannot_be_done_is_said(engine: LocalEngine) -> None:
 
 
 @root
+async def test_user_namespaces_for_every_container(engine: LocalEngine, data_root: Path) -> None:
+    settings = data_root / "settings.json"
+    settings.write_text('{"runtime": {"userns-remap": "200000:65536"}}')
+    try:
+        with pytest.raises(InvalidInput, match="privileged mode is incompatible"):
+            await engine.create(ContainerSpec("workbench/base", command=("true",), privileged=True))
+        with pytest.raises(InvalidInput, match="host PID namespace"):
+            await engine.create(ContainerSpec("workbench/base", command=("true",), pid_mode="host"))
+        command = "echo x > /etc/hosts && echo ready; sleep 1000"
+        first = await running(engine, "sh", "-c", command, name="donor", ipc_mode="shareable")
+        async for line in engine.logs(first, follow=True):
+            assert line.text == "ready"
+            break
+        pid = (await engine.container(first)).summary.pid
+        assert Path(f"/proc/{pid}").stat().st_uid == 200_000
+        second = await running(engine, ipc_mode="container:donor", pid_mode="container:donor")
+        other = (await engine.container(second)).summary.pid
+        assert Path(f"/proc/{other}/ns/user").readlink() == Path(f"/proc/{pid}/ns/user").readlink()
+        with pytest.raises(InvalidInput, match="host's network namespace"):
+            await engine.create(ContainerSpec("workbench/base", command=("true",), network_mode="host"))
+        third = await running(engine, userns_mode="host", privileged=True)
+        assert Path(f"/proc/{(await engine.container(third)).summary.pid}").stat().st_uid == 0
+    finally:
+        settings.unlink()
+
+
+@root
 async def test_sharing_by_name(engine: LocalEngine) -> None:
     with pytest.raises(NotFound, match="No such container: nobody"):
         await engine.create(ContainerSpec("workbench/base", command=("true",), pid_mode="container:nobody"))
