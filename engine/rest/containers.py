@@ -11,6 +11,7 @@ from typing import Any
 from engine.api import ContainerSummary, Engine, LogRecord, Stream
 from engine.base.clock import parse_rfc3339
 from engine.errors import Conflict, EngineError, InvalidInput, NotFound
+from engine.model import Port
 from engine.rest.http import Answer, Duplex, Hijack, Query, Request, Response, json_response
 from engine.rest.router import Router
 from engine.rest.streams import MULTIPLEXED, RAW, Encode, converse, multiplex, raw
@@ -51,8 +52,7 @@ class ContainerRoutes:
         return json_response(rows)
 
     async def _row(self, container: ContainerSummary) -> dict[str, Any]:
-        config: dict[str, Any] = dict((await self._engine.container(container.id)).config)
-        host, settings = config.get("HostConfig") or {}, config.get("NetworkSettings") or {}
+        config = (await self._engine.container(container.id)).config
         return {
             "Id": container.id,
             "Names": [f"/{container.name}"],
@@ -60,12 +60,12 @@ class ContainerRoutes:
             "ImageID": container.image_id,
             "Command": container.command,
             "Created": container.created // 1_000_000_000,
-            "Ports": port_list(settings.get("Ports") or {}),
+            "Ports": [_port(port) for port in container.published],
             "Labels": dict(container.labels),
             "State": container.status,
             "Status": status_text(container),
-            "HostConfig": {"NetworkMode": host.get("NetworkMode", "default")},
-            "NetworkSettings": {"Networks": settings.get("Networks") or {}},
+            "HostConfig": {"NetworkMode": container.network_mode},
+            "NetworkSettings": {"Networks": {name: dict(values) for name, values in container.networks.items()}},
             "Mounts": config.get("Mounts") or [],
         }
 
@@ -295,17 +295,11 @@ def moment(text: str) -> int:
         raise InvalidInput(f"{text!r} is not a time", hint="seconds since the epoch, or RFC 3339") from None
 
 
-def port_list(ports: dict[str, Any]) -> list[dict[str, Any]]:
-    """`inspect`'s map of ports as the list that `ps` gets."""
-    rows: list[dict[str, Any]] = []
-    for name, bindings in ports.items():
-        port, _, protocol = name.partition("/")
-        for binding in bindings or [None]:
-            row: dict[str, Any] = {"PrivatePort": int(port), "Type": protocol}
-            if binding:
-                row |= {"IP": binding.get("HostIp") or "0.0.0.0", "PublicPort": int(binding["HostPort"])}
-            rows.append(row)
-    return rows
+def _port(port: Port) -> dict[str, Any]:
+    row: dict[str, Any] = {"PrivatePort": port.private_port, "Type": port.type}
+    if port.public_port:
+        row |= {"IP": port.ip, "PublicPort": port.public_port}
+    return row
 
 
 def _wanted(container: ContainerSummary, filters: dict[str, list[str]], everyone: Sequence[ContainerSummary]) -> bool:
@@ -330,8 +324,19 @@ def _wanted(container: ContainerSummary, filters: dict[str, list[str]], everyone
             if not marks:
                 raise NotFound(f"No such container: {values[0]}")
             ok = container.created < marks[0] if key == "before" else container.created > marks[0]
-        elif key in ("network", "volume", "publish", "expose", "is-task", "isolation"):
-            ok = key == "is-task" and values[0] in ("false", "0")
+        elif key == "network":
+            ids = {str(settings.get("NetworkID", "")) for settings in container.networks.values()}
+            ok = any(value in container.networks or any(i.startswith(value) for i in ids) for value in values)
+        elif key == "publish":
+            ok = any(
+                value.partition("/")[0] == str(port.public_port) for value in values for port in container.published
+            )
+        elif key == "expose":
+            ok = any(
+                value.partition("/")[0] == str(port.private_port) for value in values for port in container.published
+            )
+        elif key == "is-task":
+            ok = values[0].lower() in ("false", "0")
         else:
             raise InvalidInput(f"invalid filter '{key}'")
         if not ok:

@@ -20,6 +20,7 @@ from engine.rest.containers import ContainerRoutes
 from engine.rest.execs import ExecRoutes
 from engine.rest.http import Answer, Connection, Request, error_response
 from engine.rest.images import ImageRoutes
+from engine.rest.networks import NetworkRoutes
 from engine.rest.router import Router
 from engine.rest.system import SystemRoutes
 from engine.rest.transfers import TransferRoutes
@@ -63,6 +64,7 @@ def build_router(engine: Engine, scratch: Path | None = None) -> Router:
         ArchiveRoutes,
         TransferRoutes,
         ImageRoutes,
+        NetworkRoutes,
         VolumeRoutes,
     ):
         routes(engine, router)

@@ -11,7 +11,18 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from engine.errors import InvalidInput, Unsupported
-from engine.model import ContainerSpec, Device, DeviceLimit, Healthcheck, LogConfig, Mount, RestartPolicy, Ulimit
+from engine.model import (
+    ContainerSpec,
+    Device,
+    DeviceLimit,
+    EndpointSettings,
+    Healthcheck,
+    LogConfig,
+    Mount,
+    PortBinding,
+    RestartPolicy,
+    Ulimit,
+)
 from engine.service.mount_specs import mount_from_api, parse_bind, validate
 
 T = TypeVar("T")
@@ -86,6 +97,9 @@ class Fields:
     def object(self, name: str) -> Fields:
         return Fields(self._document.get(name), f"{self._where}.{name}" if self._where else name)
 
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._document)
+
     def raw(self, name: str) -> Any:
         return self._document.get(name)
 
@@ -127,6 +141,9 @@ def container_spec(document: Mapping[str, Any], name: str, platform: str = "") -
         restart_policy=_restart(host),
         log_config=LogConfig(host.object("LogConfig").text("Type"), host.object("LogConfig").mapping("Config")),
         runtime=host.text("Runtime") if host.text("Runtime") != "workbench" else "",
+        domainname=config.text("Domainname"),
+        exposed_ports=config.keys("ExposedPorts"),
+        **_network(config, host, Fields(document.get("NetworkingConfig"), "NetworkingConfig")),
         **_isolation(host),
         **resources(host),
     )
@@ -175,6 +192,40 @@ def _mounts(host: Fields) -> tuple[Mount, ...]:
         validate(mount, options=options)
         found.append(mount)
     return tuple(found)
+
+
+def _network(config: Fields, host: Fields, networking: Fields) -> dict[str, Any]:
+    endpoints = networking.object("EndpointsConfig")
+    return {
+        "network_mode": "none" if config.flag("NetworkDisabled") else host.text("NetworkMode") or "default",
+        "networks": {name: endpoint(endpoints.object(name)) for name in endpoints.names()},
+        "port_bindings": {
+            port if "/" in port else f"{port}/tcp": tuple(
+                PortBinding(b.text("HostIp"), b.text("HostPort")) for b in host.object("PortBindings").objects(port)
+            )
+            or (PortBinding(),)
+            for port in host.object("PortBindings").names()
+        },
+        "publish_all": host.flag("PublishAllPorts"),
+        "dns": host.texts("Dns"),
+        "dns_search": host.texts("DnsSearch"),
+        "dns_options": host.texts("DnsOptions"),
+        "extra_hosts": host.texts("ExtraHosts"),
+        "mac_address": config.text("MacAddress"),
+        "links": host.texts("Links"),
+    }
+
+
+def endpoint(settings: Fields) -> EndpointSettings:
+    """`EndpointsConfig`'s values, and the body of `connect`."""
+    ipam = settings.object("IPAMConfig")
+    return EndpointSettings(
+        settings.texts("Aliases"),
+        ipam.text("IPv4Address"),
+        ipam.text("IPv6Address"),
+        settings.text("MacAddress"),
+        settings.texts("Links"),
+    )
 
 
 def _isolation(host: Fields) -> dict[str, Any]:

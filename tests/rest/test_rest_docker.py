@@ -158,3 +158,17 @@ def test_what_a_container_uses(docker: Docker) -> None:
     assert docker("inspect", "-f", "{{.HostConfig.Memory}}", "used").stdout == f"{128 << 20}\n"
     assert "Containers" in docker("system", "df").stdout
     docker("rm", "-f", "used")
+
+
+def test_networks(docker: Docker) -> None:
+    docker("network", "create", "apinet")
+    docker("run", "-d", "--name", "served", "--network", "apinet", "--network-alias", "web", BASE, "sleep", "60")
+    assert "served" in docker("network", "inspect", "apinet").stdout
+    python = "import socket; print(socket.gethostbyname('web'))"
+    seen = docker("run", "--rm", "--network", "apinet", BASE, "python3", "-c", python).stdout.strip()
+    address = '{{(index .NetworkSettings.Networks "apinet").IPAddress}}'
+    assert docker("inspect", "-f", address, "served").stdout.strip() == seen
+    docker("network", "disconnect", "apinet", "served")
+    docker("network", "connect", "apinet", "served")
+    docker("rm", "-f", "served")
+    docker("network", "rm", "apinet")
