@@ -276,7 +276,9 @@ class Monitor:
     def _written(self) -> bool:
         if self._log is not None:
             self._log.flush()
-        return self._save(durable=True) and not (self._log is not None and self._log.blocked)
+            if self._log.blocked:
+                return False  # the record says "exited" once every line is there
+        return self._save(durable=True)
 
     def _save(self, *, durable: bool = False) -> bool:
         try:
