@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from engine.build.dockerfile.ast import Dockerfile, Instruction, Onbuild, Stage
 from engine.build.dockerfile.parser import parse_trigger
 from engine.build.graph import StagePlan, plan_stages, target_index
+from engine.build.lint import LintInput, lint, options_of
 from engine.build.origins import Contexts, Named
 from engine.build.reading import Input
 from engine.build.variables import (
@@ -20,6 +21,7 @@ from engine.build.variables import (
 )
 from engine.errors import DockerfileError, EngineError, InvalidInput, Unsupported
 from engine.model import BuildRequest
+from engine.oci.config import ImageConfig
 from engine.oci.platform import Platform
 from engine.store.images import Image
 from engine.store.store import Store
@@ -80,7 +82,39 @@ def prepare(request: BuildRequest, given: Input, contexts: Contexts, store: Stor
         if not resolver.resolve(plans):
             break
     images, named = found.images, found.named
-    return Prepared(tuple(plans), outer, target, epoch, images, named, replaced, _notices(request, dockerfile))
+    notices = (*_notices(request, dockerfile), *_check(request, given, predefined, target, plans, found, store))
+    return Prepared(tuple(plans), outer, target, epoch, images, named, replaced, notices)
+
+
+def _check(
+    request: BuildRequest,
+    given: Input,
+    predefined: Mapping[str, str],
+    target: Platform,
+    plans: list[StagePlan],
+    found: _Bases,
+    store: Store,
+) -> list[str]:
+    """The linter's warnings on the stages that are built. Raises `DockerfileError` where `# check=error=true` asks for it."""
+    by_name = {plan.base: found.images[plan.stage.index] for plan in plans if plan.stage.index in found.images}
+
+    def base(name: str, platform: Platform) -> ImageConfig | None:
+        image = by_name.get(name)
+        return store.images.config(image) if image is not None else None
+
+    wanted = LintInput(given.dockerfile, request.build_args, predefined, target, given.matcher, base)
+    warnings = lint(wanted, [plan.stage.index for plan in plans])
+    if warnings and options_of(wanted).error:
+        first = warnings[0]
+        names = ", ".join(dict.fromkeys(warning.rule for warning in warnings))
+        raise DockerfileError(
+            f"lint violation found for rules: {names}: {first.message}",
+            file=str(given.file),
+            line=first.line,
+            source=given.dockerfile.lines[first.line - 1],
+            hint=first.suggestion,
+        )
+    return [f"{w.rule}: {w.message} (line {w.line}): {w.suggestion}" for w in warnings]
 
 
 def _notices(request: BuildRequest, dockerfile: Dockerfile) -> tuple[str, ...]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import os
 import posixpath
-import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Protocol
 from engine.base.cancel import CancelToken
 from engine.build.dockerfile.globs import compile_glob, has_wildcards, split_wildcards
 from engine.build.dockerfile.ignore import Matcher
+from engine.build.dockerfile.wild import Wild
 from engine.build.index import MAX_ENTRIES, hash_file
 from engine.errors import AccessDenied, InvalidInput, from_os_error
 from engine.linux.openat2 import open_in_root
@@ -108,8 +108,8 @@ def find_sources(source: Source, pattern: str) -> list[tuple[str, Node]]:
     return [(path, node) for path, node in nodes if node is not None]
 
 
-def _matches(name: str, part: str, glob: re.Pattern[str] | None) -> bool:
-    return name == part if glob is None else glob.match(name) is not None
+def _matches(name: str, part: str, glob: Wild | None) -> bool:
+    return name == part if glob is None else glob.match(name)
 
 
 def read_xattrs(target: int | str) -> dict[str, bytes]:

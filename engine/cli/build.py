@@ -53,7 +53,7 @@ def cmd_build(root: Path, args: list[str]) -> int:
         if call.partition(",")[0] != "build":
             from engine.cli.build_calls import answer
 
-            return answer(request, call)
+            return answer(request, call, root)
         try:
             return run(root, lambda engine: _build(engine, request, parsed))
         except BuildFailed as error:

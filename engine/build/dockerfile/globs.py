@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from engine.build.dockerfile.wild import Token, Wild
+
 _SPECIAL = "*?["
 
 
@@ -31,33 +33,33 @@ def split_wildcards(path: str) -> tuple[str, str]:
 
 
 @lru_cache(maxsize=512)
-def compile_glob(pattern: str) -> re.Pattern[str] | None:
+def compile_glob(pattern: str) -> Wild | None:
     """None for a malformed pattern, which matches nothing."""
-    out, at = "", 0
+    tokens: list[Token] = []
+    at = 0
     while at < len(pattern):
         char = pattern[at]
         at += 1
         if char == "*":
-            out += "[^/]*"
-            while pattern[at : at + 1] == "*":
-                at += 1
+            if not tokens or tokens[-1][0] != "star":
+                tokens.append(("star", ""))
         elif char == "?":
-            out += "[^/]"
+            tokens.append(("one", "[^/]"))
         elif char == "\\":
             if at == len(pattern):
                 return None
-            out += re.escape(pattern[at])
+            tokens.append(("one", re.escape(pattern[at])))
             at += 1
         elif char == "[":
             found = _class(pattern, at)
             if found is None:
                 return None
-            out += found[0]
+            tokens.append(("one", found[0]))
             at = found[1]
         else:
-            out += re.escape(char)
+            tokens.append(("one", re.escape(char)))
     try:
-        return re.compile(out + r"\Z", re.DOTALL)
+        return Wild(tokens)
     except re.error:
         return None
 

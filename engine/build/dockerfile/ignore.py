@@ -11,6 +11,7 @@ import re
 import warnings
 from collections.abc import Sequence
 
+from engine.build.dockerfile.wild import FEW, Token, Wild
 from engine.errors import InvalidInput
 
 
@@ -49,9 +50,12 @@ class _Pattern:
         self.folders = self.text.split("/")
         self._kind, expression = _translate(self.text)
         self._regex = _compile(expression, self.text) if self._kind == "regex" else None
+        self._wild = Wild(_tokens(self.text)) if self._regex and _is_heavy(self.text) else None
         self._folders: list[re.Pattern[str] | None] | None = None
 
     def matches(self, path: str) -> bool:
+        if self._wild:
+            return self._wild.match(path)
         if self._regex:
             return self._regex.match(path) is not None
         if self._kind == "prefix":
@@ -129,6 +133,34 @@ def _check_class(pattern: str, at: int) -> int:
     if not match:
         raise InvalidInput(f"syntax error in pattern {pattern!r}: a bad character class", hint="write [a-z] or \\[")
     return match.end()
+
+
+_PIECE = re.compile(r"\*\*/?|\*|\?|\\(?:.|\Z)|\[\^?(?:\\.|[^\]\\*?])+\]|.", re.DOTALL)
+
+
+def _is_heavy(pattern: str) -> bool:
+    """Whether a regular expression could take long: many wildcards."""
+    return sum(piece[0] in "*" for piece in _PIECE.findall(pattern)) > FEW
+
+
+def _tokens(pattern: str) -> list[Token]:
+    """As `_translate`, piece by piece. Raises `InvalidInput` for a class that mixes with wildcards."""
+    pieces = _PIECE.findall(pattern)
+    tokens: list[Token] = []
+    for index, piece in enumerate(pieces):
+        if piece.startswith("**"):
+            tokens.append(("rest" if index == len(pieces) - 1 else "deep", ""))
+        elif piece == "*":
+            tokens.append(("star", ""))
+        elif piece == "?":
+            tokens.append(("one", "[^/]"))
+        elif len(piece) > 2:
+            tokens.append(("one", "".join(c if c in "[]-^" else re.escape(c) for c in piece.replace("\\", ""))))
+        elif piece in ("[", "]"):
+            raise InvalidInput(f"the pattern {pattern[:80]!r} is too complicated", hint="use fewer wildcards in it")
+        else:
+            tokens.append(("one", re.escape(piece[-1]) if piece != "\\" else "(?!)"))
+    return tokens
 
 
 def _compile(expression: str, pattern: str) -> re.Pattern[str]:

@@ -15,6 +15,7 @@ _DIRECTIVE = re.compile(r"#\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(.+?)\s*", re.ASCII)
 _HEREDOC = re.compile(r"(\d*)<<(-?)\s*([^<]*)", re.ASCII)
 _DIRECTIVES = ("syntax", "escape", "check")
 _TAKES_HEREDOC = ("run", "copy", "add")
+MAX_INSTRUCTIONS = 10_000
 MAX_LINE = 65_535  # bytes; BuildKit's bufio.MaxScanTokenSize - 1
 
 
@@ -63,11 +64,15 @@ class Lexer:
         token = re.escape(self.escape)
         continued = re.compile(rf"(?<!{token}){token}[ \t]*\Z")
         comments: list[str] = []
+        found = 0
         while index < len(self.lines):
             line = self.lines[index]
             if line.lstrip().startswith("#"):
                 comment = line[1:].strip()
-                comments = [*comments, comment] if comment else []
+                if comment:
+                    comments.append(comment)
+                else:
+                    comments = []
             if not line.strip() or line.lstrip().startswith("#"):
                 index += 1
                 continue
@@ -81,6 +86,9 @@ class Lexer:
             column = len(line) - len(line.lstrip()) + 1
             yield Logical(keyword, behind, flags, rest, start + 1, index, column, heredocs, tuple(comments))
             comments = []
+            found += 1
+            if found > MAX_INSTRUCTIONS:
+                raise self.error(f"more than {MAX_INSTRUCTIONS} instructions", start + 1)
 
     def _check_lengths(self) -> None:
         for number, line in enumerate(self.lines, 1):

@@ -281,12 +281,13 @@ def _default(name: str, value: str | None, modifier: str, colon: bool, word: str
 
 def _glob(pattern: str, *, greedy: bool) -> re.Pattern[str]:
     """`*` and `?` of a substitution's pattern; a backslash keeps `*`, `?`, itself, `/` and `}` plain."""
-    out, index = "", 0
+    parts, out, index = [], "", 0
     while index < len(pattern):
         char = pattern[index]
         index += 1
         if char == "*":
-            out += ".*" if greedy else ".*?"
+            parts.append(out)
+            out = ""
         elif char == "?":
             out += "."
         elif char == "\\":
@@ -297,7 +298,17 @@ def _glob(pattern: str, *, greedy: bool) -> re.Pattern[str]:
             index += 1
         else:
             out += re.escape(char)
-    return re.compile(out)
+    return re.compile(_joined([*parts, out], greedy))
+
+
+def _joined(parts: list[str], greedy: bool) -> str:
+    """The parts with `*` between them. What is between two `*` is best found as early as it can be, and never tried again:
+    without that, a pattern of many `*` would take a time that explodes with the value's length."""
+    first, *rest = parts
+    if not rest:
+        return first
+    middle = "".join(f"(?>.*?{part})" for part in rest[:-1])
+    return f"{first}{middle}{'.*' if greedy else '.*?'}{rest[-1]}"
 
 
 def _substitute(regex: re.Pattern[str], value: str, replacement: str, everywhere: bool) -> str:
