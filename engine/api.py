@@ -223,7 +223,8 @@ class Engine(Protocol):
 
     async def info(self) -> SystemInfo: ...
 
-    async def check(self) -> Sequence[CheckFinding]: ...
+    async def check(self, *, repair: bool = False) -> Sequence[CheckFinding]:
+        """What is damaged, missing or foreign in the store. `repair` fetches or makes again only that."""
 
     # images
     async def images(

@@ -66,6 +66,7 @@ from engine.service.files import FileService
 from engine.service.images import BASE, ImageService
 from engine.service.life import Condition
 from engine.service.logs import LogReader
+from engine.service.repair import RepairService
 from engine.service.ssh import SshService
 from engine.service.streams import ThreadStream, on_thread, stream
 from engine.service.system import describe_host
@@ -148,8 +149,11 @@ class LocalEngine:
             tuple(notes),
         )
 
-    async def check(self) -> Sequence[CheckFinding]:
-        return [CheckFinding(p.kind, p.path, p.text) for p in await self._do(self._store.check)]
+    async def check(self, *, repair: bool = False) -> Sequence[CheckFinding]:
+        service = RepairService(self._store)
+        if repair:
+            return await self._cancellable(service.repair)
+        return await self._do(service.check)
 
     # --- images ---------------------------------------------------------------------------------------
 

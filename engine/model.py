@@ -572,6 +572,8 @@ class CheckFinding:
     kind: str  # "blob", "layer", "record", "foreign"
     path: str
     problem: str
+    mended: bool = False  # by a repair
+    why: str = ""  # why a repair could not mend it
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,19 +59,24 @@ def cmd_info(root: Path, args: list[str]) -> int:
 
 
 def cmd_check(root: Path, args: list[str]) -> int:
-    parsed = read(args, "check", "Verify the store and name what is damaged", [], maximum=0)
+    flags = [Flag("repair", "Fetch or make again what is damaged or missing")]
+    parsed = read(args, "check [OPTIONS]", "Verify the store and name what is damaged", flags, maximum=0)
     if parsed is None:
         return 0
 
     async def work(engine: LocalEngine) -> int:
-        findings = await engine.check()
+        findings = await engine.check(repair=parsed.on("repair"))
         for finding in findings:
-            print(f"{finding.kind}: {finding.path}: {finding.problem}")
-        print(
-            "the store is whole"
-            if not findings
-            else f"{len(findings)} problem{'s' if len(findings) > 1 else ''}; pull or build what they name again"
-        )
-        return 1 if findings else 0
+            done = ": mended" if finding.mended else f" ({finding.why})" if finding.why else ""
+            print(f"{finding.kind}: {finding.path}: {finding.problem}{done}")
+        left = sum(not finding.mended for finding in findings)
+        if left:
+            hint = (
+                "pull or build what they name again" if parsed.on("repair") else "`workbench check --repair` mends them"
+            )
+            print(f"{left} problem{'s' if left > 1 else ''}; {hint}")
+        else:
+            print("the store is whole")
+        return 1 if left else 0
 
     return run(root, work)

@@ -71,6 +71,9 @@ class BlobSink(Protocol):
 
     def has(self, digest: Digest, /) -> bool: ...
 
+    def read(self, digest: Digest, /) -> bytes:
+        """A small document, verified. `Corrupt` or `NotFound` when it cannot be trusted."""
+
     def ingest(self) -> BlobWriter: ...
 
     def resume(self, digest: Digest, wait: Callable[[int], None], /) -> ResumedWriter | None:

@@ -199,7 +199,7 @@ class _Pull:
                 raise corrupt(name, session.endpoint.label, f"its bytes are not {descriptor.digest}")
             return raw
 
-        raw = self._anywhere(fetch)
+        raw = self._kept(descriptor) or self._anywhere(fetch)
         try:
             image = ImageConfig.parse(raw)
             count = len(image.diff_ids)
@@ -208,6 +208,15 @@ class _Pull:
         if count != len(manifest.layers):
             raise corrupt(name, self.reference.domain, f"it names {count} layers, the manifest {len(manifest.layers)}")
         return raw, image
+
+    def _kept(self, descriptor: Descriptor) -> bytes | None:
+        """A config that is here already, verified."""
+        if not self.sink.has(descriptor.digest):
+            return None
+        try:
+            return self.sink.read(descriptor.digest)
+        except EngineError:
+            return None
 
     def _commit(self, digest: Digest, raw: bytes) -> None:
         if self.sink.has(digest):

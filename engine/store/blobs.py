@@ -201,7 +201,13 @@ class BlobStore:
 
     def publish_index(self, manifests: list[dict[str, object]]) -> None:
         """Rewrites `index.json`: what `skopeo inspect oci:PATH:NAME` sees."""
-        write_atomic(self.root / "index.json", _index(manifests), 0o644)
+        data = _index(manifests)
+        try:
+            if (self.root / "index.json").read_bytes() == data:
+                return  # no flush for what is there already
+        except OSError:
+            pass
+        write_atomic(self.root / "index.json", data, 0o644)
 
 
 def _is_at(path: Path, fd: int) -> bool:
