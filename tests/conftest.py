@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 PEERS = {
+    "runc": "runc",
     "docker": "docker",
     "apparmor_parser": "apparmor_parser",
     "registry": "docker-registry",
