@@ -40,6 +40,9 @@ from engine.model import (
     BuildStarted as BuildStarted,
 )
 from engine.model import (
+    CacheUsage as CacheUsage,
+)
+from engine.model import (
     Change as Change,
 )
 from engine.model import (
@@ -252,6 +255,19 @@ class Engine(Protocol):
         """Ended containers, unused images (`all`: tagged ones too), the build cache, and anonymous volumes if asked."""
 
     async def disk_usage(self) -> DiskUsage: ...
+
+    async def build_cache(self) -> Sequence[CacheUsage]:
+        """Results of steps and cache mounts, newest use first."""
+
+    async def prune_build_cache(
+        self,
+        filters: Mapping[str, Sequence[str]] | None = None,
+        *,
+        all: bool = False,
+        keep_bytes: int | None = None,
+        dry_run: bool = False,
+    ) -> Pruned:
+        """What no image has (`all`: everything that is not at work), least recently used first, until `keep_bytes` are left."""
 
     async def image(self, name: str) -> ImageDetail: ...
 

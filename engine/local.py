@@ -26,6 +26,7 @@ from engine.model import (
     BuildEvent,
     BuildRecord,
     BuildRequest,
+    CacheUsage,
     Change,
     CheckFinding,
     CommitRequest,
@@ -59,6 +60,7 @@ from engine.model import (
 )
 from engine.runtime.client import Runtime
 from engine.service.archives import ArchiveService
+from engine.service.build_cache import BuildCache
 from engine.service.builds import BuildService
 from engine.service.commit import CommitService
 from engine.service.containers import ContainerService
@@ -232,6 +234,20 @@ class LocalEngine:
         dry_run: bool = False,
     ) -> Pruned:
         return await self._do(self._upkeep.prune_system, filters or {}, all=all, volumes=volumes, dry_run=dry_run)
+
+    async def build_cache(self) -> Sequence[CacheUsage]:
+        return await self._do(BuildCache(self._store).usage)
+
+    async def prune_build_cache(
+        self,
+        filters: Mapping[str, Sequence[str]] | None = None,
+        *,
+        all: bool = False,
+        keep_bytes: int | None = None,
+        dry_run: bool = False,
+    ) -> Pruned:
+        cache = BuildCache(self._store)
+        return await self._do(cache.prune, filters or {}, everything=all, keep_bytes=keep_bytes, dry_run=dry_run)
 
     async def disk_usage(self) -> DiskUsage:
         return await self._do(self._upkeep.disk_usage)

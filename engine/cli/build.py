@@ -19,7 +19,7 @@ from engine.cli.common import clean, output_lines, read, run
 from engine.cli.flags import Parsed
 from engine.cli.images import PullDrawer
 from engine.cli.progress import REFRESH, Progress, make_progress
-from engine.errors import BuildFailed, InvalidInput, Unsupported
+from engine.errors import BuildFailed, InvalidInput
 from engine.model import (
     BuildEvent,
     BuildFinished,
@@ -96,7 +96,8 @@ def _source(parsed: Parsed, root: Path) -> Iterator[Source]:
     (root / "tmp").mkdir(mode=0o710, parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="context-", dir=root / "tmp"))
     try:
-        yield _fetched(place, file, folder)
+        with contextlib.ExitStack() as closing:
+            yield _fetched(place, file, folder, parsed, root, closing)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -106,18 +107,38 @@ def is_remote(place: str) -> bool:
     return place.startswith(("http://", "https://", "git://", "ssh://", "git@", "github.com/"))
 
 
-def _fetched(place: str, file: str, folder: Path) -> Source:
+def _fetched(place: str, file: str, folder: Path, parsed: Parsed, root: Path, closing: contextlib.ExitStack) -> Source:
     from engine.build.contexts import read_stream
 
     if place == "-":
         unpacked = read_stream(sys.stdin.buffer, folder)
-        text = unpacked.dockerfile_text
-        if text is not None and file:
-            raise InvalidInput("stdin is the Dockerfile itself: -f names no other one", hint="leave -f out")
-        return Source(folder, folder / file if file else None, text)
-    raise Unsupported(
-        f"{place}: contexts from elsewhere are fetched by the engine", hint="fetch it and give the folder"
-    )
+    else:
+        from engine.base.cancel import CancelToken
+        from engine.build.fetch import Fetcher
+        from engine.build.git import GitSource, parse_git_ref
+        from engine.store.store import Store
+
+        # What fetching may need of the request: secrets and agents that open private places.
+        request = BuildRequest(
+            folder,
+            secrets=build_flags.secrets(parsed.items("secret")),
+            ssh=build_flags.ssh(parsed.items("ssh")),
+            build_args=build_flags.build_args(parsed.items("build-arg")),
+        )
+        store, cancel = Store(root), CancelToken()
+        closing.callback(store.close)
+        git = parse_git_ref(place)
+        if git is not None:
+            keep = request.build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR", "") in ("1", "true")
+            source = GitSource(git, store.tmp, request, cancel, keep_git_dir=keep)
+            closing.callback(source.close)
+            return Source(source.root, source.root / file if file else None)
+        with open(Fetcher(store, request, cancel).get(place).path, "rb") as stream:
+            unpacked = read_stream(stream, folder)
+    if unpacked.dockerfile_text is not None and file:
+        what = "stdin" if place == "-" else place
+        raise InvalidInput(f"{what} is the Dockerfile itself: -f names no other one", hint="leave -f out")
+    return Source(folder, folder / file if file else None, unpacked.dockerfile_text)
 
 
 def make_request(parsed: Parsed, source: Source) -> BuildRequest:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.base.clock import rfc3339
-from engine.base.units import brief_seconds, human_size
+from engine.base.units import brief_seconds, human_size, parse_size
 from engine.cli.common import clean, each, output_lines, read, run
 from engine.cli.flags import Flag
 from engine.cli.images import ago, short
@@ -277,3 +277,78 @@ def _why(report: WhyReport) -> list[str]:
         if values:
             lines.append(f"  {name}: {clean(', '.join(values))}")
     return lines
+
+
+# --- the builder's cache ------------------------------------------------------------------------------------
+
+
+def cmd_builder(root: Path, args: list[str]) -> int:
+    verb = args[0] if args else ""
+    if verb == "build":
+        from engine.cli.build import cmd_build
+
+        return cmd_build(root, args[1:])
+    if verb == "prune":
+        return _builder_prune(root, args[1:])
+    if verb == "du":
+        return _builder_du(root, args[1:])
+    if verb in ("", "-h", "--help"):
+        print(
+            "Usage:  workbench builder COMMAND\n\nCommands:\n  build   Build an image\n  du      Show the cache\n  prune   Remove build cache"
+        )
+        return 0
+    raise InvalidInput(f"unknown command: builder {verb}", hint="build, du and prune are known")
+
+
+def _builder_du(root: Path, args: list[str]) -> int:
+    parsed = read(args, "builder du", "Show what the builder keeps: results of steps and cache mounts", [], maximum=0)
+    if parsed is None:
+        return 0
+
+    async def work(engine: LocalEngine) -> int:
+        entries = await engine.build_cache()
+        rows = [[e.id, str(not e.in_use).lower(), human_size(e.size), ago(e.last_used)] for e in entries]
+        print(table(["ID", "RECLAIMABLE", "SIZE", "LAST ACCESSED"], rows))
+        print(f"Reclaimable:  {human_size(sum(e.size for e in entries if not e.in_use))}")
+        print(f"Total:        {human_size(sum(e.size for e in entries))}")
+        return 0
+
+    return run(root, work)
+
+
+def _builder_prune(root: Path, args: list[str]) -> int:
+    from engine.cli.upkeep import agreed
+
+    flags = [
+        Flag("all", "Remove all unused build cache, not just what no image has", "a"),
+        Flag(
+            "filter",
+            "Provide filter values: until=24h, type=regular|exec.cachemount, id=PREFIX, inuse=false",
+            kind="list",
+        ),
+        Flag("keep-storage", "Amount of disk space to keep for cache", kind="str", metavar="bytes"),
+        Flag("force", "Do not prompt for confirmation", "f"),
+        Flag("dry-run", "Show what would be removed, and remove nothing"),
+    ]
+    parsed = read(args, "builder prune [OPTIONS]", "Remove build cache", flags, maximum=0)
+    if parsed is None:
+        return 0
+    wanted: dict[str, list[str]] = {}
+    for text in parsed.items("filter"):
+        name, _, value = text.partition("=")
+        wanted.setdefault({"unused-for": "until"}.get(name, name), []).append(value)
+    keep = parse_size(parsed.text("keep-storage")) if parsed.given("keep-storage") else None
+    dry, everything = parsed.on("dry-run"), parsed.on("all")
+    question = (
+        f"This will remove {'all' if everything else 'unused'} build cache. Are you sure you want to continue? [y/N] "
+    )
+    if not dry and not agreed(question, parsed.on("force")):
+        return 0
+
+    async def work(engine: LocalEngine) -> int:
+        pruned = await engine.prune_build_cache(wanted, all=everything, keep_bytes=keep, dry_run=dry)
+        print("\n".join(pruned.cache), end="\n\n" if pruned.cache else "")
+        print(f"{'Would free' if dry else 'Total'}:  {human_size(pruned.reclaimed)}")
+        return 0
+
+    return run(root, work)

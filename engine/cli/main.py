@@ -17,6 +17,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "demo": ("project", "Make a small sample project, build it, run it, open the app on it"),
     "up": ("project", "Build, run, watch and rebuild without the app"),
     "build": ("build", "Build an image from a Dockerfile"),
+    "builder": ("builds", "Manage builds: build, du, prune"),
     "why": ("builds", "Say which steps, stages, images and containers a change of a file would invalidate"),
     "builds": ("builds", "List, show and compare the builds that were done here"),
     "run": ("run", "Create and run a new container from an image"),

@@ -1,0 +1,160 @@
+"""What the builder keeps: results of steps and cache mounts. Listing them, and pruning by age, kind, id and a budget."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.build.trees import Trees
+from engine.errors import EngineError, InvalidInput
+from engine.model import CacheUsage, Pruned
+from engine.oci.chain import chain_ids
+from engine.oci.digest import Digest
+from engine.service.filters import until
+from engine.store.store import Store
+from engine.store.volumes import disk_usage
+
+STEP, MOUNT = "regular", "exec.cachemount"  # BuildKit's names of the two kinds
+KEYS = ("until", "type", "id", "inuse")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """`key` is a row of the cache or a folder's name; `size` is what removing it frees."""
+
+    kind: str
+    key: str
+    size: int
+    used: int
+    in_use: bool
+
+
+class BuildCache:
+    def __init__(self, store: Store) -> None:
+        self._store, self._mounts = store, store.root / "cache-mounts"
+
+    def usage(self) -> list[CacheUsage]:
+        return [CacheUsage(entry.key[:25], entry.size, entry.used, entry.in_use) for entry in self.entries()]
+
+    def entries(self) -> list[Entry]:
+        """Newest use first."""
+        return sorted([*self._steps(), *self._cache_mounts()], key=lambda entry: -entry.used)
+
+    def _steps(self) -> list[Entry]:
+        named: set[Digest] = set()
+        for image in self._store.images.list():
+            try:
+                named |= set(chain_ids(self._store.images.config(image).diff_ids))
+            except EngineError:
+                continue  # a damaged image: `check` names it
+        found = []
+        for row in self._store.records.read("SELECT key, document, used FROM cache"):
+            document = json.loads(row["document"])
+            in_use = Digest(document["chain"]) in named
+            found.append(Entry(STEP, row["key"], int(document["size"]), row["used"], in_use))
+        return found
+
+    def _cache_mounts(self) -> list[Entry]:
+        found = []
+        for folder in sorted(self._mounts.iterdir()) if self._mounts.is_dir() else ():
+            try:
+                used = int(json.loads((folder / "cache.json").read_bytes())["used"])
+            except (OSError, ValueError, KeyError):
+                used = 0
+            found.append(Entry(MOUNT, folder.name, disk_usage(folder / "data"), used, _is_held(folder)))
+        return found
+
+    def prune(
+        self,
+        filters: Mapping[str, Sequence[str]],
+        *,
+        everything: bool = False,
+        keep_bytes: int | None = None,
+        dry_run: bool = False,
+    ) -> Pruned:
+        """Removes what no image has (with `everything` the rest, too), least recently used first, until `keep_bytes` are left.
+        A cache mount that a step holds stays. Raises `InvalidInput` for a filter that is not known."""
+        doomed = plan_prune(self.entries(), filters, everything=everything, keep_bytes=keep_bytes)
+        if not dry_run:
+            doomed = [entry for entry in doomed if entry.kind == STEP or self._remove_mount(entry.key)]
+            with self._store.records.write() as db:
+                db.executemany("DELETE FROM cache WHERE key = ?", [(e.key,) for e in doomed if e.kind == STEP])
+            trees = Trees(self._store.root / "stat" / "trees.sqlite")
+            trees.prune()
+            trees.close()
+            self._store.sweep()
+        freed = sum(entry.size for entry in doomed if not (entry.kind == STEP and entry.in_use))
+        return Pruned(cache=tuple(entry.key[:25] for entry in doomed), reclaimed=freed)
+
+    def _remove_mount(self, name: str) -> bool:
+        folder = self._mounts / name
+        try:
+            fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            grave = self._store.tmp / f"stale-{name[:16]}-{time.time_ns()}"
+            os.rename(folder, grave)
+        except OSError:
+            return False
+        finally:
+            os.close(fd)
+        shutil.rmtree(grave, ignore_errors=True)
+        return True
+
+
+def _is_held(folder: Path) -> bool:
+    try:
+        fd = os.open(folder / "lock", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def plan_prune(
+    entries: Sequence[Entry],
+    filters: Mapping[str, Sequence[str]],
+    *,
+    everything: bool,
+    keep_bytes: int | None,
+    now: int | None = None,
+) -> list[Entry]:
+    """What to remove (pure), least recently used first."""
+    unknown = set(filters) - set(KEYS)
+    if unknown:
+        raise InvalidInput(f"invalid filter {sorted(unknown)[0]!r}", hint=f"known: {', '.join(KEYS)}")
+    now = time.time_ns() if now is None else now
+    limit = until({"until": list(filters.get("until", ()))}, now)
+    candidates = [
+        entry
+        for entry in sorted(entries, key=lambda entry: entry.used)
+        if (everything or not entry.in_use)
+        and not (entry.kind == MOUNT and entry.in_use)
+        and (limit is None or entry.used < limit)
+        and entry.kind in (filters.get("type") or (entry.kind,))
+        and (not filters.get("id") or any(entry.key.startswith(text) for text in filters["id"]))
+        and (not filters.get("inuse") or str(entry.in_use).lower() in filters["inuse"])
+    ]
+    if keep_bytes is None:
+        return candidates
+    left = sum(entry.size for entry in entries)
+    found = []
+    for entry in candidates:
+        if left <= keep_bytes:
+            break
+        found.append(entry)
+        left -= entry.size
+    return found
