@@ -211,7 +211,7 @@ def test_a_full_disk_delays_log_lines_and_loses_none(box: MakeBox, tmp_path: Pat
         one.start()
         with pytest.raises(TimeoutError):
             one.wait(timeout=0.5)  # 1.3 MB of records do not fit: it waits
-        assert one.runtime.state(one.bundle).status == "running"
+        assert one.runtime.state(one.bundle).status == "running", one.runtime.state(one.bundle)
         mount.mount("tmpfs", str(disk), "tmpfs", mount.MS_REMOUNT, "size=64m")
         assert one.wait() == 0
         lines = [json.loads(line)["log"] for line in (disk / "log.json").read_text().splitlines()]
