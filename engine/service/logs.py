@@ -20,6 +20,7 @@ from engine.errors import Corrupt, NotFound, from_os_error
 from engine.model import LogLine, LogRecord
 
 BLOCK = 1 << 20
+_HEAD = 200  # bytes by which a file is told from another one that got its inode
 _NOTHING: Mapping[str, str] = {}
 
 
@@ -49,19 +50,30 @@ def log_files(path: Path) -> list[Path]:
 
 
 class _Part:
-    """One file of a log, open. `identity` is its inode number; a compressed one tells that of the original."""
+    """One file of a log, open. A compressed one tells the inode number of the original."""
 
     def __init__(self, path: Path) -> None:
         raw = open_log(path)
         status = os.fstat(raw.fileno())
         self.compressed = path.name.endswith(".gz")
         self.modified = status.st_mtime_ns
-        self.identity, self.size, self._raw = status.st_ino, status.st_size, raw
+        self.inode, self.size, self._raw = status.st_ino, status.st_size, raw
         self.file = raw
         if self.compressed:
-            self.identity, self.size = _original(raw)
+            self.inode, self.size = _original(raw)
             # Reads what is asked for and no more: the pieces of a log that do not fit in memory never are.
             self.file = cast(BinaryIO, gzip.GzipFile(fileobj=raw, mode="rb"))
+
+    @property
+    def identity(self) -> tuple[int, bytes]:
+        """The same for a file and what it was compressed to. The beginning, with its time, tells a reused inode."""
+        if not self.compressed:
+            return self.inode, os.pread(self._raw.fileno(), _HEAD, 0)
+        at = self.file.tell()
+        self.file.seek(0)
+        head = self.file.read(_HEAD)
+        self.file.seek(at)
+        return self.inode, head
 
     def close(self) -> None:
         self._raw.close()
@@ -78,21 +90,24 @@ def _original(raw: BinaryIO) -> tuple[int, int]:
     return int(name) if name.isdigit() else -1, size
 
 
-def _parts(path: Path, until: int | None = None) -> list[_Part]:
+def _parts(path: Path, until: tuple[int, bytes] | None = None) -> list[_Part]:
     """The files of a log, oldest first. Opened from the newest on, so that one put aside meanwhile is met again (and
     known by its identity) rather than missed. `until`: only those newer than the one with this identity."""
     parts: list[_Part] = []
+    met: set[tuple[int, bytes]] = set()
     for candidate in log_files(path):
         try:
             part = _Part(candidate)
         except NotFound:  # put further aside, compressed or dropped meanwhile
             continue
-        if part.identity == until:
+        identity = part.identity
+        if identity == until:
             part.close()
             break
-        if part.identity in {one.identity for one in parts}:
+        if identity in met:
             part.close()
             continue
+        met.add(identity)
         parts.append(part)
     return parts[::-1]
 
@@ -176,7 +191,7 @@ class LogReader:
 
     def _was_put_aside(self, part: _Part) -> bool:
         try:
-            return os.stat(self._path, follow_symlinks=False).st_ino != part.identity
+            return os.stat(self._path, follow_symlinks=False).st_ino != part.inode
         except FileNotFoundError:
             return False
 

@@ -1,0 +1,294 @@
+"""The life of containers: stop, kill, pause, restarts, health, auto-remove, what outlives what, as Docker has it."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.errors import Conflict, EngineError, InvalidInput
+from engine.local import LocalEngine
+from engine.model import ContainerSpec, Healthcheck, LogConfig, RestartPolicy
+from engine.runtime import client, supervisor
+from engine.runtime import state as states
+from engine.runtime.restart import RestartPolicy as Policy
+from engine.service.images import BASE
+from engine.service.logs import LogReader
+
+pytestmark = pytest.mark.root
+Make = Callable[..., str]
+
+
+@pytest.fixture
+def engine(data_root: Path) -> Iterator[LocalEngine]:
+    engine = LocalEngine(data_root)
+    engine._images.ensure_base()
+    yield engine
+    engine._store.close()
+
+
+@pytest.fixture
+def make(engine: LocalEngine) -> Iterator[Make]:
+    made = []
+
+    def create(*command: str, start: bool = True, **fields: Any) -> str:
+        made.append(engine._containers.create(ContainerSpec(BASE, command=command, **fields)))
+        if start:
+            engine._containers.start(made[-1])
+        return made[-1]
+
+    yield create
+    for one in made:
+        with contextlib.suppress(EngineError):
+            engine._containers.remove(one, force=True)
+
+
+def await_that(what: Callable[[], object], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.01)
+
+
+def actions(engine: LocalEngine, container_id: str) -> list[str]:
+    engine._containers.life.reconcile()
+    rows = engine._store.records.read("SELECT action FROM events WHERE id = ? ORDER BY seq", container_id)
+    return [row["action"] for row in rows]
+
+
+LOOP = ("sh", "-c", "trap 'exit 7' TERM; while :; do sleep 0.02; done")
+DEAF = ("sh", "-c", "trap '' TERM; while :; do sleep 0.02; done")
+
+
+def test_stop_waits_and_then_kills(engine: LocalEngine, make: Make) -> None:
+    life = engine._containers.life
+    one, two = make(*LOOP), make(*DEAF)
+    life.stop(one, 10)
+    life.stop(two, 0)
+    assert (life.state(one).exit_code, life.state(two).exit_code) == (7, 137)
+    assert actions(engine, one) == ["create", "start", "kill", "die", "stop"]
+    assert actions(engine, two) == ["create", "start", "kill", "kill", "die", "stop"]
+    life.stop(one)  # already stopped is fine
+    with pytest.raises(Conflict, match="is not running"):
+        life.kill(one, "KILL")
+    with pytest.raises(InvalidInput, match="invalid signal"):
+        life.kill(one, "NOPE")
+
+
+def test_pause_and_unpause(engine: LocalEngine, make: Make) -> None:
+    life = engine._containers.life
+    one = make("sh", "-c", "while :; do echo x; sleep 0.01; done")
+    log = Path(engine._containers.detail(one).log_path)
+    await_that(lambda: log.stat().st_size)
+    life.pause(one)
+    size = log.stat().st_size
+    assert engine._containers.summary(one).status == "paused"
+    with pytest.raises(Conflict, match="already paused"):
+        life.pause(one)
+    with pytest.raises(Conflict, match="paused"):
+        engine._containers.start(one)
+    time.sleep(0.1)  # that nothing happens takes time
+    assert log.stat().st_size == size
+    life.unpause(one)
+    await_that(lambda: log.stat().st_size > size)
+    life.pause(one)
+    life.kill(one, "KILL")  # a frozen process would not die of it
+    assert life.wait(one) == 137
+    assert actions(engine, one)[:5] == ["create", "start", "pause", "unpause", "pause"]
+
+
+def test_back_off_is_dockers() -> None:
+    policy = Policy("always")
+    delays = [policy.after(1, 0.1, n, by_hand=False) for n in range(12)]
+    assert delays[:4] == [0.1, 0.2, 0.4, 0.8]
+    assert delays[-1] == 60.0
+    assert policy.after(1, 10.0, 12, by_hand=False) == 0.1
+    assert policy.after(1, 0.1, 13, by_hand=True) is None
+    bounded = Policy("on-failure", 2)
+    assert [bounded.after(code, 0, n, by_hand=False) for code, n in ((0, 0), (1, 1), (1, 2))] == [None, 0.1, None]
+
+
+def test_restarts_by_the_monitor(engine: LocalEngine, make: Make) -> None:
+    one = make("sh", "-c", "echo again; exit 3", restart_policy=RestartPolicy("on-failure", 2))
+    await_that(lambda: engine._containers.life.state(one).status == "exited")
+    state = engine._containers.life.state(one)
+    assert (state.exit_code, state.restart_count) == (3, 2)
+    with LogReader(Path(engine._containers.detail(one).log_path)) as reader:
+        assert [line.text for line in reader.lines()] == ["again"] * 3
+    assert actions(engine, one) == ["create", *["start", "die"] * 3]
+    two = make("sh", "-c", "exit 1", restart_policy=RestartPolicy("always"))
+    await_that(lambda: engine._containers.life.state(two).restart_count > 1)
+    engine._containers.life.stop(two)
+    assert engine._containers.life.state(two).status == "exited"
+    for bad in (RestartPolicy("sometimes"), RestartPolicy("always", 3), RestartPolicy("on-failure", -1)):
+        with pytest.raises(InvalidInput):
+            make("true", restart_policy=bad)
+    with pytest.raises(InvalidInput, match="--restart and --rm"):
+        make("true", restart_policy=RestartPolicy("always"), auto_remove=True)
+
+
+def test_health(engine: LocalEngine, make: Make) -> None:
+    fast = {"interval": 50_000_000, "timeout": 100_000_000, "retries": 2}
+    one = make("sleep", "100", healthcheck=Healthcheck(("CMD-SHELL", "echo fine; test ! -e /ill"), **fast))
+    assert engine._containers.summary(one).health == "starting"
+    await_that(lambda: engine._containers.summary(one).health == "healthy")
+    state = engine._containers.life.state(one).health
+    assert state is not None
+    assert (state["log"][-1]["output"], state["log"][-1]["exit_code"]) == ("fine\n", 0)
+    assert "health_status: healthy" in actions(engine, one)
+    two = make("sleep", "100", healthcheck=Healthcheck(("CMD", "sleep", "9"), **fast))
+    await_that(lambda: engine._containers.summary(two).health == "unhealthy")
+    state = engine._containers.life.state(two).health
+    assert state is not None
+    assert state["log"][-1]["exit_code"] == -1
+    assert "exceeded timeout" in state["log"][-1]["output"]
+    assert len(state["log"]) <= 5
+
+
+def test_auto_remove_needs_no_engine(engine: LocalEngine, make: Make) -> None:
+    one = make("true", auto_remove=True)
+    bundle = engine._containers.bundle(one)
+    await_that(lambda: not bundle.exists())  # nobody of ours has looked
+    await_that(lambda: not engine._store.records.read("SELECT id FROM containers WHERE id = ?", one))
+
+
+def test_a_lost_monitor_is_told_and_its_policy_honoured_once(engine: LocalEngine, make: Make) -> None:
+    life = engine._containers.life
+    plain, kept = make("sleep", "100"), make("sleep", "100", restart_policy=RestartPolicy("unless-stopped"))
+    for one in (plain, kept):
+        os.kill(life.state(one).monitor_pid, signal.SIGKILL)
+    await_that(lambda: life.state(plain).status == "exited")
+    life.reconcile()
+    assert (life.state(plain).exit_code, life.state(plain).error) == (None, client.LOST)
+    assert life.state(kept).status == "running"
+    assert actions(engine, kept) == ["create", "start", "die", "start"]
+    assert actions(engine, plain) == ["create", "start", "die"]
+
+
+def test_a_reboot_is_recognised(engine: LocalEngine, make: Make) -> None:
+    """By the boot id in the state file, which no process of this boot has."""
+    life = engine._containers.life
+    policies = {"no": "exited", "unless-stopped": "running", "on-failure": "exited"}
+    made = {name: make("sleep", "100", restart_policy=RestartPolicy(name)) for name in policies}
+    for one in made.values():
+        pid, bundle = life.state(one).monitor_pid, str(engine._containers.bundle(one))
+        os.kill(pid, signal.SIGKILL)
+        await_that(lambda pid=pid: not states.start_time(pid))  # type: ignore[misc]
+        state = states.read(bundle)
+        state.boot_id = "another"
+        states.write(bundle, state, durable=False)
+    life.reconcile()
+    assert {name: life.state(one).status for name, one in made.items()} == policies
+    assert life.state(made["no"]).error == client.REBOOTED
+
+
+def test_resume_is_dockers_rule_at_the_daemons_start(engine: LocalEngine, make: Make) -> None:
+    life = engine._containers.life
+    made = {
+        name: make("sleep", "100", restart_policy=RestartPolicy(name)) for name in ("always", "unless-stopped", "no")
+    }
+    for one in made.values():
+        life.stop(one, 0)
+    assert life.resume() == [engine._containers.summary(made["always"]).name]
+
+
+def test_an_older_supervisor_is_replaced_and_its_containers_go_on(
+    engine: LocalEngine, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "program", lambda: "older")
+    one = make("sleep", "100")
+    first = supervisor_pid(engine)
+    monkeypatch.undo()
+    two = make("sleep", "100")
+    assert supervisor_pid(engine) not in (0, first)
+    assert all(engine._containers.life.state(each).status == "running" for each in (one, two))
+    engine._containers.life.stop(one, 0)
+    assert engine._containers.life.state(one).exit_code == 137
+
+
+def supervisor_pid(engine: LocalEngine) -> int:
+    from engine.runtime import protocol
+
+    with protocol.connect(str(engine._runtime.run_dir), supervisor.SOCKET) as sock:
+        protocol.send_line(sock, {"op": "ping"})
+        answer = protocol.LineReader(sock).read()
+    return int(answer["pid"]) if answer else 0
+
+
+def test_a_log_is_put_aside_compressed_and_read_as_one(engine: LocalEngine, make: Make) -> None:
+    options = {"max-size": "8k", "max-file": "90", "compress": "true", "tag": "{{.Name}}", "labels": "a"}
+    script = "i=0; while [ $i -lt 40 ]; do seq $((i * 50 + 1)) $((i * 50 + 50)); i=$((i + 1)); sleep 0.02; done"
+    one = make("sh", "-c", script, log_config=LogConfig("json-file", options), labels={"a": "b"}, start=False)
+    log = Path(engine._containers.detail(one).log_path)
+    log.touch()
+    with LogReader(log) as follower:
+        engine._containers.start(one)
+        seen: list[str] = []
+
+        def all_seen() -> bool:
+            seen.extend(line.text for line in follower.lines())
+            return len(seen) >= 2000
+
+        await_that(all_seen)
+    numbers = [str(number) for number in range(1, 2001)]
+    assert seen == numbers
+    assert engine._containers.life.wait(one) == 0
+    packed = list(log.parent.glob(f"{log.name}.*.gz"))
+    assert packed
+    with gzip.open(packed[0]) as file:
+        record = json.loads(file.readline())
+    assert record["attrs"] == {"a": "b", "tag": engine._containers.summary(one).name}
+    with LogReader(log) as reader:
+        assert [line.text for line in reader.lines()] == numbers
+    for count in (0, 1, 70, 1500, 5000):
+        with LogReader(log, tail=count) as reader:
+            assert [line.text for line in reader.lines()] == numbers[len(numbers) - min(count, 2000) :]
+
+
+def test_wait_has_dockers_conditions(engine: LocalEngine, make: Make) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    life = engine._containers.life
+    one = make("sh", "-c", "exit 5", start=False)
+    assert life.wait(one) == 0
+    with ThreadPoolExecutor() as pool:
+        next_exit = pool.submit(life.wait, one, "next-exit")
+        removed = pool.submit(life.wait, one, "removed")
+        await_that(lambda: life.state(one).status == "created")
+        engine._containers.start(one)
+        assert next_exit.result(20) == 5
+        engine._containers.remove(one, force=True)
+        removed.result(20)
+
+
+def test_rename_is_told(engine: LocalEngine, make: Make) -> None:
+    one = make("true", start=False)
+    before = engine._containers.summary(one).name
+    engine._containers.rename(one, f"{before}-new")
+    (row,) = engine._store.records.read("SELECT attributes FROM events WHERE id = ? AND action = 'rename'", one)
+    assert json.loads(row["attributes"]) == {"image": BASE, "name": f"{before}-new", "oldName": f"/{before}"}
+    with pytest.raises(InvalidInput, match="same name"):
+        engine._containers.rename(one, f"{before}-new")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"foo": "1"}, "unknown log opt"),
+        ({"max-file": "3"}, "max-size"),
+        ({"max-size": "1k", "compress": "true"}, "max-file is less than 2"),
+        ({"mode": "non-blocking"}, "not supported"),
+        ({"tag": "{{.Nope}}"}, "not known"),
+    ],
+)
+def test_log_options_that_cannot_be(make: Make, options: dict[str, str], words: str) -> None:
+    with pytest.raises(InvalidInput, match=words):
+        make("true", log_config=LogConfig("", options))
