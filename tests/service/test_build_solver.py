@@ -303,7 +303,7 @@ async def test_what_a_change_invalidates(
     await build(engine, project, secrets=(BuildSecret("s", value=b"hush"),))
     change(project)
     built = await build(engine, project, **options)
-    assert built.ran == expected
+    assert sorted(built.ran) == sorted(expected)  # steps that do not need each other run in any order
 
 
 # --- reasons ----------------------------------------------------------------------------------------------------
