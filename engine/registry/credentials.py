@@ -13,6 +13,7 @@ import importlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import threading
 from collections.abc import Mapping
@@ -203,7 +204,9 @@ class _Helper:
         except FileNotFoundError:
             raise self._failed("it is not installed") from None
         except OSError as error:
-            raise self._failed(error.strerror or str(error)) from None
+            # A folder of PATH that may not be searched gives EACCES, also where the program is nowhere.
+            found = shutil.which(self._program, path=self._env.get("PATH"))
+            raise self._failed(error.strerror or str(error) if found else "it is not installed") from None
         except subprocess.TimeoutExpired:
             raise self._failed(f"it gave no answer within {_HELPER_SECONDS} seconds") from None
         return done.returncode, done.stdout[:_HELPER_LIMIT]
