@@ -4,7 +4,7 @@ Each network has a table of the family inet, named as its bridge, made in one tr
 nobody else's table is touched, and two data roots or a Docker daemon beside this engine cannot collide with it.
 Published ports are elements of maps, so that a container's coming and going moves no rule.
 
-**127.0.0.0/8 is never translated.** A port bound to 127.0.0.1 has no entry here at all, and the others do not match it:
+**127.0.0.0/8 and ::1 are never translated.** A port bound to 127.0.0.1 has no entry here at all, and the others do not match it:
 the monitor's proxy serves the loopback. So the bridge needs no `route_localnet`, which would let a neighbour on the
 same link (or a container) reach the host's loopback (CVE-2020-8558 and its kin).
 
@@ -59,6 +59,8 @@ def _destination(batch: Batch, chain: str, version: int) -> None:
     here = nft.family_is(family)
     if version == 4:
         here += nft.payload(nft.NETWORK, offset, 1) + nft.cmp(b"\x7f", nft.NEQ)
+    else:
+        here += nft.payload(nft.NETWORK, offset, size) + nft.cmp(b"\0" * 15 + b"\1", nft.NEQ)
     key = nft.payload(nft.NETWORK, offset, size, 0) + nft.meta(nft.L4PROTO, words)
     key += nft.payload(nft.TRANSPORT, 2, 2, words + 1)
     batch.add_rule(chain, here, key, nft.lookup(f"ports{version}", into=8), nft.dnat(family, 8, 8 + words))
