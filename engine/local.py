@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import hashlib
 import json
 import os
 import platform
@@ -59,6 +58,7 @@ from engine.model import (
     WhyReport,
 )
 from engine.runtime.client import Runtime
+from engine.runtime.places import runtime_dir as runtime_dir
 from engine.service.archives import ArchiveService
 from engine.service.build_cache import BuildCache
 from engine.service.builds import BuildService
@@ -80,16 +80,6 @@ from engine.store.images import Image
 from engine.store.store import Store
 
 T = TypeVar("T")
-
-
-def runtime_dir(root: Path) -> Path:
-    """Sockets live under /run (short paths, gone after a reboot); one folder for each data root."""
-    base = (
-        Path("/run/workbench")
-        if os.geteuid() == 0
-        else Path(os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/workbench-{os.geteuid()}") / "workbench"
-    )
-    return base if str(root) == "/var/lib/workbench" else base / hashlib.sha256(str(root).encode()).hexdigest()[:12]
 
 
 async def open_engine(root: Path) -> LocalEngine:

@@ -16,6 +16,7 @@ PEERS = {
     "registry": "docker-registry",
     "skopeo": "skopeo",
     "tmux": "tmux",
+    "newuidmap": "newuidmap",
     "podman": "podman",
     "openssl": "openssl",
     "sshd": "/usr/sbin/sshd",

@@ -22,6 +22,7 @@ from engine.archive.writer import CHUNK
 from engine.base.cancel import CancelToken
 from engine.base.units import human_size
 from engine.errors import HostileArchive, StorageFull, from_os_error, storage_full
+from engine.linux.idmap import inside
 from engine.linux.openat2 import mkdirs_in_root, open_in_root, resolve_in_root
 from engine.oci.digest import Digest
 
@@ -93,7 +94,7 @@ class _Unpacker:
         self._seen: set[str] = set()
         free = os.statvfs(root)
         self._budget = limits.size if limits.size is not None else max(0, free.f_bavail * free.f_frsize - RESERVE)
-        self._root_user = os.geteuid() == 0
+        self._root_user = os.geteuid() == 0 and not inside()
         self.size = self.entries = 0
 
     # --- folders --------------------------------------------------------------------------------------
@@ -321,7 +322,16 @@ class _Unpacker:
             raise HostileArchive(f"the device {path!r} has the numbers {major}:{minor}, which Linux does not have")
         if kind == stat.S_IFCHR and (major, minor) == (0, 0):
             raise HostileArchive(f"{path!r} is a forged overlay whiteout (character device 0:0)")
-        os.mknod(name, kind | 0o600, os.makedev(major, minor), dir_fd=folder)
+        try:
+            os.mknod(name, kind | 0o600, os.makedev(major, minor), dir_fd=folder)
+        except PermissionError:
+            if self._root_user:
+                raise
+            # In a user namespace there are no devices to make. An empty file stands there, as in Docker's rootless mode.
+            fd = os.open(
+                name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder
+            )
+            os.close(fd)
 
     def _fifo(self, member: Member, folder: int, name: str, path: str, tar: TarStream) -> None:
         os.mkfifo(name, 0o600, dir_fd=folder)

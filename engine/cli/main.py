@@ -68,6 +68,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "version": ("system", "Show the version"),
 }
 
+_ANYBODY = ("version",)  # verbs that need no engine
+
 GLOBAL = [
     Flag("root", "Data root (default: /var/lib/workbench, or $WORKBENCH_ROOT)", kind="str", metavar="DIR"),
     Flag("host", "Another engine to drive (not supported yet)", "H", kind="str", metavar="URL"),
@@ -81,7 +83,7 @@ def data_root(given: str = "") -> Path:
     chosen = given or os.environ.get("WORKBENCH_ROOT", "")
     if chosen:
         return Path(chosen).absolute()
-    if os.geteuid() == 0:
+    if os.geteuid() == 0 and not os.environ.get("WORKBENCH_USERNS"):
         return Path("/var/lib/workbench")
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "workbench"
 
@@ -141,6 +143,9 @@ def _dispatch(args: list[str]) -> int:
     if verb in VERBS:
         import importlib
 
+        if verb not in _ANYBODY and parsed.args[1:2] not in (["--help"], ["-h"]):
+            _as_user(root)
+
         module = importlib.import_module(f"engine.cli.{VERBS[verb][0]}")
         command: Callable[[Path, list[str]], int] = getattr(module, f"cmd_{verb}")
         return _in(root, lambda: command(root, parsed.args[1:]))
@@ -150,6 +155,7 @@ def _dispatch(args: list[str]) -> int:
         near = get_close_matches(verb, VERBS, 1)
         hint = f"did you mean `workbench {near[0]}`?" if near else "`workbench --help` lists the commands"
         raise _NoSuchCommand(f"{verb!r} is neither a command nor a folder", hint=hint)
+    _as_user(root)
     from engine.cli.project import open_app
 
     return _in(root, lambda: open_app(root, Path(verb)))
@@ -162,6 +168,31 @@ def _in(root: Path, work: Callable[[], int]) -> int:
         raise
     except OSError as error:
         raise from_os_error(error, f"working in {root}") from error
+
+
+def _as_user(root: Path) -> None:
+    """An ordinary user's engine runs in a namespace of its own, entered now, before there is a second thread."""
+    if os.geteuid() != 0:
+        from engine.linux import userns
+        from engine.runtime.places import relatives
+
+        userns.enter(relatives(root))
+        _say_once(root, userns.notes())
+
+
+def _say_once(root: Path, notes: Sequence[str]) -> None:
+    """What does not hold for this user, at first use; `info` says it again."""
+    mark = root / ".said"
+    text = "\n".join(notes)
+    try:
+        if not notes or (mark.exists() and mark.read_text() == text):
+            return
+        root.mkdir(mode=0o711, parents=True, exist_ok=True)
+        mark.write_text(text)
+    except OSError:
+        pass
+    for note in notes:
+        print(f"workbench: note: {note}", file=sys.stderr)
 
 
 class _NoSuchCommand(EngineError):

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from engine.linux import device_filter
+from engine.linux import device_filter, idmap
 from engine.linux.cgroup_limits import Write, not_on_v2, plan_v1, plan_v2
 
 Version = Literal["v1", "hybrid", "v2", "none"]
@@ -86,6 +86,10 @@ class Cgroup:
             self._make(name)
         self._set_devices(resources.get("devices", ()))
         self._set_limits(resources)
+        if self.notes and not self.directories and idmap.inside():
+            # An ordinary user without a group of its own, which `info` says. Here only what was asked for and is not so.
+            asked = any(resources.get(kind) for kind in ("memory", "cpu", "pids", "blockIO"))
+            self.notes = ["limits do not hold: there is no control group of one's own here"] if asked else []
         self._oom_before = self._oom_count()
 
     def update(self, resources: dict[str, Any]) -> None:

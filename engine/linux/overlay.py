@@ -9,6 +9,7 @@ import errno
 import os
 from collections.abc import Sequence
 
+from engine.linux.idmap import inside
 from engine.linux.mount import mount
 
 # Off, whatever the host's module parameters say: each makes an upper directory that a diff or another kernel cannot
@@ -32,8 +33,10 @@ def mount_overlay(lowers: Sequence[str], upper: str, work: str, target: str, *, 
         layers = f"lowerdir={lower}"
         if upper:
             layers += f",upperdir={handle(upper)},workdir={handle(work)}"
+        # In a user namespace overlayfs may not use trusted.* attributes; Linux 5.11 has this option instead.
+        always = (*(("userxattr",) if inside() else ()), *(("volatile",) if volatile else ()))
         for options in (_OFF, _OFF[:1], ()):
-            extra = (*options, "volatile") if volatile else options
+            extra = (*options, *always)
             try:
                 return mount("overlay", target, "overlay", 0, ",".join((layers, *extra)))
             except OSError as error:

@@ -89,12 +89,18 @@ def run(
 
 
 def _join(pid: int, pidfd: int, user: int) -> None:
-    """All namespaces at once by pidfd (Linux 5.8), else one by one, the mount namespace last: it hides /proc."""
+    """All namespaces at once by pidfd (Linux 5.8), else one by one, the mount namespace last: it hides /proc.
+
+    Those that are the monitor's own too are left out then: an ordinary user may not "join" the host's network.
+    """
     try:
         namespace.setns(pidfd, _JOIN | user)
     except OSError:
-        wanted = (("user", user), *_FILES) if user else _FILES
-        files = [(os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC), flag) for name, flag in wanted]
+        files = []
+        for name, flag in (("user", user), *_FILES) if user else _FILES:
+            fd = os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)
+            if os.fstat(fd).st_ino != os.stat(f"/proc/self/ns/{name}").st_ino:
+                files.append((fd, flag))
         mount = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         for fd, flag in files:
             namespace.setns(fd, flag)

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
-from engine.linux import apparmor, capability, libc, mount, namespace, pty, seccomp
+from engine.linux import apparmor, capability, idmap, libc, mount, namespace, pty, seccomp
 from engine.linux.cgroup import Cgroup
 from engine.linux.openat2 import open_in_root
 from engine.runtime import init_namespaces, tiny_init
@@ -58,6 +58,7 @@ class Command:
     no_new_privileges: bool
     seccomp: bytes
     rlimits: list[tuple[int, int, int]]
+    keep_groups: bool = False  # in a user namespace of one id nobody may change them
     init: bool = True
     user_namespace: int = -1  # a descriptor of the one to enter
     small_init: int = -1  # a descriptor of `tiny_init`, which then becomes process 1
@@ -65,6 +66,10 @@ class Command:
 
 def prepare(process: dict[str, Any], extra: dict[str, Any], identity: Identity, *, init: bool = True) -> Command:
     """Reads the spec's process into a `Command`."""
+    if not (idmap.exists(identity.uid) and idmap.exists(identity.gid, "/proc/self/gid_map")):
+        raise UserError(
+            f"user {identity.uid}:{identity.gid} does not exist here: the engine's user namespace has no such id (/etc/subuid)"
+        )
     env: dict[bytes, bytes] = {}
     for entry in process["env"]:
         key, equals, value = os.fsencode(entry).partition(b"=")
@@ -95,6 +100,7 @@ def prepare(process: dict[str, Any], extra: dict[str, Any], identity: Identity, 
         seccomp=base64.b64decode(extra["seccomp"]),
         rlimits=limits,
         init=init,
+        keep_groups=idmap.groups_denied(),
     )
 
 
@@ -169,7 +175,8 @@ def confine(command: Command) -> None:
     capability.drop_bounding(command.bounding, command.last_cap)
     _enter(command.cwd)
     identity = command.identity
-    os.setgroups(identity.groups)
+    if not command.keep_groups:
+        os.setgroups(identity.groups)
     os.setresgid(identity.gid, identity.gid, identity.gid)
     os.setresuid(identity.uid, identity.uid, identity.uid)
     capability.set_effective(command.capabilities)

@@ -11,7 +11,7 @@ import os
 import socket
 from typing import Any
 
-from engine.linux import mount, namespace
+from engine.linux import idmap, mount, namespace
 from engine.linux.openat2 import open_in_root
 from engine.runtime import init_userns, netconfig, netns
 from engine.runtime.binds import hold_sources
@@ -192,6 +192,8 @@ def set_sysctls(spec: dict[str, Any]) -> None:
                 if name not in _OPTIONAL:
                     raise SetupError(f"sysctl {name}: this kernel does not have it") from None
             except OSError as error:
+                if name in _OPTIONAL and idmap.inside():  # a range of groups that are not all mapped here
+                    continue
                 raise SetupError(f"sysctl {name} = {value!r}: {error.strerror}") from None
     finally:
         os.close(top)

@@ -11,6 +11,7 @@ import os
 import stat
 from typing import Any
 
+from engine.linux import idmap
 from engine.linux import mount as m
 from engine.linux.cgroup import Cgroup
 from engine.linux.openat2 import mkdirs_in_root, open_in_root
@@ -194,13 +195,26 @@ class Rootfs:
         where = entry["destination"]
         fd = self._ordinary(where) if where in _KERNEL_DIRS else self.target(where, directory=True)
         try:
+            if entry["type"] == "devpts" and not idmap.exists(5, "/proc/self/gid_map"):
+                data = data.replace(",gid=5", "")  # no group tty in this user namespace
             m.mount_at(entry["source"], fd, entry["type"], flags, data)
         except OSError as error:
-            # No group 5, or a kernel without mqueue: the container is better off without than not at all.
-            if entry["type"] != "mqueue":
+            if entry["type"] == "sysfs" and error.errno == errno.EPERM and idmap.inside():
+                self._host_sys(fd, flags)
+            # A kernel without mqueue: the container is better off without than not at all.
+            elif entry["type"] != "mqueue":
                 raise SetupError(str(error)) from None
         finally:
             os.close(fd)
+
+    def _host_sys(self, target: int, flags: int) -> None:
+        """sysfs belongs to whom the network namespace does: on the host's network an ordinary user gets the host's own,
+        which is none of its to write to, and read-only at that."""
+        origin = os.open("/sys", _HANDLE | os.O_DIRECTORY)
+        try:
+            m.bind(origin, target, flags | m.MS_RDONLY, recursive=True)
+        finally:
+            os.close(origin)
 
     def free_target(self, where: str, *, directory: bool) -> int:
         """`target`, which a mount of the user's may cover: not the root, and nothing of /proc (CVE-2019-16884)."""

@@ -18,8 +18,9 @@ from typing import Any
 
 from engine.base.ids import new_id
 from engine.base.settings import network_settings
-from engine.errors import Conflict, InvalidInput
+from engine.errors import Conflict, InvalidInput, Unsupported
 from engine.linux import rtnetlink as rt
+from engine.linux import userns
 from engine.linux.netlink import Netlink
 from engine.model import ContainerSpec, EndpointSettings, Port
 from engine.network import files, ipam, ports
@@ -71,9 +72,12 @@ class Given:
 
 
 def mode_of(network_mode: str) -> str:
-    """host, none, container, or bridge for every network."""
+    """host, none, container, or bridge for every network. An ordinary user's default is the host's network: links and
+    rules outside its namespace are not its to make."""
     if network_mode.startswith("container:"):
         return "container"
+    if network_mode in ("", "default", "bridge") and userns.entered_by() is not None:
+        return "host"
     return network_mode if network_mode in ("host", "none") else "bridge"
 
 
@@ -83,6 +87,11 @@ def mode_of(network_mode: str) -> str:
 def check(spec: ContainerSpec) -> None:
     """Docker's rules on what goes together. Raises InvalidInput."""
     mode = mode_of(spec.network_mode)
+    if mode == "bridge" and userns.entered_by() is not None:
+        raise Unsupported(
+            f"--network {spec.network_mode}: an ordinary user cannot make networks on this host",
+            hint="host (the default here) and none are there; or run it with sudo",
+        )
     if mode == "container":
         if spec.network_mode == "container:":
             raise InvalidInput("--network container: names no container")

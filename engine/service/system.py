@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from engine.errors import Unsupported
+from engine.linux import userns
 
 
 def cgroup_version() -> str:
@@ -24,7 +25,7 @@ def cgroup_version() -> str:
 
 def describe_host() -> tuple[str, list[str]]:
     """The cgroup version, and each limit that does not hold here."""
-    notes: list[str] = []
+    notes: list[str] = userns.notes()
     cgroup = cgroup_version()
     if cgroup == "none":
         notes.append("no cgroup controllers: memory, CPU and process limits cannot be set")
@@ -34,9 +35,9 @@ def describe_host() -> tuple[str, list[str]]:
 
 
 def require_root() -> None:
-    """Raises `Unsupported` for an ordinary user: namespaces, mounts and ownership need root until rootless mode exists."""
+    """Raises `Unsupported` for an ordinary user's process that has not entered its namespace (`engine.linux.userns`)."""
     if os.geteuid() != 0:
         raise Unsupported(
-            "building and running containers needs root: there is no rootless mode yet",
-            hint="run it with sudo",
+            "building and running containers needs a user namespace, which this process has not entered",
+            hint="start it as `workbench`, or call engine.linux.userns.enter(iter(())) before any thread is started",
         )

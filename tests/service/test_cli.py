@@ -184,5 +184,5 @@ def test_an_ordinary_user_is_told_what_to_do(tmp_path: Path) -> None:
     # Imported before root is given up: the checkout may be readable by root alone.
     code = "import engine.service.system, engine.errors\n" + code
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=env)
-    assert "needs root" in done.stdout, done.stderr
-    assert "sudo" in done.stdout
+    assert "needs a user namespace" in done.stdout, done.stderr
+    assert "engine.linux.userns.enter" in done.stdout
