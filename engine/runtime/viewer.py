@@ -85,6 +85,12 @@ def _take_running(request: dict[str, Any]) -> tuple[int, list[tuple[str, int]]]:
         raise Busy from None
     if not state.is_alive(pid, int(request["pid_start"])):
         raise Busy
+    if os.stat("ns/user", dir_fd=process).st_ino != os.stat("/proc/self/ns/user").st_ino:
+        # Its mounts cannot be taken one by one, and what is written there would be nobody's.
+        raise SetupError(
+            "it runs in a user namespace of its own: stop it first, or use `workbench exec` and a pipe; "
+            "what it shows to the host while it runs has other owners"
+        )
     wanted = [(str(entry["destination"]), "bind" not in entry["options"]) for entry in request["mounts"]]
     parts: list[tuple[str, int]] = []
     namespace.setns(theirs, namespace.NEWNS)
