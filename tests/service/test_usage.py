@@ -84,6 +84,23 @@ async def test_top_shows_the_hosts_view_of_its_processes(engine: LocalEngine) ->
 
 
 @root
+async def test_no_program_of_the_image_looks_at_it(engine: LocalEngine) -> None:
+    """CVE-2022-1227 (US-13): traps in the place of what other engines run."""
+    script = """
+    for name in ps nsenter sh tar gzip; do printf '#!/bin/bash\\necho x > /trapped' > /usr/local/bin/$name; chmod +x /usr/local/bin/$name; done
+    echo ready; exec sleep 1000
+    """
+    name = await running(engine, "bash", "-c", script)
+    async for _line in engine.logs(name, follow=True):
+        break
+    await engine.top(name, ["aux"])
+    await engine.stats(name)
+    differences = {one.path for one in await engine.changes(name)}
+    assert "/usr/local/bin/ps" in differences
+    assert "/trapped" not in differences
+
+
+@root
 @pytest.mark.skipif(not v1("memory", "cpu", "cpuset", "pids"), reason="no cgroup v1 controllers here")
 async def test_update_holds_now_and_after_a_restart(engine: LocalEngine) -> None:
     name = await running(engine, memory=32 << 20, cpus=0.5)
