@@ -8,9 +8,9 @@ from pathlib import Path
 from engine.build.dockerfile.ast import Expose
 from engine.build.reading import read_dockerfile
 from engine.errors import NotFound
-from engine.model import PortBinding
+from engine.model import ContainerSpec, PortBinding
 from engine.network.ports import collect, parse_expose
-from engine.project.compose import load_compose
+from engine.project.compose.project import load_compose
 from engine.project.model import BuildSpec, Project, Service
 
 COMPOSE_FILES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
@@ -27,7 +27,10 @@ def discover(folder: Path) -> Project:
     name = project_name(folder)
     for candidate in COMPOSE_FILES:
         if (folder / candidate).is_file():
-            return load_compose(folder / candidate, name)
+            stem, _, ending = candidate.rpartition(".")
+            # The override file beside it is read too, as compose does.
+            overrides = [folder / f"{stem}.override.{end}" for end in dict.fromkeys((ending, "yaml", "yml"))]
+            return load_compose([folder / candidate, *[o for o in overrides if o.is_file()][:1]], name)
     dockerfile = folder / "Dockerfile"
     if not dockerfile.is_file():
         raise NotFound(
@@ -38,5 +41,7 @@ def discover(folder: Path) -> Project:
     words = [port for i in parsed.stages[-1].instructions if isinstance(i, Expose) for port in i.ports]
     ports = [port for word in words if word.split("/")[0].replace("-", "").isdigit() for port in parse_expose(word)]
     bindings = collect((port, PortBinding("", port.partition("/")[0])) for port in ports if not port.endswith("/sctp"))
-    service = Service("app", f"{name}-app", BuildSpec(folder, dockerfile), port_bindings=bindings)
+    service = Service(
+        "app", f"{name}-app", BuildSpec(folder, dockerfile), ContainerSpec(image="", port_bindings=bindings)
+    )
     return Project(name, folder, dockerfile, (service,))

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from engine.api import (
     BuildFinished,
-    BuildRequest,
     ChangeSeen,
     ContainerSummary,
     Engine,
@@ -30,11 +29,14 @@ from engine.api import (
 )
 from engine.base.atomic import locked
 from engine.base.units import brief_seconds
-from engine.errors import Cancelled, EngineError, NotFound
-from engine.project.model import Project, Service, config_hash, container_name, container_spec
+from engine.errors import Cancelled, EngineError, NotFound, StartFailed
+from engine.project.model import Project, Service, build_request, config_hash, container_name, container_spec
 from engine.project.watch import Watched, watch
 
 _LOCK_RETRY = 0.5  # seconds
+
+
+HEALTH_LOOK = 0.1  # seconds between two looks at a dependency's health
 
 
 @dataclass(slots=True)
@@ -198,6 +200,8 @@ class InnerLoop:
                 running.building = False
             paths = sorted(running.pending)
             running.pending.clear()
+            if first:
+                await self._await_dependencies(service)
             await self._ensure(service, image, finished, paths, started, first=first)
         except Cancelled:
             return
@@ -221,6 +225,38 @@ class InnerLoop:
             return False
         return found is not None and found.running
 
+    async def _await_dependencies(self, service: Service) -> None:
+        """`depends_on` with its conditions. Services start in order, so what is only to be started has been."""
+        for name, condition in service.depends_on.items():
+            other = self._services.get(name)
+            if other is None or condition == "service_started":
+                continue
+            container = container_name(self._project, other.service)
+            self._say(ServiceState(service.name, "waiting", text=f"{name}: {condition.removeprefix('service_')}"))
+            if condition == "service_completed_successfully":
+                code = await self._engine.wait(container)
+                if code:
+                    raise StartFailed(f"{service.name} waits for {name}, which ended with exit code {code}")
+            else:
+                await self._await_health(service.name, name, container)
+
+    async def _await_health(self, service: str, name: str, container: str) -> None:
+        while True:
+            summary = (await self._engine.container(container)).summary
+            if summary.health == "healthy":
+                return
+            if not summary.health:
+                raise StartFailed(
+                    f"{service} waits for {name} to be healthy, which has no health check",
+                    hint=f"give {name} a healthcheck, or wait for service_started",
+                )
+            if summary.health == "unhealthy" or not summary.running:
+                raise StartFailed(
+                    f"{service} waits for {name}, which is {summary.health if summary.running else summary.status}",
+                    hint=f"workbench logs {container}",
+                )
+            await asyncio.sleep(HEALTH_LOOK)
+
     async def _image(self, service: Service) -> tuple[str, BuildFinished | None]:
         if service.build is None:
             try:
@@ -231,9 +267,7 @@ class InnerLoop:
                     self._say(ServiceBuild(service.name, progress))
                 return (await self._engine.image(service.image)).summary.id, None
         self._say(ServiceState(service.name, "building"))
-        request = BuildRequest(
-            service.build.context, service.build.dockerfile, (service.image,), service.build.target, service.build.args
-        )
+        request = build_request(service.build, service.image)
         finished: BuildFinished | None = None
         events = self._engine.build(request)
         try:

@@ -9,54 +9,42 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from engine.model import ContainerSpec, EndpointSettings, Mount, NetworkSpec, PortBinding
+from engine.model import BuildRequest, ContainerSpec, EndpointSettings, NetworkSpec
 
 
 @dataclass(frozen=True, slots=True)
 class BuildSpec:
+    """How a service's image is built; the fields are those of `engine.model.BuildRequest`."""
+
     context: Path
     dockerfile: Path
     args: Mapping[str, str] = field(default_factory=dict)
     target: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    no_cache: bool = False
+    pull: bool = False
+    network: str = ""
+    add_hosts: tuple[str, ...] = ()
+    shm_size: int = 0
+    contexts: Mapping[str, str] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()  # beside the service's own image name
+    ulimits: tuple[str, ...] = ()
+    dockerfile_text: str | None = None  # `dockerfile_inline`
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """`image` is what runs: the tag that `build` makes, or a name to pull."""
+    """`image` is what runs: the tag that `build` makes, or a name to pull. `spec` says how, but for the image, the name and
+    the networks, which the project gives."""
 
     name: str
     image: str
     build: BuildSpec | None = None
+    spec: ContainerSpec = field(default_factory=lambda: ContainerSpec(image=""))
     container_name: str = ""
-    command: tuple[str, ...] | None = None
-    entrypoint: tuple[str, ...] | None = None
-    env: tuple[str, ...] = ()
-    user: str | None = None
-    working_dir: str | None = None
-    port_bindings: Mapping[str, tuple[PortBinding, ...]] = field(default_factory=dict)
-    exposed_ports: tuple[str, ...] = ()
     networks: Mapping[str, EndpointSettings] = field(default_factory=dict)  # by name here; none: the project's own
     network_mode: str = ""  # "", "host", "none", "bridge", "service:NAME", "container:NAME"
-    hostname: str = ""
-    domainname: str = ""
-    dns: tuple[str, ...] = ()
-    dns_search: tuple[str, ...] = ()
-    dns_options: tuple[str, ...] = ()
-    extra_hosts: tuple[str, ...] = ()
-    mac_address: str = ""
-    mounts: tuple[Mount, ...] = ()
-    labels: Mapping[str, str] = field(default_factory=dict)
-    stop_signal: str = ""
-    stop_timeout: int | None = None
-    memory: int = 0
-    cpus: float = 0.0
-    pids_limit: int = 0
-    read_only: bool = False
-    tty: bool = False
-    privileged: bool = False
-    cap_add: tuple[str, ...] = ()
-    cap_drop: tuple[str, ...] = ()
-    depends_on: tuple[str, ...] = ()
+    depends_on: Mapping[str, str] = field(default_factory=dict)  # service: the condition to wait for
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +64,29 @@ class Project:
     file: Path
     services: tuple[Service, ...]
     notes: tuple[str, ...] = ()
-    env_files: tuple[Path, ...] = ()
+    env_files: tuple[Path, ...] = ()  # what else was read: .env, env files, included, extended and override files
     networks: Mapping[str, ProjectNetwork] = field(
         default_factory=dict
     )  # by name in the file; empty: the default bridge
+
+
+def build_request(build: BuildSpec, image: str) -> BuildRequest:
+    return BuildRequest(
+        build.context,
+        build.dockerfile if build.dockerfile_text is None else None,
+        (image, *build.tags),
+        build.target,
+        build.args,
+        build.labels,
+        no_cache=build.no_cache,
+        pull=build.pull,
+        dockerfile_text=build.dockerfile_text,
+        contexts=build.contexts,
+        network=build.network,
+        add_hosts=build.add_hosts,
+        ulimits=build.ulimits,
+        shm_size=build.shm_size,
+    )
 
 
 def container_name(project: Project, service: Service) -> str:
@@ -90,30 +97,8 @@ def container_spec(
     project: Project, service: Service, *, image: str, name: str, generation: int, log_path: str
 ) -> ContainerSpec:
     """What to run for one generation. `image` is pinned by id, so that a later tag does not change what an old container was."""
-    spec = ContainerSpec(
-        image=image,
-        name=name,
-        command=service.command,
-        entrypoint=service.entrypoint,
-        env=service.env,
-        user=service.user,
-        working_dir=service.working_dir,
-        tty=service.tty,
-        mounts=service.mounts,
-        **network_fields(project, service),
-        read_only=service.read_only,
-        privileged=service.privileged,
-        cap_add=service.cap_add,
-        cap_drop=service.cap_drop,
-        memory=service.memory,
-        cpus=service.cpus,
-        pids_limit=service.pids_limit,
-        stop_signal=service.stop_signal,
-        stop_timeout=service.stop_timeout,
-        log_path=log_path,
-    )
     labels = {
-        **service.labels,
+        **service.spec.labels,
         "com.docker.compose.project": project.name,
         "com.docker.compose.service": service.name,
         "com.docker.compose.container-number": "1",
@@ -122,7 +107,8 @@ def container_spec(
         "workbench.generation": str(generation),
         "workbench.config-hash": config_hash(service),
     }
-    return replace(spec, labels=labels)
+    own = replace(service.spec, image=image, name=name, labels=labels, log_path=log_path)
+    return replace(own, **network_fields(project, service))
 
 
 def config_hash(service: Service) -> str:
@@ -133,28 +119,17 @@ def config_hash(service: Service) -> str:
 
 def network_fields(project: Project, service: Service) -> dict[str, Any]:
     """A service's part of the network: by its own name on each of its networks, so that others find it."""
-    fields: dict[str, Any] = {
-        "port_bindings": service.port_bindings,
-        "exposed_ports": service.exposed_ports,
-        "hostname": service.hostname,
-        "domainname": service.domainname,
-        "dns": service.dns,
-        "dns_search": service.dns_search,
-        "dns_options": service.dns_options,
-        "extra_hosts": service.extra_hosts,
-        "mac_address": service.mac_address,
-    }
     if service.network_mode:
         mode = service.network_mode
         if mode.startswith("service:"):
             other = next(each for each in project.services if each.name == mode.removeprefix("service:"))
             mode = f"container:{container_name(project, other)}"
-        return {**fields, "network_mode": mode}
+        return {"network_mode": mode}
     if not project.networks:
-        return fields
+        return {}
     wanted = service.networks or {"default": EndpointSettings()}
     networks = {
         project.networks[name].spec.name: replace(each, aliases=tuple(dict.fromkeys((service.name, *each.aliases))))
         for name, each in wanted.items()
     }
-    return {**fields, "network_mode": next(iter(networks)), "networks": networks}
+    return {"network_mode": next(iter(networks)), "networks": networks}
