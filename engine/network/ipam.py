@@ -65,10 +65,11 @@ def first_host(subnet: Subnet) -> Address:
 
 def parse_subnet(text: str, what: str = "subnet") -> Subnet:
     """Raises InvalidInput."""
-    try:
-        return ipaddress.ip_network(text, strict=True)
-    except ValueError:
-        pass
+    if "/" in text:
+        try:
+            return ipaddress.ip_network(text, strict=True)
+        except ValueError:
+            pass
     try:
         meant = ipaddress.ip_interface(text).network
     except ValueError:
