@@ -31,12 +31,22 @@ def cmd_up(root: Path, args: list[str]) -> int:
         args,
         "up [OPTIONS] [PATH]",
         "Build, run, watch and rebuild the project in PATH (default: here)",
-        [Flag("once", "Build and start, then exit: containers go on")],
+        [
+            Flag("once", "Build and start, then exit: containers go on"),
+            Flag("file", "Compose files, the later over the earlier", "f", kind="list"),
+            Flag("profile", "Also the services of a profile", kind="list"),
+            Flag("project-name", "The project's name (default: the folder's)", "p", kind="str"),
+        ],
         maximum=1,
     )
     if parsed is None:
         return 0
-    project = discover(Path(parsed.args[0] if parsed.args else "."))
+    project = discover(
+        Path(parsed.args[0] if parsed.args else "."),
+        files=tuple(map(Path, parsed.items("file"))),
+        profiles=frozenset(parsed.items("profile")),
+        name=parsed.text("project-name"),
+    )
     return run(root, lambda engine: _Up(engine, project, root).run(once=parsed.on("once")))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from engine.build.dockerfile.ast import Expose
@@ -21,16 +22,20 @@ def project_name(folder: Path) -> str:
     return re.sub(r"^[_-]+", "", re.sub(r"[^a-z0-9_-]", "", folder.name.lower())) or "project"
 
 
-def discover(folder: Path) -> Project:
-    """Raises `NotFound`, and what the files raise."""
+def discover(
+    folder: Path, *, files: Sequence[Path] = (), profiles: frozenset[str] = frozenset(), name: str = ""
+) -> Project:
+    """The project in `folder`, or of the compose `files` given. Raises `NotFound`, and what the files raise."""
     folder = folder.resolve()
-    name = project_name(folder)
+    name = name or project_name(files[0].resolve().parent if files else folder)
+    if files:
+        return load_compose([file.resolve() for file in files], name, profiles)
     for candidate in COMPOSE_FILES:
         if (folder / candidate).is_file():
             stem, _, ending = candidate.rpartition(".")
             # The override file beside it is read too, as compose does.
             overrides = [folder / f"{stem}.override.{end}" for end in dict.fromkeys((ending, "yaml", "yml"))]
-            return load_compose([folder / candidate, *[o for o in overrides if o.is_file()][:1]], name)
+            return load_compose([folder / candidate, *[o for o in overrides if o.is_file()][:1]], name, profiles)
     dockerfile = folder / "Dockerfile"
     if not dockerfile.is_file():
         raise NotFound(

@@ -43,7 +43,7 @@ def load_compose(files: Sequence[Path], default_name: str, profiles: frozenset[s
     for section in ("models",):
         if section in document:
             note(section, document.where(section))
-    name = text(document.get("name")) or default_name
+    name = text(document.get("name")) or env["COMPOSE_PROJECT_NAME"]
     body = document.get("services")
     if not isinstance(body, Map) or not body:
         raise problem(

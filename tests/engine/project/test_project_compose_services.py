@@ -121,3 +121,12 @@ def test_errors_name_the_line(tmp_path: Path, text: str, line: int, message: str
         load(tmp_path, text)
     assert message in str(caught.value)
     assert caught.value.line == line
+
+
+def test_files_profiles_and_a_name_can_be_given(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("services: {a: {image: a, profiles: [p]}}")
+    (tmp_path / "b.yaml").write_text("services: {a: {image: b}}")
+    project = discover(
+        tmp_path, files=(tmp_path / "a.yaml", tmp_path / "b.yaml"), profiles=frozenset(("p",)), name="mine"
+    )
+    assert (project.name, [service.image for service in project.services]) == ("mine", ["b"])
