@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -78,6 +79,16 @@ def program() -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
+def scope_command(running: str = "/run/systemd/system") -> list[str]:
+    """Where systemd runs: the command that puts the supervisor, and so its monitors, into a scope of their own. A login
+    session's processes may all be killed at its end (KillUserProcesses=, logind.conf(5)), also detached ones."""
+    runner = shutil.which("systemd-run", path="/usr/bin:/bin") if os.path.isdir(running) else None
+    if runner is None:
+        return []
+    user = [] if os.geteuid() == 0 else ["--user"]
+    return [runner, *user, "--scope", "--quiet", "--collect", "--property=Delegate=yes", "--"]
+
+
 @dataclass
 class Runtime:
     """Containers of one run directory."""
@@ -113,6 +124,15 @@ class Runtime:
             os.close(fd)
 
     def _launch(self) -> None:
+        scope = scope_command()
+        trouble = self._launched(scope)
+        if trouble and scope:  # no bus to be reached: then in the caller's own session, which logind may end
+            trouble = self._launched([])
+        if trouble:
+            raise Unavailable(f"the supervisor did not start: {trouble.splitlines()[-1]}")
+
+    def _launched(self, scope: list[str]) -> str:
+        """Starts the supervisor by the command `scope`; returns what it complained of when it did not come up."""
         root = str(Path(engine.__file__).resolve().parent.parent)
         interpreter = os.path.realpath(sys.executable)
         read, write = os.pipe()
@@ -120,8 +140,10 @@ class Runtime:
             text = supervisor.bootstrap(root)
             command = [interpreter, "-I", "-S", "-c", text, str(self.run_dir), str(write), "plain", program()]
             environment = {"PATH": "/usr/bin:/bin", "LC_CTYPE": "C.UTF-8"}
+            if scope and "XDG_RUNTIME_DIR" in os.environ:  # the user manager's bus
+                environment["XDG_RUNTIME_DIR"] = os.environ["XDG_RUNTIME_DIR"]
             process = subprocess.Popen(
-                command,
+                [*scope, *command],
                 pass_fds=(write,),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -135,8 +157,7 @@ class Runtime:
                 read = -1
                 answer = ready.read()
                 trouble = process.stderr.read().decode(errors="replace").strip() if process.stderr else ""
-            if not answer and trouble:
-                raise Unavailable(f"the supervisor did not start: {trouble.splitlines()[-1]}")
+            return trouble if not answer else ""
         finally:
             for fd in (read, write):
                 if fd >= 0:

@@ -367,6 +367,10 @@ class ContainerService:
         removes = bool(record["spec"]["auto_remove"])
         try:
             started = self._start(container_id, record, attach=attach, removes=removes and attach)
+        except Conflict:  # another engine was faster: running already is fine
+            if not self._runtime.state(self.bundle(container_id)).active:
+                raise
+            return self._runtime.attach(container_id) if attach else None
         except BaseException:
             if removes:  # as Docker: what cannot start has ended
                 with contextlib.suppress(EngineError):

@@ -214,6 +214,31 @@ def test_an_older_supervisor_is_replaced_and_its_containers_go_on(
     assert engine._containers.life.state(one).exit_code == 137
 
 
+@pytest.mark.parametrize("works", [True, False])
+def test_a_scope_of_systemds_and_what_if_there_is_no_bus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, works: bool
+) -> None:
+    """With a stand-in for systemd-run, which does not run here: what it is asked, and that its failure is no end."""
+    runner = tmp_path / "systemd-run"
+    script = f'echo "$@" > {tmp_path}/asked; while [ "$1" != -- ]; do shift; done; shift; exec "$@"'
+    runner.write_text(f"#!/bin/sh\n{script if works else 'echo no bus >&2; exit 1'}\n")
+    runner.chmod(0o755)
+    monkeypatch.setattr(client.shutil, "which", lambda name, path=None: str(runner))
+    assert client.scope_command(str(tmp_path / "none")) == []
+    command = client.scope_command(str(tmp_path))
+    monkeypatch.setattr(client, "scope_command", lambda: command)
+    runtime = client.Runtime(tmp_path / "run")
+    with runtime._supervisor() as sock:
+        from engine.runtime import protocol
+
+        protocol.send_line(sock, {"op": "ping"})
+        answer = protocol.LineReader(sock).read()
+    assert answer is not None
+    os.kill(int(answer["pid"]), signal.SIGTERM)
+    if works:
+        assert "--scope --quiet --collect --property=Delegate=yes --" in (tmp_path / "asked").read_text()
+
+
 def supervisor_pid(engine: LocalEngine) -> int:
     from engine.runtime import protocol
 
