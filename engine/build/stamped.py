@@ -32,6 +32,17 @@ class _Writer(LayerWriter):
         super().add(entry, body)
 
 
+class _Checked:
+    """A large file is written in many pieces: between two of them, the work can be cancelled."""
+
+    def __init__(self, out: Sink, cancel: CancelToken) -> None:
+        self._out, self._cancel = out, cancel
+
+    def write(self, data: bytes, /) -> int:
+        self._cancel.check()
+        return self._out.write(data)
+
+
 class _Below:
     """The image below, as the differ asks for it. Neighbours are asked for one after the other: folders are remembered."""
 
@@ -60,7 +71,7 @@ def write_layer(upper: Path, out: Sink, view: LayerView, cancel: CancelToken, *,
     """What `upper` changes of `view`. With an `epoch` no file is younger than that: neither in the tar nor in `upper`."""
     if epoch is not None:
         _clamp(str(upper), epoch)
-    writer = _Writer(out)
+    writer = _Writer(_Checked(out, cancel))
     write_upper(upper, writer, _Below(view), cancel=cancel, mtime_clamp=epoch)
     return Layer(writer.finish(), min(writer.newest, int(time.time())))
 

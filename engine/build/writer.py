@@ -355,7 +355,7 @@ class _Copier:
             writing = self._writer.create(target)
             try:
                 while os.sendfile(writing, reading, None, 1 << 24):
-                    pass
+                    self._cancel.check()
             finally:
                 os.close(writing)
         finally:
