@@ -53,6 +53,8 @@ async def _serve(engine: LocalEngine, parsed: Parsed) -> int:
             await server.listen_tcp(host.strip("[]"), int(port), Tls(*map(Path, files)))
         for address in server.addresses:
             print(f"serving the Docker API at {address}\n  export DOCKER_HOST={address}", flush=True)
+        for name in await engine.resume():
+            print(f"started {name}: its restart policy says so", flush=True)
         await stop.wait()
     finally:
         await server.close()
