@@ -58,6 +58,8 @@ class ImageStore:
             created = parse_rfc3339(config.created) if config.created else 0
         except ValueError:
             created = 0
+        if self._is_recorded(digest, tags, repo_digest):
+            return self.get(digest)  # nothing new: no flush
         with self._records.write() as db:
             db.execute(
                 "INSERT INTO images VALUES (?, ?, ?, ?, ?) ON CONFLICT (digest) DO NOTHING",
@@ -179,6 +181,24 @@ class ImageStore:
             db.execute("DELETE FROM images WHERE digest = ?", (image.digest,))
             db.execute("DELETE FROM steps WHERE config = ?", (image.config_digest,))
         self.publish_index()
+
+    def _is_recorded(self, digest: Digest, tags: Sequence[Reference], repo_digest: str) -> bool:
+        """The image is here, and every name means it already."""
+        names = [str(tag.with_default_tag()) for tag in tags]
+        read = self._records.one
+        return (
+            read("SELECT 1 FROM images WHERE digest = ?", digest) is not None
+            and all(read("SELECT 1 FROM tags WHERE name = ? AND digest = ?", name, digest) for name in names)
+            and not (
+                repo_digest
+                and read(
+                    "SELECT 1 FROM repo_digests WHERE name = ? AND digest = ?",
+                    str(Reference.parse(repo_digest)),
+                    digest,
+                )
+                is None
+            )
+        )
 
     def set_size(self, image: Image, size: int) -> None:
         """What the layers came to when they were unpacked."""
