@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO, Literal, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, Literal, TypeVar
 
 from engine.api import Sink, Stream
 from engine.base.cancel import CancelToken
@@ -59,25 +59,25 @@ from engine.model import (
 )
 from engine.runtime.client import Runtime
 from engine.runtime.places import runtime_dir as runtime_dir
-from engine.service.archives import ArchiveService
-from engine.service.build_cache import BuildCache
-from engine.service.builds import BuildService
-from engine.service.commit import CommitService
 from engine.service.containers import ContainerService
-from engine.service.files import FileService
 from engine.service.images import BASE, ImageService
 from engine.service.life import Condition
 from engine.service.logs import LogReader
-from engine.service.repair import RepairService
-from engine.service.ssh import SshService
 from engine.service.streams import ThreadStream, on_thread, stream
 from engine.service.system import describe_host
-from engine.service.transfers import TransferService
-from engine.service.upkeep import UpkeepService
-from engine.service.usage import UsageService
 from engine.service.volumes import VolumeService
 from engine.store.images import Image
 from engine.store.store import Store
+
+if TYPE_CHECKING:
+    from engine.service.archives import ArchiveService
+    from engine.service.builds import BuildService
+    from engine.service.commit import CommitService
+    from engine.service.files import FileService
+    from engine.service.ssh import SshService
+    from engine.service.transfers import TransferService
+    from engine.service.upkeep import UpkeepService
+    from engine.service.usage import UsageService
 
 T = TypeVar("T")
 
@@ -105,21 +105,65 @@ class LocalEngine:
         self._store = Store(root)
         self._runtime = Runtime(runtime_dir(root))
         self._images = ImageService(self._store)
-        self._transfers = TransferService(self._store)
-        self._archives = ArchiveService(self._store)
-        self._ssh = SshService(self._store, self._archives.unpack)
         self._volumes = VolumeService(self._store)
         # What a monitor runs when an auto-remove container has ended and no engine waits for it.
         remover = (sys.executable, "-I", "-c", _REMOVER, str(Path(__file__).parent.parent), str(root))
         self._containers = ContainerService(self._store, self._runtime, remover)
-        self._usage = UsageService(self._store, self._runtime, self._containers)
-        self._upkeep = UpkeepService(self._store, self._images, self._containers, self._volumes, self._images.summaries)
-        self._files = FileService(self._store, self._runtime, self._containers)
-        self._commits = CommitService(self._store, self._runtime, self._containers)
-        self._builds = BuildService(self._store, self._runtime, self._images)
+
+    # The rest is imported when it is first used: `workbench ps` and `run` are processes, and theirs is the time that a
+    # builder, a registry client or an archive reader takes to load.
+
+    @functools.cached_property
+    def _transfers(self) -> TransferService:
+        from engine.service.transfers import TransferService
+
+        return TransferService(self._store)
+
+    @functools.cached_property
+    def _archives(self) -> ArchiveService:
+        from engine.service.archives import ArchiveService
+
+        return ArchiveService(self._store)
+
+    @functools.cached_property
+    def _ssh(self) -> SshService:
+        from engine.service.ssh import SshService
+
+        return SshService(self._store, self._archives.unpack)
+
+    @functools.cached_property
+    def _usage(self) -> UsageService:
+        from engine.service.usage import UsageService
+
+        return UsageService(self._store, self._runtime, self._containers)
+
+    @functools.cached_property
+    def _upkeep(self) -> UpkeepService:
+        from engine.service.upkeep import UpkeepService
+
+        return UpkeepService(self._store, self._images, self._containers, self._volumes, self._images.summaries)
+
+    @functools.cached_property
+    def _files(self) -> FileService:
+        from engine.service.files import FileService
+
+        return FileService(self._store, self._runtime, self._containers)
+
+    @functools.cached_property
+    def _commits(self) -> CommitService:
+        from engine.service.commit import CommitService
+
+        return CommitService(self._store, self._runtime, self._containers)
+
+    @functools.cached_property
+    def _builds(self) -> BuildService:
+        from engine.service.builds import BuildService
+
+        return BuildService(self._store, self._runtime, self._images)
 
     async def close(self) -> None:
-        await asyncio.to_thread(self._builds.close)
+        if "_builds" in self.__dict__:
+            await asyncio.to_thread(self._builds.close)
         await asyncio.to_thread(self._store.close)
 
     async def _do(self, work: Callable[..., T], *args: object, **kwargs: object) -> T:
@@ -142,6 +186,8 @@ class LocalEngine:
         )
 
     async def check(self, *, repair: bool = False) -> Sequence[CheckFinding]:
+        from engine.service.repair import RepairService
+
         service = RepairService(self._store)
         if repair:
             return await self._cancellable(service.repair)
@@ -226,6 +272,8 @@ class LocalEngine:
         return await self._do(self._upkeep.prune_system, filters or {}, all=all, volumes=volumes, dry_run=dry_run)
 
     async def build_cache(self) -> Sequence[CacheUsage]:
+        from engine.service.build_cache import BuildCache
+
         return await self._do(BuildCache(self._store).usage)
 
     async def prune_build_cache(
@@ -236,6 +284,8 @@ class LocalEngine:
         keep_bytes: int | None = None,
         dry_run: bool = False,
     ) -> Pruned:
+        from engine.service.build_cache import BuildCache
+
         cache = BuildCache(self._store)
         return await self._do(cache.prune, filters or {}, everything=all, keep_bytes=keep_bytes, dry_run=dry_run)
 

@@ -30,8 +30,9 @@ import engine
 from engine.base.cancel import CancelToken
 from engine.errors import Conflict, EngineError, StartFailed, Unavailable, Unsupported
 from engine.linux import cgroup, freezer
-from engine.runtime import netns, protocol, supervisor
+from engine.runtime import protocol
 from engine.runtime import state as states
+from engine.runtime.bootstrap import SOCKET, bootstrap
 from engine.runtime.connections import AttachConnection, ExecConnection
 from engine.runtime.journal import Journal
 from engine.runtime.state import State
@@ -102,7 +103,7 @@ class Runtime:
     def _supervisor(self) -> socket.socket:
         folder = str(self.run_dir)
         try:
-            return protocol.connect(folder, supervisor.SOCKET)
+            return protocol.connect(folder, SOCKET)
         except _ABSENT:
             pass
         self.run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -113,11 +114,11 @@ class Runtime:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             try:
-                return protocol.connect(folder, supervisor.SOCKET)
+                return protocol.connect(folder, SOCKET)
             except _ABSENT:
                 pass
             self._launch()
-            return protocol.connect(folder, supervisor.SOCKET)
+            return protocol.connect(folder, SOCKET)
         except OSError as error:
             raise Unavailable(f"the supervisor in {self.run_dir} cannot be reached: {error.strerror}") from error
         finally:
@@ -137,7 +138,7 @@ class Runtime:
         interpreter = os.path.realpath(sys.executable)
         read, write = os.pipe()
         try:
-            text = supervisor.bootstrap(root)
+            text = bootstrap(root)
             command = [interpreter, "-I", "-S", "-c", text, str(self.run_dir), str(write), "plain", program()]
             environment = {"PATH": "/usr/bin:/bin", "LC_CTYPE": "C.UTF-8"}
             if scope and "XDG_RUNTIME_DIR" in os.environ:  # the user manager's bus
@@ -416,6 +417,8 @@ class Runtime:
         self._ask(container_id, request)
 
     def _end_leftovers(self, bundle: Path, state: State) -> None:
+        from engine.runtime import netns  # only here: the packet filter takes longer to load than all of this
+
         netns.bury(str(self.run_dir), state.network)
         try:
             path = str(json.loads((bundle / "config.json").read_bytes())["linux"]["cgroupsPath"])

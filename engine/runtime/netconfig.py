@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from engine.linux.rtnetlink import Interface
+from engine.linux.rtnetlink import Address, Interface
 
 METADATA_ADDRESSES = ("169.254.169.254", "fd00:ec2::254")
 
@@ -132,3 +132,10 @@ def from_json(document: dict[str, Any] | None) -> ContainerNetwork:
 
 def published_from_json(documents: Iterable[dict[str, Any]]) -> tuple[PublishedPort, ...]:
     return tuple(PublishedPort(**each) for each in documents)
+
+
+def mac_of(address: Address) -> str:
+    """Docker's MAC address for an IPv4 address: who gets the address next has the same."""
+    if address.version == 4:
+        return ":".join(f"{byte:02x}" for byte in b"\x02\x42" + address.packed)
+    return ":".join(f"{byte:02x}" for byte in b"\x02\x42" + address.packed[-4:])

@@ -35,6 +35,7 @@ from engine.runtime.netconfig import (
     NetworkError,
     PublishedPort,
     endpoint_from_json,
+    mac_of,
     published_from_json,
 )
 
@@ -494,13 +495,6 @@ def _lead_dns(udp: int, tcp: int) -> nft.Batch:
             nft.dnat(nft.IPV4, 0, 1),
         )
     return batch
-
-
-def mac_of(address: rt.Address) -> str:
-    """Docker's MAC address for an IPv4 address: who gets the address next has the same."""
-    if address.version == 4:
-        return ":".join(f"{byte:02x}" for byte in b"\x02\x42" + address.packed)
-    return ":".join(f"{byte:02x}" for byte in b"\x02\x42" + address.packed[-4:])
 
 
 def bury(run_dir: str, report: dict[str, Any] | None) -> None:

@@ -15,8 +15,7 @@ from engine.errors import AccessDenied, from_os_error
 from engine.linux import userns
 from engine.runtime import protocol
 from engine.runtime import state as states
-
-SUPERVISOR = "supervisor.sock"
+from engine.runtime.bootstrap import SOCKET
 
 
 def user() -> int | None:
@@ -49,7 +48,7 @@ def _own_folder(folder: Path) -> None:
 def relatives(root: Path) -> Iterator[int]:
     """Processes that may be in this user's namespace already: the supervisor, then the containers' monitors."""
     with contextlib.suppress(OSError):
-        with protocol.connect(str(runtime_dir(root)), SUPERVISOR) as sock:
+        with protocol.connect(str(runtime_dir(root)), SOCKET) as sock:
             pid: int = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
         yield pid
     with contextlib.suppress(OSError):

@@ -20,22 +20,13 @@ from typing import Any
 from engine.linux import cgroup, libc
 from engine.linux.inotify import IN_CLOSE_WRITE, Inotify
 from engine.runtime import bridges, protocol, state
+from engine.runtime.bootstrap import SOCKET, bootstrap
 from engine.runtime.clients import Client
 from engine.runtime.monitor import Monitor
 from engine.runtime.rootfs_devices import SetupError
 from engine.runtime.viewer import Busy, make_view
 
-SOCKET = "supervisor.sock"
 LOCK = "supervisor.lock"
-
-
-def bootstrap(root: str) -> str:
-    """The program text for `python -I -S -c`: arguments are run directory, ready descriptor, "plain" or "sealed", and which
-    version of the program it is (`client.program`).
-
-    The root goes last on the path: it may be a site-packages full of backports of standard modules.
-    """
-    return f"import sys; sys.path.append({root!r}); from engine.runtime.supervisor import main; main(sys.argv[1:])"
 
 
 def main(argv: list[str]) -> None:

@@ -27,11 +27,10 @@ from engine.network import files, ipam, ports
 from engine.network.bridge import parse_options
 from engine.network.ipam import Address
 from engine.oci.config import ImageConfig
-from engine.runtime import bridges, netconfig
+from engine.runtime import netconfig
 from engine.runtime import state as states
 from engine.runtime.client import Runtime
-from engine.runtime.netconfig import ContainerNetwork, Dns, Endpoint
-from engine.runtime.netns import mac_of
+from engine.runtime.netconfig import ContainerNetwork, Dns, Endpoint, mac_of
 from engine.runtime.spec import BindMount
 from engine.runtime.spec_namespaces import Join
 from engine.service import network_files
@@ -298,6 +297,8 @@ class EndpointService:
         with Netlink() as host:
             if rt.get_link(host, config.bridge) is not None:
                 return record
+            from engine.runtime import bridges  # the packet filter: not for commands that start nothing
+
             trouble = bridges.conflict(config, host)
         if not trouble:
             return record

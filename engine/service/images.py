@@ -17,15 +17,10 @@ from engine.oci.manifest import build_manifest
 from engine.oci.media import OCI_CONFIG, OCI_LAYER
 from engine.oci.platform import Platform
 from engine.oci.reference import Reference
-from engine.registry.config import RegistryConfig
-from engine.registry.pull import pull
 from engine.service import filters as rules
-from engine.service.base_image import base_config, base_fingerprint, write_base_layer
-from engine.service.layouts import import_layout
 from engine.service.meter import Meter
 from engine.service.mounts import points_of
 from engine.service.system import require_root
-from engine.service.unpacking import Unpacking
 from engine.store.images import Image
 from engine.store.store import Store
 
@@ -61,6 +56,10 @@ class ImageService:
             )
         shown = reference.familiar
         progress(PullProgress(shown, "", "resolving"))
+        from engine.registry.config import RegistryConfig
+        from engine.registry.pull import pull
+        from engine.service.unpacking import Unpacking
+
         meter = Meter(shown, progress)
         unpacking = Unpacking(self._store, lambda layer, done: meter.unpacked(layer, done), cancel)
         try:
@@ -119,6 +118,8 @@ class ImageService:
 
     def layout(self, path: Path, reference: str, *, cancel: CancelToken, platform: Platform | None = None) -> Image:
         """An image of an OCI layout on this host (`--build-context NAME=oci-layout://PATH`)."""
+        from engine.service.layouts import import_layout
+
         return import_layout(self._store, path, reference, platform or Platform.host(), cancel)
 
     # --- the embedded base ------------------------------------------------------------------------------
@@ -126,6 +127,8 @@ class ImageService:
     def ensure_base(self) -> Image:
         """`workbench/base` from this host's files: found, or made when it is missing or the host has changed."""
         require_root()
+        from engine.service.base_image import base_config, base_fingerprint, write_base_layer
+
         fingerprint = base_fingerprint()
         found = self._store.images.find(BASE)
         if found and self._store.images.config(found).labels.get(FINGERPRINT) == fingerprint:

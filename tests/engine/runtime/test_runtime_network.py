@@ -20,8 +20,7 @@ from engine.linux import nftables as nft
 from engine.linux import rtnetlink as rt
 from engine.linux.netlink import Netlink
 from engine.runtime import bridges
-from engine.runtime.netconfig import ContainerNetwork, Dns, Endpoint, NetworkConfig, PortBinding, to_json
-from engine.runtime.netns import mac_of
+from engine.runtime.netconfig import ContainerNetwork, Dns, Endpoint, NetworkConfig, PortBinding, mac_of, to_json
 
 from .conftest import Box, MakeBox
 
