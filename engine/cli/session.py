@@ -180,7 +180,7 @@ def _raw(wanted: bool) -> Iterator[None]:
     import tty
 
     before = termios.tcgetattr(0)
-    tty.setraw(0)
+    tty.setraw(0, termios.TCSANOW)  # what was typed ahead stays
     try:
         yield
     finally:
