@@ -38,12 +38,15 @@ def ours(root: Path, *args: str) -> str:
 
 def podman(pod: Path, *args: str) -> str:
     command = ["podman", "--root", f"{pod}/root", "--runroot", f"{pod}/run", "--storage-driver", "vfs"]
+    command += ["--cgroup-manager", "cgroupfs", "--runtime", "runc"]  # Debian's crun refuses hybrid control groups
     done = subprocess.run([*command, *args], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-RUN_THERE = ["--network", "none", "--cgroups=disabled", "--runtime", "crun", "--log-driver", "k8s-file"]
+# Podman would raise the limits, which it may not where the tests run in a container themselves.
+LIMITS = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096"]
+RUN_THERE = ["--network", "none", *LIMITS, "--log-driver", "k8s-file"]
 
 
 @pytest.mark.peer("podman")
