@@ -332,8 +332,9 @@ class Engine(Protocol):
     async def attach(self, name: str, *, stdin: bool = True, stdout: bool = True, stderr: bool = True) -> Stream:
         """Output from now on, and stdin where the container has it open."""
 
-    async def stop(self, name: str, *, timeout: int | None = None, signal: str = "") -> None:
-        """Its stop signal (or `signal`), `timeout` seconds (None: as the container says, else 10; -1: for ever), KILL."""
+    async def stop(self, name: str, *, timeout: int | None = None, signal: str = "", hurry: bool = False) -> bool:
+        """Its stop signal (or `signal`), `timeout` seconds (None: as the container says, else 10; -1: for ever), KILL.
+        `hurry` gives no time to a first process that has no handler for the signal; returns whether that was so."""
 
     async def restart(self, name: str, *, timeout: int | None = None, signal: str = "") -> None: ...
 

@@ -370,8 +370,8 @@ class LocalEngine:
         assert connection is not None  # attach=True always gives one
         return ThreadStream(connection)
 
-    async def stop(self, name: str, *, timeout: int | None = None, signal: str = "") -> None:
-        await self._do(self._containers.life.stop, name, timeout, signal)
+    async def stop(self, name: str, *, timeout: int | None = None, signal: str = "", hurry: bool = False) -> bool:
+        return await self._do(self._containers.life.stop, name, timeout, signal, hurry=hurry)
 
     async def restart(self, name: str, *, timeout: int | None = None, signal: str = "") -> None:
         await self._do(self._containers.life.restart, name, timeout, signal)

@@ -57,6 +57,7 @@ class InnerLoop:
         self._queue: asyncio.Queue[LoopEvent | BaseException | None] = asyncio.Queue()
         self._services = {service.name: _Running(service) for service in project.services}
         self._stop = asyncio.Event()
+        self._deaf: set[str] = set()  # services whose containers cannot be asked to stop: said once
         self._tasks: set[asyncio.Task[None]] = set()
         self._undo = contextlib.ExitStack()
         self._owner = False  # of the project's lock: only its owner builds
@@ -337,8 +338,15 @@ class InnerLoop:
             self._project, service, image=service.image, name=temporary, generation=generation, log_path=log_path
         )
         created = await self._engine.create(spec)
-        if old and old.running:
-            await self._engine.stop(old.id)
+        if old and old.running and await self._engine.stop(old.id, hurry=True) and service.name not in self._deaf:
+            self._deaf.add(service.name)
+            self._say(
+                LoopNotice(
+                    "the container was killed at once: its first process has no handler for the stop signal. "
+                    "If it should end in order: the exec form of CMD, a handler, or `init: true`",
+                    service.name,
+                )
+            )
         if rule:
             await self._engine.write_rule(log_path, rule)
         try:

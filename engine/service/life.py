@@ -52,21 +52,28 @@ class Life:
 
     # --- verbs -----------------------------------------------------------------------------------------
 
-    def stop(self, name: str, timeout: int | None = None, signal: str = "", *, keep: bool = False) -> None:
+    def stop(
+        self, name: str, timeout: int | None = None, signal: str = "", *, keep: bool = False, hurry: bool = False
+    ) -> bool:
         """Signal, grace, kill. The monitor goes on with it when we go away. Already stopped is fine. `keep`: it is about
-        to be started again, so auto-remove does not apply."""
+        to be started again, so auto-remove does not apply. `hurry`: no grace for a process that the signal cannot reach;
+        returns whether that was so."""
         container_id, record = self._containers.resolve(name)
-        if not self.state(container_id).active:
-            return
+        state = self.state(container_id)
+        if not state.active:
+            return False
         wanted = record["spec"].get("stop_timeout")
         grace = timeout if timeout is not None else wanted if wanted is not None else STOP_SECONDS
         number = signal_number(signal or record["stop_signal"])
+        deaf = hurry and not hears(state.pid, number)
+        grace = 0 if deaf else grace
         bundle = self._containers.bundle(container_id)
         removes = bool(record["spec"]["auto_remove"])
         with contextlib.suppress(Conflict):  # it ended in between: what was asked for is so
             limit = None if grace < 0 else float(grace)
             self._runtime.stop(container_id, bundle, number, limit, removes=removes, keep=keep)
         self.reconcile(container_id)
+        return deaf
 
     def restart(self, name: str, timeout: int | None = None, signal: str = "") -> None:
         container_id, record = self._containers.resolve(name)
@@ -233,6 +240,19 @@ class Life:
     def forget(self, container_id: str) -> None:
         """It is removed."""
         self._copied.pop(container_id, None)
+
+
+def hears(pid: int, number: int) -> bool:
+    """Whether a signal means anything to the first process of a pid namespace: "only signals for which the init process
+    has established a signal handler can be sent to it" (pid_namespaces(7)). One that is blocked may be waited for."""
+    try:
+        text = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return True
+    masks = dict(line.split(":\t", 1) for line in text.splitlines() if line.startswith(("SigCgt", "SigBlk", "NSpid")))
+    if masks.get("NSpid", "").split()[-1:] != ["1"]:
+        return True  # not the first process of its namespace: the default action holds
+    return any(int(masks[name], 16) >> (number - 1) & 1 for name in ("SigCgt", "SigBlk") if name in masks)
 
 
 def _lines(path: Path, offset: int) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -83,6 +83,18 @@ def test_stop_waits_and_then_kills(engine: LocalEngine, make: Make) -> None:
         life.kill(one, "NOPE")
 
 
+def test_a_first_process_without_a_handler_gets_no_grace_in_a_hurry(engine: LocalEngine, make: Make) -> None:
+    life = engine._containers.life
+    deaf, ready = make("sleep", "100"), make("sh", "-c", "trap 'exit 7' TERM; echo ready; while :; do sleep 0.02; done")
+    log = Path(engine._containers.detail(ready).log_path)
+    await_that(lambda: log.stat().st_size)
+    started = time.monotonic()
+    assert life.stop(deaf, 60, hurry=True)
+    assert time.monotonic() - started < 30
+    assert not life.stop(ready, 60, hurry=True)
+    assert (life.state(deaf).exit_code, life.state(ready).exit_code) == (137, 7)
+
+
 def test_pause_and_unpause(engine: LocalEngine, make: Make) -> None:
     life = engine._containers.life
     one = make("sh", "-c", "while :; do echo x; sleep 0.01; done")
