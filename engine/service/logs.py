@@ -49,6 +49,9 @@ def log_files(path: Path) -> list[Path]:
     return found + [candidate for _number, candidate in sorted(older)]
 
 
+_LOOKS = 50
+
+
 class _Part:
     """One file of a log, open. A compressed one tells the inode number of the original."""
 
@@ -91,25 +94,49 @@ def _original(raw: BinaryIO) -> tuple[int, int]:
 
 
 def _parts(path: Path, until: tuple[int, bytes] | None = None) -> list[_Part]:
-    """The files of a log, oldest first. Opened from the newest on, so that one put aside meanwhile is met again (and
-    known by its identity) rather than missed. `until`: only those newer than the one with this identity."""
+    """The files of a log, oldest first. `until`: only those newer than the one with this identity. Looks again when files
+    were put aside or compressed meanwhile: what was listed under one name is then under another."""
+    for _attempt in range(_LOOKS):
+        parts, sure = _look(path, until)
+        if sure:
+            break
+        for part in parts:
+            part.close()
+    else:
+        parts, _ = _look(path, until)  # it is put aside faster than one can look: what there is
+    return parts[::-1]
+
+
+def _look(path: Path, until: tuple[int, bytes] | None) -> tuple[list[_Part], bool]:
+    """One pass, from the newest on, so that a file put aside meanwhile is met twice (and known by its identity) rather
+    than missed; and whether nothing moved."""
+    before = _listing(path)
     parts: list[_Part] = []
     met: set[tuple[int, bytes]] = set()
-    for candidate in log_files(path):
+    for candidate in before[1]:
         try:
             part = _Part(candidate)
         except NotFound:  # put further aside, compressed or dropped meanwhile
-            continue
+            return parts, False
         identity = part.identity
         if identity == until:
             part.close()
-            break
+            return parts, True
         if identity in met:
             part.close()
             continue
         met.add(identity)
         parts.append(part)
-    return parts[::-1]
+    return parts, _listing(path) == before
+
+
+def _listing(path: Path) -> tuple[int, list[Path]]:
+    """The inode number of the present file, which changes with each that is put aside, and all of them."""
+    try:
+        inode = os.stat(path, follow_symlinks=False).st_ino
+    except FileNotFoundError:
+        inode = 0
+    return inode, log_files(path)
 
 
 class LogReader:
