@@ -57,7 +57,7 @@ from engine.runtime.state import State
 from engine.service import hostside, life_config
 from engine.service.endpoints import EndpointService, Prepared, endpoint_settings, exposed, mode_of
 from engine.service.inspect_host import host_config_document
-from engine.service.inspect_network import PORT_TAKEN, host_network, network_settings
+from engine.service.inspect_network import PORT_TAKEN, SUBNET_TAKEN, host_network, network_settings
 from engine.service.life import Life, signal_number
 from engine.service.logs import log_files, rule_record
 from engine.service.mount_specs import mount_to_api
@@ -70,6 +70,7 @@ from engine.store.images import Image
 from engine.store.store import Store
 
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+SUBNET_TRIES = 5
 STOP_SIGNAL = "SIGTERM"
 
 
@@ -382,15 +383,20 @@ class ContainerService:
 
     def _start(self, container_id: str, record: dict[str, Any], *, attach: bool, removes: bool) -> Started:
         folder = self.bundle(container_id)
-        try:
-            config = make_spec(self._params(container_id, record))
-            os.makedirs(os.path.dirname(record["log_path"]), mode=0o710, exist_ok=True)
-            write_atomic(folder / "config.json", json.dumps(config).encode(), durable=False)
-            return self._runtime.start(container_id, folder, attach=attach, removes=removes)
-        except StartFailed as error:
-            raise self._explain_start(error, container_id) from error
-        except OSError as error:
-            raise from_os_error(error, f"starting container {record['name']}") from error
+        tries = SUBNET_TRIES
+        while True:
+            try:
+                config = make_spec(self._params(container_id, record))
+                os.makedirs(os.path.dirname(record["log_path"]), mode=0o710, exist_ok=True)
+                write_atomic(folder / "config.json", json.dumps(config).encode(), durable=False)
+                return self._runtime.start(container_id, folder, attach=attach, removes=removes)
+            except StartFailed as error:
+                # Another data root or program took the subnet between our look and the bridge: we look again.
+                tries -= 1
+                if not tries or not SUBNET_TAKEN.match(error.message):
+                    raise self._explain_start(error, container_id) from error
+            except OSError as error:
+                raise from_os_error(error, f"starting container {record['name']}") from error
 
     def _explain_start(self, error: StartFailed, container_id: str) -> StartFailed:
         """With who has the port, when that is what was in the way."""
