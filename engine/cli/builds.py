@@ -13,10 +13,11 @@ from engine.base.clock import rfc3339
 from engine.base.units import brief_seconds, human_size, parse_size
 from engine.cli.common import clean, each, output_lines, read, run
 from engine.cli.flags import Flag
-from engine.cli.images import ago, short
+from engine.cli.images import short
 from engine.cli.tables import render, table
 from engine.errors import InvalidInput, NotFound
 from engine.model import BuildDetail, BuildRecord, BuildRequest, BuildStepRecord, FileDifference, WhyReport
+from engine.service.describe import ago
 
 if TYPE_CHECKING:
     from engine.local import LocalEngine

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from engine.base.clock import rfc3339
-from engine.base.units import human_duration, human_size
+from engine.base.units import human_size
 from engine.cli.common import clean, read, run
 from engine.cli.flags import Flag
 from engine.cli.tables import render, table
@@ -17,19 +16,12 @@ from engine.cli.volumes import filters
 from engine.errors import EngineError, InvalidInput, NotFound
 from engine.model import ImageSummary, PullProgress
 from engine.oci.reference import Reference
+from engine.service.describe import ago
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from engine.local import LocalEngine
-
-
-def _age(ns: int) -> str:
-    return human_duration((time.time_ns() - ns) / 1e9)
-
-
-def ago(ns: int) -> str:
-    return f"{_age(ns)} ago" if ns else "N/A"
 
 
 def short(digest: str, full: bool = False) -> str:

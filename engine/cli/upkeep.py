@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 from engine.base.units import human_size
 from engine.cli.common import read, run
 from engine.cli.flags import Flag, help_text
-from engine.cli.images import ago, short
+from engine.cli.images import short
 from engine.cli.tables import render, table
 from engine.cli.volumes import filters
 from engine.errors import InvalidInput
 from engine.model import DiskUsage, Pruned
+from engine.service.describe import ago
 
 if TYPE_CHECKING:
     from engine.local import LocalEngine

@@ -7,13 +7,13 @@ import os
 import platform
 import socket
 from collections.abc import AsyncIterator
-from typing import Any
 
-from engine.api import Engine, EngineEvent
+from engine.api import Engine
 from engine.base.clock import rfc3339
 from engine.errors import InvalidInput, NotFound, Unavailable
 from engine.rest.http import Answer, Request, Response, json_response
 from engine.rest.router import API_VERSION, MIN_VERSION, Router
+from engine.service.event_filters import check_filters, event_document, matches
 
 _ARCH = {"x86_64": "amd64", "aarch64": "arm64"}
 
@@ -137,6 +137,7 @@ class SystemRoutes:
 
     async def events(self, request: Request) -> Answer:
         filters = request.query.filters()
+        check_filters(filters)
         since, until = _moment(request.query.text("since")), _moment(request.query.text("until"))
         return Response(200, self._events(filters, since, until))
 
@@ -165,55 +166,6 @@ class SystemRoutes:
 
     async def no_plugin(self, request: Request) -> Answer:
         raise NotFound(f"plugin {request.params['name']!r} not found")
-
-
-def event_document(event: EngineEvent) -> dict[str, Any]:
-    """As the API has it; the top-level status, id and from are what clients of old versions read."""
-    attributes = dict(event.attributes)
-    document: dict[str, Any] = {}
-    if event.type in ("container", "image"):
-        document = {"status": event.action, "id": event.id}
-        if event.type == "container" and "image" in attributes:
-            document["from"] = attributes["image"]
-    return {
-        **document,
-        "Type": event.type,
-        "Action": event.action,
-        "Actor": {"ID": event.id, "Attributes": attributes},
-        "scope": "local",
-        "time": event.time // 1_000_000_000,
-        "timeNano": event.time,
-    }
-
-
-def matches(event: EngineEvent, filters: dict[str, list[str]]) -> bool:
-    """Docker's event filters: the values of one filter are alternatives, the filters together must all hold."""
-    for key, wanted in filters.items():
-        if key == "type":
-            found = event.type in wanted
-        elif key == "event":
-            found = event.action in wanted or event.action.partition(":")[0] in wanted
-        elif key in ("container", "image", "network", "volume"):
-            names = {event.id, event.attributes.get("name", "")} if event.type == key else set()
-            if key == "image" and event.type == "container":
-                names = {event.attributes.get("image", "")}
-            found = any(want in names or (len(want) >= 4 and event.id.startswith(want)) for want in wanted) and bool(
-                names
-            )
-        elif key == "label":
-            found = all(_has_label(event, label) for label in wanted)
-        elif key in ("scope", "daemon", "node", "service", "secret", "config", "plugin"):
-            found = key == "scope" and "local" in wanted
-        else:
-            raise InvalidInput(f"invalid filter '{key}'")
-        if not found:
-            return False
-    return True
-
-
-def _has_label(event: EngineEvent, label: str) -> bool:
-    name, equals, value = label.partition("=")
-    return name in event.attributes and (not equals or event.attributes[name] == value)
 
 
 def _moment(text: str) -> int | None:

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from engine.api import Engine, ImageImport, LoadedImage, Sink
-from engine.errors import InvalidInput
+from engine.errors import InvalidInput, Unsupported
+from engine.oci.platform import Platform
 from engine.oci.reference import Reference
 from engine.rest.files import BodyFile, begun, piped
 from engine.rest.http import Answer, Request, Response
@@ -32,6 +33,11 @@ class TransferRoutes:
         name, tag = request.query.text("fromImage"), request.query.text("tag")
         if not name:
             return await self._import_answer(request)
+        platform = request.query.text("platform")
+        if platform and Platform.parse(platform).normal != Platform.host().normal:
+            raise Unsupported(
+                f"pulling for {platform} is not supported here", hint="leave --platform out: this host's is taken"
+            )
         reference = f"{name}@{tag}" if tag.startswith("sha256:") else f"{name}:{tag}" if tag else name
         Reference.parse(reference)
         return Response(200, json_lines(self._pull(reference)))
