@@ -362,8 +362,11 @@ class Engine(Protocol):
     async def top(self, name: str, arguments: Sequence[str] = ()) -> ProcessList:
         """Its processes, with ps(1)'s options: `-ef` (the default), `aux`, `-o pid,args`."""
 
-    async def update(self, name: str, changes: Resources) -> Sequence[str]:
-        """New limits, now and for later starts; what is not set stays. Returns warnings: what does not hold here."""
+    async def update(
+        self, name: str, changes: Resources, *, restart_policy: RestartPolicy | None = None
+    ) -> Sequence[str]:
+        """New limits and another restart policy, now and for later starts; what is not set stays. Returns warnings: what
+        does not hold here. Raises Conflict for a restart policy where the container removes itself."""
 
     async def rename(self, name: str, new_name: str) -> None: ...
 

@@ -53,6 +53,7 @@ from engine.model import (
     Pruned,
     PullProgress,
     Resources,
+    RestartPolicy,
     SystemInfo,
     VolumeInfo,
     WhyReport,
@@ -402,8 +403,10 @@ class LocalEngine:
     async def top(self, name: str, arguments: Sequence[str] = ()) -> ProcessList:
         return await self._do(self._usage.top, name, arguments)
 
-    async def update(self, name: str, changes: Resources) -> Sequence[str]:
-        return await self._do(self._usage.update, name, changes)
+    async def update(
+        self, name: str, changes: Resources, *, restart_policy: RestartPolicy | None = None
+    ) -> Sequence[str]:
+        return await self._do(self._usage.update, name, changes, restart_policy)
 
     async def rename(self, name: str, new_name: str) -> None:
         await self._do(self._containers.rename, name, new_name)

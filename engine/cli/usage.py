@@ -14,6 +14,7 @@ from engine.cli.host_flags import LIMIT_FLAGS, limit_values
 from engine.cli.tables import render, table
 from engine.errors import Conflict, InvalidInput, NotFound
 from engine.model import ContainerStats, Resources
+from engine.service.life_config import parse_restart
 
 if TYPE_CHECKING:
     from engine.local import LocalEngine
@@ -128,18 +129,19 @@ def cmd_update(root: Path, args: list[str]) -> int:
         args,
         "update [OPTIONS] CONTAINER [CONTAINER...]",
         "Update configuration of one or more containers",
-        LIMIT_FLAGS,
+        [*LIMIT_FLAGS, Flag("restart", "Restart policy to apply when a container exits", kind="str")],
         minimum=1,
     )
     if parsed is None:
         return 0
     values = limit_values(parsed)
-    if not values:
+    policy = parse_restart(parsed.text("restart")) if parsed.text("restart") else None
+    if not values and not parsed.given("restart"):
         raise InvalidInput("you must provide one or more flags when using this command")
     changes = Resources(**values)
 
     async def one(engine: LocalEngine, name: str) -> None:
-        for note in await engine.update(name, changes):
+        for note in await engine.update(name, changes, restart_policy=policy):
             print(f"WARNING: {note}", file=sys.stderr)
 
     return run(root, lambda engine: each(parsed.args, lambda name: one(engine, name)))

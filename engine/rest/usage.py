@@ -16,7 +16,7 @@ from engine.rest.http import Answer, Request, Response, json_response
 from engine.rest.images import list_row
 from engine.rest.router import Router
 from engine.rest.volumes import document as volume_document
-from engine.rest.wire import Fields, resources
+from engine.rest.wire import Fields, resources, restart_policy
 
 _EVERY = 1.0  # seconds between two readings, as dockerd
 
@@ -68,12 +68,10 @@ class UsageRoutes:
 
     async def update(self, request: Request) -> Answer:
         fields = Fields(await request.json())
-        policy = fields.object("RestartPolicy")
-        if policy.text("Name"):
-            raise Unsupported(
-                "a restart policy cannot be changed after the fact yet", hint="make the container again with --restart"
-            )
-        warnings = await self._engine.update(request.params["name"], Resources(**resources(fields)))
+        policy = restart_policy(fields)
+        warnings = await self._engine.update(
+            request.params["name"], Resources(**resources(fields)), restart_policy=policy if policy.name else None
+        )
         return json_response({"Warnings": list(warnings) or None})
 
     # --- prune and df -----------------------------------------------------------------------------------

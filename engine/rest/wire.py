@@ -138,7 +138,7 @@ def container_spec(document: Mapping[str, Any], name: str, platform: str = "") -
         volumes_from=host.texts("VolumesFrom"),
         volume_driver=host.text("VolumeDriver"),
         auto_remove=host.flag("AutoRemove"),
-        restart_policy=_restart(host),
+        restart_policy=restart_policy(host),
         log_config=LogConfig(host.object("LogConfig").text("Type"), host.object("LogConfig").mapping("Config")),
         runtime=host.text("Runtime") if host.text("Runtime") != "workbench" else "",
         domainname=config.text("Domainname"),
@@ -178,7 +178,7 @@ def _healthcheck(config: Fields) -> Healthcheck | None:
     )
 
 
-def _restart(host: Fields) -> RestartPolicy:
+def restart_policy(host: Fields) -> RestartPolicy:
     policy = host.object("RestartPolicy")
     return RestartPolicy(policy.text("Name"), policy.number("MaximumRetryCount"))
 

@@ -398,6 +398,17 @@ class Monitor:
         self._finish()
         return {"ok": True}
 
+    def change_policy(self, document: dict[str, Any]) -> dict[str, Any]:
+        """Another restart policy. One by which a start that is still to come would not be made gives that up."""
+        self.policy.change(document)
+        if self.state.status == "restarting" and not self.policy.wants(
+            self.state.exit_code or 0, self.state.restart_count
+        ):
+            if self._timer is not None:
+                self._timer.cancel()
+            self._finish()
+        return {"ok": True}
+
     def pause(self) -> dict[str, Any]:
         if self.state.status == "paused":
             return {"error": "the container is already paused", "conflict": True}

@@ -18,7 +18,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-VERSION = 2  # 1: no stop, pause, unpause, execs; no DETACH frame
+VERSION = 3  # 2: no policy; 1: no stop, pause, unpause, execs; no DETACH frame
 STDIN, STDOUT, STDERR, EXIT, STDIN_EOF, RESIZE, DETACH = 0, 1, 2, 3, 4, 5, 6
 STREAM_NAMES = {STDOUT: "stdout", STDERR: "stderr"}
 MAX_LINE = 8 << 20

@@ -23,14 +23,19 @@ class RestartPolicy:
     def after(self, exit_code: int, ran: float, restarts: int, *, by_hand: bool) -> float | None:
         """Seconds to wait before the next start, None: stay ended. `ran` is how long it ran, in seconds; `by_hand`: a user
         has stopped it, which no policy undoes while the engine's own records live on."""
-        if by_hand or not self._wants(exit_code, restarts):
+        if by_hand or not self.wants(exit_code, restarts):
             return None
         if ran >= _GOOD_RUN:
             self._delay = 0.0
         self._delay = min(self._delay * 2, _LONGEST) if self._delay else _FIRST
         return self._delay
 
-    def _wants(self, exit_code: int, restarts: int) -> bool:
+    def change(self, document: dict[str, Any]) -> None:
+        """To another policy while the container runs. The back-off goes on where it was."""
+        other = RestartPolicy.from_spec(document)
+        self.name, self.maximum = other.name, other.maximum
+
+    def wants(self, exit_code: int, restarts: int) -> bool:
         if self.name == "on-failure":
             return exit_code != 0 and (not self.maximum or restarts < self.maximum)
         return self.name in ("always", "unless-stopped")

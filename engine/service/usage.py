@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -12,10 +13,10 @@ from typing import Any
 from engine.base.atomic import write_atomic
 from engine.errors import Conflict, InvalidInput, from_os_error
 from engine.linux import cgroup
-from engine.model import ContainerSpec, ContainerStats, ProcessList, Resources
+from engine.model import ContainerSpec, ContainerStats, ProcessList, Resources, RestartPolicy
 from engine.runtime import spec_resources
 from engine.runtime.client import Runtime
-from engine.service import hostside, processes, stats
+from engine.service import hostside, life_config, processes, stats
 from engine.service.containers import ContainerService, spec_from_json
 from engine.store.store import Store
 
@@ -55,17 +56,22 @@ class UsageService:
         group = cgroup.Cgroup(_layout(), config["linux"]["cgroupsPath"])
         return processes.processes([int(pid) for pid in group.members()], arguments)
 
-    def update(self, name: str, changes: Resources) -> Sequence[str]:
-        """New limits, now and for later starts; what is not set in `changes` stays. Returns Docker's warnings: limits that
-        do not hold on this host. Raises NotFound, InvalidInput, Conflict."""
+    def update(self, name: str, changes: Resources, restart_policy: RestartPolicy | None = None) -> Sequence[str]:
+        """New limits and another restart policy, now and for later starts; what is not set in `changes` stays. Returns
+        Docker's warnings: limits that do not hold on this host. Raises NotFound, InvalidInput, Conflict."""
         container_id, record = self._containers.resolve(name)
         before = spec_from_json(record["spec"])
         after = merged(before, changes)
+        if restart_policy is not None:
+            after = _with_policy(after, restart_policy, record["name"])
         numbers = hostside.device_numbers(after)
         hostside.check_limits(after)
         wanted = spec_resources.limits(_changed(after, changes), numbers)
         notes: list[str] = []
         state = self._runtime.state(self._containers.bundle(container_id))
+        if restart_policy is not None and state.active:
+            with contextlib.suppress(Conflict):  # it has ended meanwhile: the record is what counts then
+                self._runtime.change_policy(container_id, restart_policy.name, restart_policy.maximum_retry_count)
         if state.status in ("running", "paused"):
             config = self._config(container_id)
             group = cgroup.Cgroup(_layout(), config["linux"]["cgroupsPath"])
@@ -93,10 +99,22 @@ class UsageService:
                 record["spec"][entry.name] = (
                     [dataclasses.asdict(one) for one in value] if isinstance(value, tuple) else value
                 )
+            record["spec"]["restart_policy"] = dataclasses.asdict(spec.restart_policy)
             db.execute("UPDATE containers SET document = ? WHERE id = ?", (json.dumps(record), container_id))
         self._store.records.event(
             "container", "update", container_id, {"name": row["name"], "image": record["spec"]["image"]}
         )
+
+
+def _with_policy(before: ContainerSpec, policy: RestartPolicy, name: str) -> ContainerSpec:
+    if before.auto_remove:
+        raise Conflict(
+            f"Cannot update container {name}: Restart policy cannot be updated because AutoRemove is enabled for the "
+            "container"
+        )
+    after = dataclasses.replace(before, restart_policy=policy)
+    life_config.check(after)
+    return after
 
 
 def _given(changes: Resources) -> dict[str, Any]:

@@ -154,8 +154,9 @@ def test_what_a_container_uses(docker: Docker) -> None:
     docker("run", "-d", "--name", "used", "-m", "64m", BASE, "sleep", "60")
     assert "used" in docker("stats", "--no-stream", "--format", "{{.Name}} {{.MemUsage}}", "used").stdout
     assert "sleep 60" in docker("top", "used").stdout
-    docker("update", "--memory", "128m", "--memory-swap", "256m", "used")
+    docker("update", "--memory", "128m", "--memory-swap", "256m", "--restart", "on-failure:2", "used")
     assert docker("inspect", "-f", "{{.HostConfig.Memory}}", "used").stdout == f"{128 << 20}\n"
+    assert docker("inspect", "-f", "{{.HostConfig.RestartPolicy}}", "used").stdout == "{on-failure 2}\n"
     assert "Containers" in docker("system", "df").stdout
     docker("rm", "-f", "used")
 

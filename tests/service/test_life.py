@@ -16,7 +16,7 @@ import pytest
 
 from engine.errors import Conflict, EngineError, InvalidInput
 from engine.local import LocalEngine
-from engine.model import ContainerSpec, Healthcheck, LogConfig, RestartPolicy
+from engine.model import ContainerSpec, Healthcheck, LogConfig, Resources, RestartPolicy
 from engine.runtime import client, supervisor
 from engine.runtime import state as states
 from engine.runtime.restart import RestartPolicy as Policy
@@ -329,3 +329,45 @@ def test_rename_is_told(engine: LocalEngine, make: Make) -> None:
 def test_log_options_that_cannot_be(make: Make, options: dict[str, str], words: str) -> None:
     with pytest.raises(InvalidInput, match=words):
         make("true", log_config=LogConfig("", options))
+
+
+# --- update --restart -------------------------------------------------------------------------------
+
+
+def update(engine: LocalEngine, container_id: str, policy: RestartPolicy) -> None:
+    engine._usage.update(container_id, Resources(), policy)
+
+
+def test_update_of_the_policy_of_a_running_container(engine: LocalEngine, make: Make) -> None:
+    life = engine._containers.life
+    one = make("sh", "-c", "sleep 1000")
+    update(engine, one, RestartPolicy("on-failure", 3))
+    host_config: Any = engine._containers.detail(one).config["HostConfig"]
+    assert host_config["RestartPolicy"] == {"Name": "on-failure", "MaximumRetryCount": 3}
+    os.kill(life.state(one).pid, signal.SIGKILL)
+    await_that(lambda: life.state(one).restart_count == 1 and life.state(one).status == "running")
+    update(engine, one, RestartPolicy("no"))
+    os.kill(life.state(one).pid, signal.SIGKILL)
+    assert life.wait(one) == 137
+    await_that(lambda: life.state(one).status == "exited")
+    assert life.state(one).restart_count == 1
+
+
+def test_update_of_the_policy_gives_up_a_start_to_come(engine: LocalEngine, make: Make) -> None:
+    life = engine._containers.life
+    one = make("false", restart_policy=RestartPolicy("always"))
+    await_that(lambda: life.state(one).restart_count >= 4)  # the next one is more than a second away
+    await_that(lambda: life.state(one).status == "restarting")
+    update(engine, one, RestartPolicy("no"))
+    await_that(lambda: life.state(one).status == "exited")
+    assert not life.state(one).stopped_by_hand
+    update(engine, one, RestartPolicy("always"))
+    assert engine._containers.life.resume() != [], "an ended one with the new policy comes back with the host"
+
+
+def test_update_of_the_policy_is_refused_where_it_makes_no_sense(engine: LocalEngine, make: Make) -> None:
+    one = make("sleep", "1000", auto_remove=True)
+    with pytest.raises(Conflict, match="AutoRemove is enabled"):
+        update(engine, one, RestartPolicy("always"))
+    with pytest.raises(InvalidInput, match="invalid restart policy 'foo'"):
+        update(engine, make("true", start=False), RestartPolicy("foo"))
