@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from engine.runtime.places import runtime_dir
+from tests.faults.leaks import LeakCheck, end_supervisor
+
 PEERS = {
     "runc": "runc",
     "docker": "docker",
@@ -22,7 +25,13 @@ PEERS = {
     "sshd": "/usr/sbin/sshd",
     "ssh-agent": "ssh-agent",
     "git": "git",
+    "ip": "ip",
+    "nft": "nft",
 }
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(LeakCheck(), "leak-check")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -39,28 +48,6 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.fixture(scope="session")
 def data_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """One data root for the session: the embedded base image is made once. Its supervisor ends with the tests."""
-    from engine.local import runtime_dir
-
     root = tmp_path_factory.mktemp("wb")
     yield root
     end_supervisor(runtime_dir(root))
-
-
-def end_supervisor(run_dir: Path) -> None:
-    """Kills it, and removes the networks that it would have removed a second later."""
-    import signal
-    import socket
-    import struct
-
-    from engine.runtime import bridges
-
-    path = run_dir / "supervisor.sock"
-    if path.exists():
-        with socket.socket(socket.AF_UNIX) as sock:
-            try:
-                sock.connect(str(path))
-            except OSError:
-                return
-            pid, _, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-            os.kill(pid, signal.SIGKILL)
-    bridges.reap(str(run_dir), 0)

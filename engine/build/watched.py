@@ -213,15 +213,19 @@ class ContextIndexes:
             if found is not None and _same_folder(found.index.fd, real):
                 self._known.move_to_end(key)
                 return found
+            if found is not None:  # of the folder that was here before
+                self._drop(found)
             name = hashlib.sha256("\0".join((real, *patterns)).encode("utf-8", "surrogateescape")).hexdigest()[:32]
             made = Watched(ContextIndex(root, matcher, file=self._folder / f"{name}.idx", where=where))
             self._known[key] = made
             if len(self._known) > MAX_INDEXES:
-                old = self._known.popitem(last=False)[1]
-                if old.index.lock.acquire(blocking=False):  # one in use is left to its build
-                    old.close()
-                    old.index.lock.release()
+                self._drop(self._known.popitem(last=False)[1])
             return made
+
+    def _drop(self, old: Watched) -> None:
+        if old.index.lock.acquire(blocking=False):  # one in use is left to its build
+            old.close()
+            old.index.lock.release()
 
     def after_build(
         self, watched: Watched, relied: bool, report: Callable[[frozenset[str]], None] | None = None

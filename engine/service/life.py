@@ -134,7 +134,17 @@ class Life:
         state = self.state(container_id)
         if not state.active and state.exit_code is None and not state.error:
             return 0  # it was never started
-        return self._runtime.wait(container_id, bundle, None, removes=removes, cancel=cancel)
+        try:
+            return self._runtime.wait(container_id, bundle, None, removes=removes, cancel=cancel)
+        except EngineError:
+            if bundle.exists():
+                raise
+            return self._last_code(container_id)  # removed between our looks at it
+
+    def _last_code(self, container_id: str) -> int:
+        query = "SELECT attributes FROM events WHERE id = ? AND action = 'die' ORDER BY time DESC LIMIT 1"
+        row = self._store.records.one(query, container_id)
+        return int(json.loads(row["attributes"]).get("exitCode", 0)) if row else 0
 
     def _await(self, bundle: Path, done: Any, cancel: CancelToken) -> None:
         """Looks when something happens in the bundle or beside it, and now and then anyway."""

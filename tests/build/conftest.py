@@ -165,6 +165,7 @@ def builder(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Iterat
     made = Builder(data_root)
     made.base(tmp_path_factory.mktemp("base"))
     yield made
+    made.service.close()
     made.store.close()
 
 

@@ -100,6 +100,8 @@ class Host:
             os._exit(0)
         os.close(stop)
         os.read(ready, 1)
+        os.close(ready)
+        os.close(self._ready)
         self.here, self.there = f"10.251.{self.number}.1", f"10.251.{self.number}.2"
         with Netlink(nl.ROUTE) as sock:
             sock.send([rt.new_veth(self.name, "wire", self.pid, 1500, "02:00:00:00:00:09")])

@@ -104,7 +104,9 @@ def test_a_file_system_that_cannot_map(box: MakeBox, tmp_path: Path) -> None:
     one = mapped(box, "true", mounts=[BindMount("/proc", "/x", mapped=True, recursive=False)])
     with pytest.raises(StartFailed, match="cannot be shown with mapped ids"):
         one.start()
-    assert mount.filesystem(os.open("/proc", os.O_PATH)) == 0x9FA0
+    fd = os.open("/proc", os.O_PATH)
+    assert mount.filesystem(fd) == 0x9FA0
+    os.close(fd)
 
 
 def test_the_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
