@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from engine.errors import EngineError
 from engine.model import IpamConfig, NetworkSpec
 from engine.project.compose.load import load, project_environment
+from engine.project.compose.mounts import named
 from engine.project.compose.positions import Map, Place, problem
-from engine.project.compose.services import Services, flag, mapping, text
-from engine.project.model import Project, ProjectNetwork, Service
+from engine.project.compose.services import Services
+from engine.project.compose.values import flag, mapping, text
+from engine.project.model import Project, ProjectNetwork, ProjectVolume, Service
+from engine.project.needs import with_needs
 
 _NETWORK_KEYS = {
     "name",
@@ -28,36 +32,76 @@ _NETWORK_KEYS = {
 }
 
 
-def load_compose(files: Sequence[Path], default_name: str, profiles: frozenset[str] = frozenset()) -> Project:
-    """Raises `DockerfileError` (with file, line and column) and `InvalidInput`."""
+def load_compose(
+    files: Sequence[Path],
+    default_name: str,
+    profiles: frozenset[str] = frozenset(),
+    *,
+    name: str = "",
+    env_files: Sequence[Path] = (),
+    named: frozenset[str] = frozenset(),
+) -> Project:
+    """`name` wins over the file's own; `named` services are there whatever their profile. Raises `DockerfileError` (with
+    file, line and column) and `InvalidInput`."""
     folder = files[0].parent
-    env, dotenv = project_environment(folder, (), os.environ)
-    env.setdefault("COMPOSE_PROJECT_NAME", default_name)
-    loaded = load(files, folder, env)
+    env, dotenv = project_environment(folder, env_files, os.environ)
+    default_name = name or env.get("COMPOSE_PROJECT_NAME") or default_name
+    loaded = load(files, folder, {**env, "COMPOSE_PROJECT_NAME": default_name})
     notes = list(loaded.notes)
 
     def note(what: str, place: Place) -> None:
-        notes.append(f"not supported yet, left out: {what} ({place})")
+        notes.append(f"not supported, left out: {what} ({place})")
 
     document = loaded.document
-    for section in ("models",):
-        if section in document:
-            note(section, document.where(section))
-    name = text(document.get("name")) or env["COMPOSE_PROJECT_NAME"]
+    if "models" in document:
+        note("models: there is no model runner here", document.where("models"))
+    project = name or text(document.get("name")) or default_name
     body = document.get("services")
     if not isinstance(body, Map) or not body:
         raise problem(
             document.place, "a compose file needs a mapping of services", "services:\n    web:\n      build: ."
         )
     active = profiles | frozenset(filter(None, env.get("COMPOSE_PROFILES", "").split(",")))
-    reader = Services(document, name, env, note)
-    found = {key: reader.read(key, value) for key, value in body.items() if _wanted(value, active)}
-    networks = _networks(document, name, note)
+    reader = Services(document, project, {**env, "COMPOSE_PROJECT_NAME": project}, note)
+    wanted = {key for key, value in body.items() if key in named or _wanted(value, active)}
+    found = {key: reader.read(key, value) for key, value in body.items() if key in wanted}
+    _read_images(found, body, reader)
+    networks = _networks(document, project, note)
+    volumes = _volumes(document, project, note)
     for service in found.values():
         _check(service, body, found, networks)
+    found = with_needs(found)
     files_read = [*loaded.files, *dotenv, *reader.env_files]
     others = tuple(dict.fromkeys(path for path in files_read if path != files[0]))
-    return Project(name, folder, files[0], _ordered(found, body), tuple(dict.fromkeys(notes)), others, networks)
+    return Project(
+        project,
+        folder,
+        files[0],
+        _ordered(found, body),
+        tuple(dict.fromkeys(notes)),
+        others,
+        networks,
+        _used(volumes, found),
+        tuple(files),
+        {**document, "name": project, "services": {key: body[key] for key in found}},
+    )
+
+
+def _read_images(found: dict[str, Service], body: Map, reader: Services) -> None:
+    """Services whose image is a context of another one are built with it, though their profile is not active."""
+    pending = list(found.values())
+    while pending:
+        service = pending.pop()
+        for where in service.build.contexts.values() if service.build else ():
+            name = where.removeprefix("service:")
+            if name == where or name in found:
+                continue
+            if name not in body:
+                raise problem(
+                    body.where(service.name), f"service {service.name!r} builds on {name!r}, which is not there"
+                )
+            found[name] = replace(reader.read(name, body[name]), scale=0)
+            pending.append(found[name])
 
 
 def _wanted(body: Any, active: frozenset[str]) -> bool:
@@ -75,9 +119,23 @@ def _check(
             raise problem(place, f"{where} refers to undefined network {name}", "add it under networks:")
     if service.network_mode and service.networks:
         raise problem(place, f"{where} declares mutually exclusive `network_mode` and `networks`")
-    kind, _, other = service.network_mode.partition(":")
-    if kind == "service" and other not in services:
-        raise problem(place, f"{where} shares the network of {other!r}, which is not there")
+    for what, mode in (
+        ("network", service.network_mode),
+        ("processes", service.spec.pid_mode),
+        ("IPC objects", service.spec.ipc_mode),
+    ):
+        kind, _, other = mode.partition(":")
+        if kind == "service" and other not in services:
+            raise problem(place, f"{where} shares the {what} of {other!r}, which is not there")
+    for other in (entry.partition(":")[0] for entry in (*service.links, *service.volumes_from)):
+        if other not in services:
+            raise problem(place, f"{where} refers to {other!r}, which is not there")
+    for name in service.build.contexts.values() if service.build else ():
+        other = name.removeprefix("service:")
+        if other != name and services[other].build is None:
+            raise problem(
+                place, f"{where} builds on {other!r}, which has no build", "use docker-image://NAME for an image"
+            )
 
 
 def _ordered(services: Mapping[str, Service], body: Map) -> tuple[Service, ...]:
@@ -90,8 +148,7 @@ def _ordered(services: Mapping[str, Service], body: Map) -> tuple[Service, ...]:
         if name in path:
             raise problem(body.where(name), f"services depend on each other: {' → '.join([*path, name])}")
         path.append(name)
-        shared = services[name].network_mode.partition("service:")[2]
-        for need in (*services[name].depends_on, *([shared] if shared else [])):
+        for need in (*services[name].depends_on, *sorted(_shares(services[name]))):
             if need not in services:
                 settings = (body[name].get("depends_on") or {}).get(need) or {}
                 if isinstance(settings, Map) and settings.get("required") is False:
@@ -105,6 +162,42 @@ def _ordered(services: Mapping[str, Service], body: Map) -> tuple[Service, ...]:
     for name in services:
         visit(name)
     return tuple(order)
+
+
+def _shares(service: Service) -> set[str]:
+    """What has to be there before this one, though `depends_on` does not say so."""
+    modes = (service.network_mode, service.spec.pid_mode, service.spec.ipc_mode)
+    shared = {mode.removeprefix("service:") for mode in modes if mode.startswith("service:")}
+    return (
+        shared | service.needs_images | {entry.partition(":")[0] for entry in (*service.links, *service.volumes_from)}
+    )
+
+
+_VOLUME_KEYS = {"name", "driver", "driver_opts", "external", "labels"}
+
+
+def _volumes(document: Map, project: str, note: Any) -> dict[str, ProjectVolume]:
+    section = document.get("volumes") or Map(document.place)
+    found = {}
+    for name, value in section.items():
+        body = value or {}
+        own = {"com.docker.compose.project": project, "com.docker.compose.volume": name}
+        try:
+            found[name] = ProjectVolume(
+                named(body, name, project),
+                text(body.get("driver")),
+                mapping(body.get("driver_opts") or {}),
+                {**mapping(body.get("labels") or {}), **own},
+                bool(body.get("external")),
+            )
+        except (EngineError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise problem(section.where(name), f"volumes.{name}: {error}") from error
+    return found
+
+
+def _used(volumes: Mapping[str, ProjectVolume], services: Mapping[str, Service]) -> dict[str, ProjectVolume]:
+    names = {mount.source for service in services.values() for mount in service.spec.mounts if mount.type == "volume"}
+    return {name: volume for name, volume in volumes.items() if volume.name in names}
 
 
 def _networks(document: Map, project: str, note: Any) -> dict[str, ProjectNetwork]:

@@ -1,76 +1,60 @@
-"""A compose document turned into what runs here. What this version does not do yet is named with file and line."""
+"""A compose document turned into what runs here. What this version does not do is named with file and line."""
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from engine.base.units import parse_size
-from engine.build.dockerfile.durations import parse_duration
 from engine.errors import DockerfileError, EngineError, InvalidInput
 from engine.model import (
     ContainerSpec,
     Device,
+    DeviceLimit,
     EndpointSettings,
     Healthcheck,
     LogConfig,
-    Mount,
     PortBinding,
     RestartPolicy,
-    Ulimit,
 )
 from engine.network.files import parse_extra_host
 from engine.network.ports import collect, parse_expose, parse_publish
+from engine.project.compose.build_section import read_build
+from engine.project.compose.deploy import read_deploy, read_scale
+from engine.project.compose.develop import read_hooks, read_watch
 from engine.project.compose.envfile import read_env_file
-from engine.project.compose.load import is_url
-from engine.project.compose.positions import Map, Place, Seq, problem
-from engine.project.model import BuildSpec, Service
+from engine.project.compose.mounts import Mounts
+from engine.project.compose.positions import Map, Place, problem
+from engine.project.compose.values import (
+    entries,
+    filled,
+    flag,
+    mapping,
+    nanoseconds,
+    size,
+    text,
+    texts,
+    ulimit,
+    words,
+)
+from engine.project.model import Service
 
-# Read by hand below, or by nobody because it says nothing about the container.
-_SPECIAL = {
-    "image", "build", "container_name", "depends_on", "profiles", "env_file", "environment", "networks", "network_mode",
-    "ports", "volumes", "secrets", "configs", "deploy", "healthcheck", "logging", "restart", "ulimits", "tmpfs", "devices",
-    "attach", "scale", "label_file", "labels", "pull_policy", "volumes_from",
-}  # fmt: skip
-_BUILD = {"context", "dockerfile", "dockerfile_inline", "args", "target", "labels", "no_cache", "pull", "network",
-          "extra_hosts", "shm_size", "additional_contexts", "tags", "ulimits"}  # fmt: skip
+# Named by its place when it is there.
+LEFT_OUT = {
+    "credential_spec": "of Windows",
+    "cpu_count": "of Windows; `cpus` limits them",
+    "cpu_percent": "of Windows; `cpus` limits them",
+    "cpu_rt_period": "real-time scheduling is not given to containers here",
+    "cpu_rt_runtime": "real-time scheduling is not given to containers here",
+    "gpus": "devices of a GPU are not passed on; name them under `devices`",
+    "isolation": "of Windows",
+    "models": "there is no model runner here",
+    "provider": "other programs are not asked to provide a service",
+    "storage_opt": "a container's disk has no limit of its own",
+    "use_api_socket": "mount the socket of `workbench serve` as a volume instead",
+}
 CONDITIONS = ("service_started", "service_healthy", "service_completed_successfully")
-
-
-def text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else "" if value is None else str(value)
-
-
-def flag(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    if str(value).lower() in ("true", "yes", "on", "1"):
-        return True
-    if str(value).lower() in ("false", "no", "off", "0", ""):
-        return False
-    raise InvalidInput(f"{value!r} is neither true nor false")
-
-
-def size(value: Any) -> int:
-    return value if isinstance(value, int) else parse_size(str(value))
-
-
-def nanoseconds(value: Any) -> int:
-    return parse_duration(str(value))
-
-
-def words(value: Any) -> tuple[str, ...]:
-    return tuple(shlex.split(value)) if isinstance(value, str) else tuple(map(text, value))
-
-
-def texts(value: Any) -> tuple[str, ...]:
-    return tuple(map(text, value)) if isinstance(value, list) else (text(value),)
-
-
-def mapping(value: Any) -> dict[str, str]:
-    return {key: text(item) for key, item in value.items()}
 
 
 # compose key → (field of ContainerSpec, reader)
@@ -99,9 +83,9 @@ _PLAIN: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "security_opt": ("security_opt", texts),
     "group_add": ("group_add", texts),
     "device_cgroup_rules": ("device_cgroup_rules", texts),
+    "uts": ("uts_mode", text),
     "pid": ("pid_mode", text),
     "ipc": ("ipc_mode", text),
-    "uts": ("uts_mode", text),
     "userns_mode": ("userns_mode", text),
     "cgroup": ("cgroupns_mode", text),
     "cgroup_parent": ("cgroup_parent", text),
@@ -121,8 +105,184 @@ _PLAIN: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "cpu_period": ("cpu_period", int),
     "cpuset": ("cpuset_cpus", text),
     "pids_limit": ("pids_limit", int),
-    "links": ("links", texts),
 }
+
+
+_NETWORK_LEFT_OUT = {
+    "interface_name": "interfaces are eth0, eth1, …",
+    "link_local_ips": "",
+    "driver_opts": "",
+    "priority": "networks are connected in the order of their names",
+    "gw_priority": "the first network with a gateway is the default route",
+}
+
+
+class Services:
+    """Reads the services of one document. `env` fills variables that a service names without a value."""
+
+    def __init__(self, document: Map, project: str, env: Mapping[str, str], note: Callable[[str, Place], None]) -> None:
+        self._document, self._project, self._env, self._note = document, project, env, note
+        self._mounts = Mounts(document, project, env, note)
+        self.env_files: list[Path] = []
+
+    def read(self, name: str, body: Map) -> Service:
+        """Raises `DockerfileError` at the key that cannot be meant."""
+        for key, why in LEFT_OUT.items():
+            if body.get(key) is not None:
+                self._note(f"services.{name}.{key}: {why}", body.where(key))
+        build = self._at(name, body, "build", self._build(name)) if body.get("build") is not None else None
+        if build is None and not body.get("image"):
+            raise problem(
+                body.place, f"service {name!r} has neither an image nor a build context", "add `build: .` or `image: …`"
+            )
+        binds, given = self._mounts.files(name, body)
+        values = self._plain(name, body) | self._grouped(name, body)
+        values["mounts"] = (*self._mounts.read(name, body), *binds)
+        values["volumes"] = tuple(text(e) for e in body.get("volumes") or () if isinstance(e, str) and ":" not in e)
+        values["env"] = self._environment(name, body)
+        values["labels"] = self._labels(name, body)
+        depends: dict[str, str] = self._read(name, body, "depends_on", _dependencies, {})
+        settings: Mapping[str, Any] = body.get("depends_on") or {}
+        own, containers = _sources(body.get("volumes_from") or ())
+        values["volumes_from"] = containers
+        return Service(
+            name=name,
+            image=text(body.get("image")) or f"{self._project}-{name}",
+            build=build,
+            spec=ContainerSpec(image="", **values),
+            container_name=text(body.get("container_name")),
+            networks=self._read(name, body, "networks", lambda value: self._networks(name, value), {}),
+            network_mode=text(body.get("network_mode")),
+            depends_on=depends,
+            optional=frozenset(key for key in depends if (settings[key] or {}).get("required") is False),
+            restart_with=frozenset(key for key in depends if flag((settings[key] or {}).get("restart") or False)),
+            watch=self._read(name, body, "develop", lambda value: read_watch(value, self._env), ()),
+            post_start=self._read(name, body, "post_start", lambda value: read_hooks(value, self._env), ()),
+            pre_stop=self._read(name, body, "pre_stop", lambda value: read_hooks(value, self._env), ()),
+            scale=self._at(name, body, "scale" if "scale" in body else "deploy", lambda _: read_scale(body)),
+            pull_policy=self._pull_policy(name, body),
+            attach=flag(body.get("attach", True)),
+            files=given,
+            volumes_from=own,
+            links=texts(body.get("links") or []),
+            external_links=texts(body.get("external_links") or []),
+            profiles=frozenset(texts(body.get("profiles") or [])),
+        )
+
+    def _at(self, name: str, body: Map, key: str, read: Callable[[Any], Any]) -> Any:
+        try:
+            return read(body.get(key))
+        except DockerfileError:
+            raise
+        except (EngineError, ValueError, TypeError, KeyError, AttributeError) as error:
+            hint = error.hint if isinstance(error, EngineError) else None
+            raise problem(body.where(key), f"services.{name}.{key}: {error}", hint) from error
+
+    def _read(self, name: str, body: Map, key: str, read: Callable[[Any], Any], missing: Any) -> Any:
+        return self._at(name, body, key, read) if body.get(key) is not None else missing
+
+    def _plain(self, name: str, body: Map) -> dict[str, Any]:
+        return {
+            field: self._at(name, body, key, read) for key, (field, read) in _PLAIN.items() if body.get(key) is not None
+        }
+
+    def _grouped(self, name: str, body: Map) -> dict[str, Any]:
+        """Keys whose value makes several fields, or one of another shape."""
+        readers: dict[str, Callable[[Any], dict[str, Any]]] = {
+            "deploy": lambda value: read_deploy(name, value, self._note),
+            "healthcheck": lambda value: {"healthcheck": _healthcheck(value)},
+            "logging": lambda value: {
+                "log_config": LogConfig(text(value.get("driver")), mapping(value.get("options") or {}))
+            },
+            "restart": lambda value: {"restart_policy": _restart(text(value))},
+            "ulimits": lambda value: {"ulimits": tuple(ulimit(key, item) for key, item in value.items())},
+            "tmpfs": lambda value: {"tmpfs": dict(entry.partition(":")[::2] for entry in texts(value))},
+            "devices": lambda value: {"devices": tuple(map(_device, value))},
+            "ports": lambda value: {"port_bindings": self._ports(name, value)},
+            "blkio_config": _blkio,
+        }
+        found: dict[str, Any] = {}
+        for key, reader in readers.items():
+            if body.get(key) is not None:
+                found |= self._at(name, body, key, reader)
+        return found
+
+    def _build(self, name: str) -> Callable[[Any], Any]:
+        return lambda value: read_build(name, value, self._document, self._env, self._note)
+
+    def _pull_policy(self, name: str, body: Map) -> str:
+        policy = text(body.get("pull_policy"))
+        if policy == "refresh":
+            after = text(body.get("pull_refresh_after"))
+            return self._at(name, body, "pull_refresh_after", lambda _: _refresh(after))  # type: ignore[no-any-return]
+        if "pull_refresh_after" in body:
+            self._note(
+                f"services.{name}.pull_refresh_after: it goes with pull_policy: refresh",
+                body.where("pull_refresh_after"),
+            )
+        self._at(name, body, "pull_policy", lambda _: pull_seconds(policy))
+        return "" if policy in ("missing", "if_not_present") else policy
+
+    # --- environment and labels -------------------------------------------------------------------------
+
+    def _environment(self, name: str, body: Map) -> tuple[str, ...]:
+        found: dict[str, str] = {}
+        for entry, place in entries(body.get("env_file")):
+            path = Path(entry["path"] if isinstance(entry, Map) else entry)
+            required = flag(entry.get("required", True)) if isinstance(entry, Map) else True
+            form = text(entry.get("format")) if isinstance(entry, Map) else ""
+            if form not in ("", "raw"):
+                raise problem(place, f"services.{name}.env_file: the format {form!r} is not known", "raw, or none")
+            self.env_files.append(path)
+            try:
+                values = read_env_file(path, {**found, **self._env}, required=required, raw=form == "raw")
+            except DockerfileError:
+                raise
+            except InvalidInput as error:
+                raise problem(place, f"services.{name}.env_file: {error.message}", error.hint) from error
+            found |= filled(values, self._env)
+        if body.get("environment") is not None:
+            found |= self._at(name, body, "environment", lambda value: filled(value, self._env))
+        return tuple(f"{key}={value}" for key, value in found.items())
+
+    def _labels(self, name: str, body: Map) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for entry, _ in entries(body.get("label_file")):
+            self.env_files.append(Path(entry))
+            found |= {key: value or "" for key, value in read_env_file(Path(entry), {}, raw=True).items()}
+        return found | (self._at(name, body, "labels", mapping) if body.get("labels") is not None else {})
+
+    # --- networks and ports -----------------------------------------------------------------------------
+
+    def _networks(self, service: str, value: Map) -> dict[str, EndpointSettings]:
+        found = {}
+        for name, settings in value.items():
+            known: Mapping[str, Any] = settings or {}
+            for key, why in _NETWORK_LEFT_OUT.items():
+                if key in known:
+                    shown = f"services.{service}.networks.{name}.{key}"
+                    self._note(f"{shown}: {why}" if why else shown, settings.where(key))
+            found[name] = EndpointSettings(
+                texts(known.get("aliases") or []),
+                text(known.get("ipv4_address")),
+                text(known.get("ipv6_address")),
+                text(known.get("mac_address")),
+            )
+        return found
+
+    def _ports(self, service: str, value: Any) -> dict[str, tuple[PortBinding, ...]]:
+        found: list[tuple[str, PortBinding]] = []
+        for entry in value:
+            if not isinstance(entry, Map):
+                found += parse_publish(text(entry))
+                continue
+            if entry.get("mode") not in (None, "host", "ingress"):
+                raise InvalidInput(f"mode {entry['mode']!r} is neither host nor ingress")
+            target, published = text(entry["target"]), text(entry.get("published"))
+            protocol, address = text(entry.get("protocol") or "tcp"), text(entry.get("host_ip"))
+            outside = f"[{address}]:{published}:" if address else f"{published}:" if published else ""
+            found += parse_publish(f"{outside}{target}/{protocol}")
+        return collect(found)
 
 
 def _hosts(value: Any) -> tuple[str, ...]:
@@ -134,260 +294,57 @@ def _hosts(value: Any) -> tuple[str, ...]:
     return tuple(pairs)
 
 
-class Services:
-    """Reads the services of one document. `env` fills variables that a service names without a value."""
+def _sources(value: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """`volumes_from`: of services, and of containers (`container:NAME[:ro]`)."""
+    every = texts(value)
+    return (
+        tuple(each for each in every if not each.startswith("container:")),
+        tuple(each.removeprefix("container:") for each in every if each.startswith("container:")),
+    )
 
-    def __init__(self, document: Map, project: str, env: Mapping[str, str], note: Callable[[str, Place], None]) -> None:
-        self._document, self._project, self._env, self._note = document, project, env, note
-        self.env_files: list[Path] = []
 
-    def read(self, name: str, body: Map) -> Service:
-        """Raises `DockerfileError` at the key that cannot be meant."""
-        for key in body:
-            if key not in _SPECIAL and key not in _PLAIN and not key.startswith("x-"):
-                self._note(f"services.{name}.{key}", body.where(key))
-        build = self._at(name, body, "build", self._build) if body.get("build") is not None else None
-        if build is None and not body.get("image"):
-            raise problem(
-                body.place, f"service {name!r} has neither an image nor a build context", "add `build: .` or `image: …`"
-            )
-        values: dict[str, Any] = {}
-        for key, (field, read) in _PLAIN.items():
-            if body.get(key) is not None:
-                values[field] = self._at(name, body, key, read)
-        readers: dict[str, Callable[[Any], dict[str, Any]]] = {
-            "deploy": lambda value: self._deploy(name, value),
-            "healthcheck": lambda value: {"healthcheck": _healthcheck(value)},
-            "logging": lambda value: {
-                "log_config": LogConfig(text(value.get("driver")), mapping(value.get("options") or {}))
-            },
-            "restart": lambda value: {"restart_policy": _restart(text(value))},
-            "ulimits": lambda value: {"ulimits": tuple(_ulimit(key, item) for key, item in value.items())},
-            "tmpfs": lambda value: {"tmpfs": dict(entry.partition(":")[::2] for entry in texts(value))},
-            "devices": lambda value: {"devices": tuple(map(_device, value))},
-            "ports": lambda value: {"port_bindings": _ports(value)},
-        }
-        for key, reader in readers.items():
-            if body.get(key) is not None:
-                values |= self._at(name, body, key, reader)
-        values["mounts"] = self._mounts(name, body)
-        values["volumes"] = tuple(text(e) for e in body.get("volumes") or () if isinstance(e, str) and ":" not in e)
-        values["env"] = self._environment(name, body)
-        values["labels"] = self._labels(name, body)
-        if body.get("pull_policy") not in (None, "missing", "if_not_present", "build"):
-            self._note(f"services.{name}.pull_policy", body.where("pull_policy"))
-        if body.get("volumes_from") is not None:
-            self._note(f"services.{name}.volumes_from", body.where("volumes_from"))
-        if body.get("scale") not in (None, 0, 1):
-            self._note(f"services.{name}.scale (one container runs)", body.where("scale"))
-        return Service(
-            name=name,
-            image=text(body.get("image")) or f"{self._project}-{name}",
-            build=build,
-            spec=ContainerSpec(image="", **values),
-            container_name=text(body.get("container_name")),
-            networks=self._at(name, body, "networks", self._networks) if body.get("networks") is not None else {},
-            network_mode=text(body.get("network_mode")),
-            depends_on=self._at(name, body, "depends_on", _dependencies) if body.get("depends_on") is not None else {},
+_POLICIES = {
+    "": 0,
+    "missing": 0,
+    "if_not_present": 0,
+    "always": 0,
+    "never": 0,
+    "build": 0,
+    "daily": 86400,
+    "weekly": 604800,
+}
+_EVERY = re.compile(r"([0-9]+)([wdhms])")
+_SECONDS = {"w": 604800, "d": 86400, "h": 3600, "m": 60, "s": 1}
+
+
+def pull_seconds(policy: str) -> int:
+    """The age in seconds from which an image is pulled again; 0: age does not count. Raises `InvalidInput`."""
+    if policy in _POLICIES:
+        return _POLICIES[policy]
+    found = _EVERY.findall(policy.removeprefix("every_"))
+    if not policy.startswith("every_") or "".join(a + b for a, b in found) != policy.removeprefix("every_"):
+        raise InvalidInput(
+            f"pull_policy {policy!r} is not known", hint="always, missing, never, build, daily, weekly or every_12h"
         )
-
-    def _at(self, name: str, body: Map, key: str, read: Callable[[Any], Any]) -> Any:
-        try:
-            return read(body[key])
-        except DockerfileError:
-            raise
-        except (EngineError, ValueError, TypeError, KeyError, AttributeError) as error:
-            hint = error.hint if isinstance(error, EngineError) else None
-            raise problem(body.where(key), f"services.{name}.{key}: {error}", hint) from error
-
-    # --- build ------------------------------------------------------------------------------------------
-
-    def _build(self, value: Map) -> BuildSpec:
-        for key in value:
-            if key not in _BUILD and not key.startswith("x-"):
-                self._note(f"build.{key}", value.where(key))
-        context = str(value.get("context", "."))
-        if is_url(context):
-            raise InvalidInput(
-                f"{context}: only folders of this machine can be watched and built", hint="clone it first"
-            )
-        folder = Path(context).resolve()
-        if not folder.is_dir():
-            raise InvalidInput(f"the build context {folder} is not a folder")
-        contexts = mapping(value.get("additional_contexts") or {})
-        for key, where in contexts.items():
-            if where.startswith("service:"):
-                raise InvalidInput(f"additional context {key}: contexts of other services are not supported yet")
-        return BuildSpec(
-            folder,
-            folder / text(value.get("dockerfile") or "Dockerfile"),
-            self._filled(value.get("args") or {}),
-            text(value.get("target")),
-            labels=mapping(value.get("labels") or {}),
-            no_cache=flag(value.get("no_cache") or False),
-            pull=flag(value.get("pull") or False),
-            network=text(value.get("network")),
-            add_hosts=tuple(f"{k}:{v}" for k, v in mapping(value.get("extra_hosts") or {}).items()),
-            shm_size=size(value.get("shm_size") or 0),
-            contexts=contexts,
-            tags=texts(value.get("tags") or []),
-            ulimits=tuple(
-                f"{u.name}={u.soft}:{u.hard}" for u in (_ulimit(k, v) for k, v in (value.get("ulimits") or {}).items())
-            ),
-            dockerfile_text=text(value.get("dockerfile_inline")) or None,
-        )
-
-    # --- environment and labels -------------------------------------------------------------------------
-
-    def _filled(self, value: Mapping[str, Any]) -> dict[str, str]:
-        """A name without a value is the user's own variable, and is left out when that is not set."""
-        return {
-            key: self._env[key] if item is None else text(item)
-            for key, item in value.items()
-            if item is not None or key in self._env
-        }
-
-    def _environment(self, name: str, body: Map) -> tuple[str, ...]:
-        found: dict[str, str] = {}
-        for entry, place in _entries(body.get("env_file")):
-            path = Path(entry["path"] if isinstance(entry, Map) else entry)
-            required = flag(entry.get("required", True)) if isinstance(entry, Map) else True
-            raw = isinstance(entry, Map) and entry.get("format") == "raw"
-            self.env_files.append(path)
-            try:
-                values = read_env_file(path, {**found, **self._env}, required=required, raw=raw)
-            except DockerfileError:
-                raise
-            except InvalidInput as error:
-                raise problem(place, f"services.{name}.env_file: {error.message}", error.hint) from error
-            found |= self._filled(values)
-        if body.get("environment") is not None:
-            found |= self._at(name, body, "environment", self._filled)
-        return tuple(f"{key}={value}" for key, value in found.items())
-
-    def _labels(self, name: str, body: Map) -> dict[str, str]:
-        found: dict[str, str] = {}
-        for entry, _ in _entries(body.get("label_file")):
-            self.env_files.append(Path(entry))
-            found |= {key: value or "" for key, value in read_env_file(Path(entry), {}, raw=True).items()}
-        return found | (self._at(name, body, "labels", mapping) if body.get("labels") is not None else {})
-
-    # --- mounts -----------------------------------------------------------------------------------------
-
-    def _mounts(self, name: str, body: Map) -> tuple[Mount, ...]:
-        found: list[Mount] = []
-        for entry, place in _entries(body.get("volumes")):
-            try:
-                mount = self._volume(entry)
-            except (EngineError, ValueError, TypeError, KeyError) as error:
-                raise problem(place, f"services.{name}.volumes: {error}") from error
-            if mount is not None:
-                found.append(mount)
-        for kind, folder in (("secrets", "/run/secrets/"), ("configs", "/")):
-            for entry, place in _entries(body.get(kind)):
-                found.append(self._file(kind, folder, entry, place))
-        return tuple(found)
-
-    def _volume(self, entry: Any) -> Mount | None:
-        if isinstance(entry, str):
-            source, colon, rest = entry.partition(":")
-            if not colon:
-                return None  # an anonymous volume: ContainerSpec.volumes
-            target, _, mode = rest.partition(":")
-            modes = set(mode.split(",")) if mode else set()
-            unknown = modes - {"ro", "rw", "z", "Z", "nocopy", "cached", "delegated", "consistent"}
-            if unknown:
-                raise InvalidInput(f"{entry!r}: option {sorted(unknown)[0]!r} is not known")
-            if source.startswith("/"):
-                return Mount(source, target, "ro" in modes, create_source=True)
-            return Mount(self._volume_name(source), target, "ro" in modes, "volume", no_copy="nocopy" in modes)
-        kind = text(entry.get("type") or "volume")
-        options: Mapping[str, Any] = entry.get(kind) or {}
-        source, target, read_only = (
-            text(entry.get("source")),
-            text(entry["target"]),
-            flag(entry.get("read_only") or False),
-        )
-        if kind == "bind":
-            create = flag(options.get("create_host_path", True))
-            return Mount(source, target, read_only, propagation=text(options.get("propagation")), create_source=create)
-        if kind == "volume":
-            name = self._volume_name(source) if source else ""
-            no_copy, subpath = flag(options.get("nocopy") or False), text(options.get("subpath"))
-            return Mount(name, target, read_only, "volume", no_copy=no_copy, subpath=subpath)
-        if kind == "tmpfs":
-            bits = int(options.get("mode") or 0)
-            return Mount("", target, False, "tmpfs", tmpfs_size=size(options.get("size") or 0), tmpfs_mode=bits)
-        raise InvalidInput(f"volumes of type {kind!r} are not supported yet")
-
-    def _volume_name(self, name: str) -> str:
-        section = self._document.get("volumes")
-        if not isinstance(section, Map) or name not in section:
-            raise InvalidInput(f"refers to undefined volume {name}: add it under volumes:")
-        body = section[name] or {}
-        if body.get("name"):
-            return text(body["name"])
-        return name if body.get("external") else f"{self._project}_{name}"
-
-    def _file(self, kind: str, folder: str, entry: Any, place: Place) -> Mount:
-        source = text(entry.get("source")) if isinstance(entry, Map) else text(entry)
-        target = text(entry.get("target")) if isinstance(entry, Map) else ""
-        section = self._document.get(kind)
-        body = section.get(source) if isinstance(section, Map) else None
-        if not isinstance(body, Map):
-            raise problem(place, f"{kind}: {source!r} is not defined", f"add it under {kind}:")
-        if not body.get("file"):
-            raise problem(
-                place, f"{kind}: {source!r} has no file: other sources are not supported yet", "give it `file: …`"
-            )
-        where = target if target.startswith("/") else folder + (target or source)
-        return Mount(text(body["file"]), where, True)
-
-    # --- networks and deploy ----------------------------------------------------------------------------
-
-    def _networks(self, value: Map) -> dict[str, EndpointSettings]:
-        found = {}
-        for name, settings in value.items():
-            known: Mapping[str, Any] = settings or {}
-            unknown = set(known) - {"aliases", "ipv4_address", "ipv6_address", "mac_address", "priority", "gw_priority"}
-            if unknown:
-                raise InvalidInput(f"network {name}: {sorted(unknown)[0]} is not supported")
-            found[name] = EndpointSettings(
-                texts(known.get("aliases") or []),
-                text(known.get("ipv4_address")),
-                text(known.get("ipv6_address")),
-                text(known.get("mac_address")),
-            )
-        return found
-
-    def _deploy(self, name: str, value: Map) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for key in value:
-            if key not in ("resources", "labels", "restart_policy", "replicas", "mode"):
-                self._note(f"services.{name}.deploy.{key}", value.where(key))
-        if value.get("replicas") not in (None, 1):
-            self._note(f"services.{name}.deploy.replicas (one container runs)", value.where("replicas"))
-        resources = value.get("resources") or {}
-        limits, reserved = resources.get("limits") or {}, resources.get("reservations") or {}
-        if limits.get("cpus") is not None:
-            found["cpus"] = float(limits["cpus"])
-        if limits.get("memory") is not None:
-            found["memory"] = size(limits["memory"])
-        if limits.get("pids") is not None:
-            found["pids_limit"] = int(limits["pids"])
-        if reserved.get("memory") is not None:
-            found["memory_reservation"] = size(reserved["memory"])
-        policy = value.get("restart_policy")
-        if policy is not None:
-            names = {"none": "no", "on-failure": "on-failure", "any": "always"}
-            maximum = int(policy.get("max_attempts") or 0)
-            kind = names[text(policy.get("condition") or "any")]
-            found["restart_policy"] = RestartPolicy(kind, maximum if kind == "on-failure" else 0)
-        return found
+    return sum(int(number) * _SECONDS[unit] for number, unit in found)
 
 
-def _entries(value: Any) -> Iterable[tuple[Any, Place]]:
-    return zip(value, value.at, strict=True) if isinstance(value, Seq) else ()
+def _refresh(after: str) -> str:
+    pull_seconds(f"every_{after}")
+    return f"every_{after}"
+
+
+def _blkio(value: Map) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if value.get("weight") is not None:
+        found["blkio_weight"] = int(value["weight"])
+    weights = tuple(DeviceLimit(text(e["path"]), int(e["weight"])) for e in value.get("weight_device") or ())
+    if weights:
+        found["blkio_weight_device"] = weights
+    for key in ("device_read_bps", "device_write_bps", "device_read_iops", "device_write_iops"):
+        if value.get(key):
+            found[f"blkio_{key}"] = tuple(DeviceLimit(text(e["path"]), size(e["rate"])) for e in value[key])
+    return found
 
 
 def _dependencies(value: Map) -> dict[str, str]:
@@ -424,28 +381,9 @@ def _restart(value: str) -> RestartPolicy:
     return RestartPolicy(kind, int(count or 0))
 
 
-def _ulimit(name: str, value: Any) -> Ulimit:
-    if isinstance(value, Map):
-        return Ulimit(name, int(value["soft"]), int(value["hard"]))
-    return Ulimit(name, int(value), int(value))
-
-
 def _device(value: Any) -> Device:
     if isinstance(value, Map):
         return Device(text(value.get("source")), text(value.get("target")), text(value.get("permissions")) or "rwm")
     host, _, rest = text(value).partition(":")
     inside, _, permissions = rest.partition(":")
     return Device(host, inside, permissions or "rwm")
-
-
-def _ports(value: Any) -> dict[str, tuple[PortBinding, ...]]:
-    found: list[tuple[str, PortBinding]] = []
-    for entry in value:
-        if not isinstance(entry, Map):
-            found += parse_publish(text(entry))
-            continue
-        target, published = text(entry["target"]), text(entry.get("published"))
-        protocol, address = text(entry.get("protocol") or "tcp"), text(entry.get("host_ip"))
-        outside = f"[{address}]:{published}:" if address else f"{published}:" if published else ""
-        found += parse_publish(f"{outside}{target}/{protocol}")
-    return collect(found)

@@ -93,9 +93,9 @@ def test_the_override_file_is_read(tmp_path: Path) -> None:
 
 
 def test_what_is_left_out_is_named(tmp_path: Path) -> None:
-    notes = load(tmp_path, "services:\n  a:\n    image: a\n    provider: {type: x}\n    scale: 3\n").notes
-    assert any("services.a.provider" in note and "compose.yaml:4" in note for note in notes)
-    assert any("services.a.scale" in note for note in notes)
+    project = load(tmp_path, "services:\n  a:\n    image: a\n    provider: {type: x}\n    scale: 3\n")
+    assert any("services.a.provider" in note and "compose.yaml:4" in note for note in project.notes)
+    assert project.services[0].scale == 3
 
 
 @pytest.mark.parametrize(
