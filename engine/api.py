@@ -9,7 +9,7 @@ sizes bytes, durations seconds.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO, Literal, Protocol
 
 from engine.model import (
@@ -74,6 +74,9 @@ from engine.model import (
 )
 from engine.model import (
     DiskUsage as DiskUsage,
+)
+from engine.model import (
+    Drift as Drift,
 )
 from engine.model import (
     EndpointSettings as EndpointSettings,
@@ -178,6 +181,12 @@ from engine.model import (
     StepStarted as StepStarted,
 )
 from engine.model import (
+    SyncEntry as SyncEntry,
+)
+from engine.model import (
+    SyncResult as SyncResult,
+)
+from engine.model import (
     SystemInfo as SystemInfo,
 )
 from engine.model import (
@@ -273,6 +282,9 @@ class Engine(Protocol):
 
     async def tag(self, source: str, target: str) -> None: ...
 
+    async def keep_images(self, owner: str, images: Sequence[str]) -> None:
+        """The images (ids) that `owner` needs from now on: `prune` passes them over though they have no tag. None: no more."""
+
     async def remove_image(self, name: str, *, force: bool = False) -> Sequence[str]:
         """Untags, and deletes when no tag is left. Returns Docker's lines ("Untagged: …", "Deleted: …")."""
 
@@ -324,7 +336,13 @@ class Engine(Protocol):
 
     async def create(self, spec: ContainerSpec) -> str: ...
 
-    async def start(self, name: str) -> None: ...
+    async def start(self, name: str, *, standby: bool = False) -> None:
+        """`standby`: without its published ports, and not found by its names, until it takes over from another one. Raises
+        `Unsupported` where an engine cannot."""
+
+    async def take_over(self, name: str, old: str, *, aside: str) -> None:
+        """The standby container `name` gets the name of the container `old`, which is called `aside` from now on, its published
+        ports and its names on their networks. Connections that are there stay with `old`; no new one is refused meanwhile."""
 
     async def start_attached(self, name: str) -> Stream:
         """Starts it with its output attached from the first byte."""
@@ -424,6 +442,18 @@ class Engine(Protocol):
     async def commit(self, name: str, request: CommitRequest) -> str:
         """An image of a container and its changes; returns the image's id."""
 
+    # the inner loop's way into a container
+    async def sync(self, name: str, entries: Sequence[SyncEntry]) -> SyncResult:
+        """Makes paths in the container what they are here, no program inside needed; running or stopped. Raises `NotFound`,
+        `Conflict` (it has just ended), `InvalidInput`, `StorageFull`; doing it again is always right."""
+
+    async def drift(self, name: str, image: str = "") -> Sequence[Drift]:
+        """What a container's root differs in from its own image, and whether `image` (none: what its image's name stands for
+        now) has it so."""
+
+    async def listening(self, name: str) -> frozenset[int]:
+        """TCP ports on which something listens in the container's network."""
+
     # networks
     async def networks(self, filters: Mapping[str, Sequence[str]] | None = None) -> Sequence[NetworkInfo]:
         """Docker's filters: driver, id, label, name, scope, type, dangling."""
@@ -505,7 +535,8 @@ class ServiceBuild:
 
 @dataclass(frozen=True, slots=True)
 class ServiceBuildFailed:
-    """The build of a service failed; a container that ran before goes on, and `still_runs` says so."""
+    """The build, sync or start of a service failed; a container that ran before goes on, and `still_runs` says so. Lines of
+    `message` behind the first one are what the failed container said last."""
 
     service: str
     message: str
@@ -525,13 +556,29 @@ class ChangeSeen:
 
 @dataclass(frozen=True, slots=True)
 class Replaced:
-    """A new generation runs. `rule` is the text written into the log."""
+    """A new generation serves. `rule` is the text written into the log; `phases` how long each took, in seconds: noticed (save
+    to event), planned, built, started, healthy."""
 
     service: str
     container: str
     generation: int
     rule: str
     seconds: float
+    phases: Mapping[str, float] = field(default_factory=dict)
+    paths: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Synced:
+    """Files were brought into the running container. `then`: "", "restart" or "exec"; `drift`: how many of its paths the image
+    does not have yet."""
+
+    service: str
+    container: str
+    paths: tuple[str, ...]
+    seconds: float
+    then: str = ""
+    drift: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -542,4 +589,6 @@ class LoopNotice:
     service: str = ""
 
 
-LoopEvent = ProjectFound | ServiceState | ServiceBuild | ServiceBuildFailed | ChangeSeen | Replaced | LoopNotice
+LoopEvent = (
+    ProjectFound | ServiceState | ServiceBuild | ServiceBuildFailed | ChangeSeen | Replaced | Synced | LoopNotice
+)

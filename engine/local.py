@@ -35,6 +35,7 @@ from engine.model import (
     ContainerStats,
     ContainerSummary,
     DiskUsage,
+    Drift,
     EndpointSettings,
     EngineEvent,
     ExecSpec,
@@ -54,6 +55,8 @@ from engine.model import (
     PullProgress,
     Resources,
     RestartPolicy,
+    SyncEntry,
+    SyncResult,
     SystemInfo,
     VolumeInfo,
     WhyReport,
@@ -76,6 +79,7 @@ if TYPE_CHECKING:
     from engine.service.commit import CommitService
     from engine.service.files import FileService
     from engine.service.ssh import SshService
+    from engine.service.syncing import SyncService
     from engine.service.transfers import TransferService
     from engine.service.upkeep import UpkeepService
     from engine.service.usage import UsageService
@@ -149,6 +153,12 @@ class LocalEngine:
         from engine.service.files import FileService
 
         return FileService(self._store, self._runtime, self._containers)
+
+    @functools.cached_property
+    def _syncs(self) -> SyncService:
+        from engine.service.syncing import SyncService
+
+        return SyncService(self._store, self._runtime, self._containers, self._files)
 
     @functools.cached_property
     def _commits(self) -> CommitService:
@@ -244,6 +254,9 @@ class LocalEngine:
 
     async def tag(self, source: str, target: str) -> None:
         await self._do(self._images.tag, source, target)
+
+    async def keep_images(self, owner: str, images: Sequence[str]) -> None:
+        await self._do(self._images.keep, owner, images)
 
     async def remove_image(self, name: str, *, force: bool = False) -> Sequence[str]:
         image = await self._do(self._store.images.get, name)
@@ -359,8 +372,11 @@ class LocalEngine:
     async def create(self, spec: ContainerSpec) -> str:
         return await self._do(self._containers.create, spec)
 
-    async def start(self, name: str) -> None:
-        await self._do(self._containers.start, name)
+    async def start(self, name: str, *, standby: bool = False) -> None:
+        await self._do(self._containers.start, name, standby=standby)
+
+    async def take_over(self, name: str, old: str, *, aside: str) -> None:
+        await self._do(self._containers.take_over, name, old, aside)
 
     async def attach(self, name: str, *, stdin: bool = True, stdout: bool = True, stderr: bool = True) -> Stream:
         work = functools.partial(self._containers.attach, name, stdin=stdin, stdout=stdout, stderr=stderr)
@@ -471,6 +487,19 @@ class LocalEngine:
         cancel = CancelToken()
         with _cancelling(cancel):
             return (await self._do(self._commits.commit, name, request, cancel)).config_digest
+
+    # --- the inner loop ---------------------------------------------------------------------------------
+
+    async def sync(self, name: str, entries: Sequence[SyncEntry]) -> SyncResult:
+        cancel = CancelToken()
+        with _cancelling(cancel):
+            return await self._do(self._syncs.sync, name, entries, cancel)
+
+    async def drift(self, name: str, image: str = "") -> Sequence[Drift]:
+        return await self._do(self._syncs.drift, name, image)
+
+    async def listening(self, name: str) -> frozenset[int]:
+        return await self._do(self._syncs.listening, name)
 
     # --- networks -------------------------------------------------------------------------------------
 

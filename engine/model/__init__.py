@@ -47,6 +47,7 @@ from engine.model.host import Device, DeviceLimit, HostConfig, Mount, MountType,
 from engine.model.images import ImageDetail, ImageSummary, LayerInfo
 from engine.model.networks import EndpointSettings, IpamConfig, NetworkInfo, NetworkSpec, Port, PortBinding
 from engine.model.stats import BlockCounter, ContainerStats, CpuStats, MemoryStats, NetworkCounter, ProcessList
+from engine.model.syncs import Drift, SyncEntry, SyncResult
 from engine.model.system import CacheUsage, CheckFinding, DiskUsage, EngineEvent, ImageUsage, Pruned, SystemInfo
 from engine.model.transfers import Comparison, ImageImport, LoadedImage, PullProgress
 
@@ -77,6 +78,7 @@ __all__ = [
     "Device",
     "DeviceLimit",
     "DiskUsage",
+    "Drift",
     "EndpointSettings",
     "EngineEvent",
     "ExecSpec",
@@ -115,6 +117,8 @@ __all__ = [
     "StepOutput",
     "StepProgress",
     "StepStarted",
+    "SyncEntry",
+    "SyncResult",
     "SystemInfo",
     "Ulimit",
     "VolumeInfo",

@@ -27,7 +27,7 @@ class Watched:
     """A context with its Dockerfile, and files beside it that matter (compose file, env files)."""
 
     root: Path
-    dockerfile: Path
+    dockerfile: Path | None  # None: a folder that no build has for its context
     extra: Sequence[Path] = ()
 
 
@@ -44,10 +44,10 @@ class Scanner:
         self._load()
 
     def _load(self) -> None:
-        for path in (
-            self._watched.dockerfile.with_name(self._watched.dockerfile.name + ".dockerignore"),
-            self._watched.root / ".dockerignore",
-        ):
+        dockerfile = self._watched.dockerfile
+        if dockerfile is None:
+            return
+        for path in (dockerfile.with_name(dockerfile.name + ".dockerignore"), self._watched.root / ".dockerignore"):
             if path.is_file():
                 self._matcher = Matcher(read_patterns(path.read_text(errors="replace")))
                 return
@@ -79,7 +79,9 @@ class Scanner:
                             found[path] = _stamp(status)
             except OSError:
                 continue  # gone or unreadable now: the build says so if it matters
-        for extra in (self._watched.dockerfile, self._watched.root / ".dockerignore", *self._watched.extra):
+        dockerfile = self._watched.dockerfile
+        own = (dockerfile, self._watched.root / ".dockerignore") if dockerfile else ()
+        for extra in (*own, *self._watched.extra):
             try:
                 found[os.path.relpath(extra, self._watched.root)] = _stamp(os.stat(extra))
             except OSError:
@@ -111,7 +113,11 @@ async def watch(watched: Watched, stop: asyncio.Event, notice: Callable[[str], N
 
     folders = {
         root,
-        *(str(path.parent.resolve()) for path in (watched.dockerfile, *watched.extra) if path.parent.exists()),
+        *(
+            str(path.parent.resolve())
+            for path in (watched.dockerfile, *watched.extra)
+            if path is not None and path.parent.exists()
+        ),
     }
     polling = False
     while not stop.is_set():

@@ -1,0 +1,448 @@
+"""One service's part of the inner loop: what has changed is gathered, judged and acted on, one act at a time.
+
+The newest change wins: a build, and a new container that is not ready yet, are given up for it; the builder's finished steps stay in
+its cache. What an act was for is forgotten when it is done, never before: after a failure or a cancellation it is judged again
+together with what comes next, so that no change is lost. What did not fail for the files' sake (no room, a port that is taken) is
+tried again by itself, ever more slowly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.api import (
+    BuildFinished,
+    ChangeSeen,
+    ContainerSummary,
+    Engine,
+    ExecSpec,
+    LoopEvent,
+    LoopNotice,
+    PullProgress,
+    Replaced,
+    ServiceBuild,
+    ServiceBuildFailed,
+    ServiceState,
+    Synced,
+)
+from engine.errors import (
+    BuildFailed,
+    Cancelled,
+    Conflict,
+    DockerfileError,
+    EngineError,
+    InvalidInput,
+    NotFound,
+    StartFailed,
+)
+from engine.project import words
+from engine.project.batch import Batch
+from engine.project.generations import Generations, made
+from engine.project.initial import initial_entries
+from engine.project.judge import Judge
+from engine.project.model import Hook, Project, Service, build_request, config_hash, container_name, container_spec
+from engine.project.plan import NOTHING, Act, SyncMode
+from engine.project.swap import Next, Swap, generation_of, stops_first
+
+BEHIND = 1.0  # seconds after the last sync until the image is built behind it
+_RETRY_FIRST, _RETRY_MOST = 1.0, 30.0
+_FILES_FAULT = (BuildFailed, DockerfileError, InvalidInput, NotFound)  # another try gives the same, until something changes
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What the services of a project share. `replaced` hears which service has a new container, and whether its image is new."""
+
+    engine: Engine
+    project: Project
+    state: Path  # the project's folder in the engine's data root
+    say: Callable[[LoopEvent], None]
+    spawn: Callable[[Coroutine[object, object, None]], asyncio.Task[None]]
+    replaced: Callable[[str, bool], None]
+    sync: SyncMode = ""
+    stop_first: bool = False
+
+
+class ServiceLoop:
+    """`start` brings the service up, `run` acts on changes until it is cancelled; `changed` and `want` tell it of reasons."""
+
+    def __init__(self, shared: Shared, service: Service) -> None:
+        self._shared, self.service = shared, service
+        self._engine, self._say = shared.engine, shared.say
+        self.judge = Judge(shared.project, service, shared.sync)
+        self.generations = Generations(shared.state, service.name)
+        self._swap = Swap(shared.engine, service.name, shared.say, shared.spawn)
+        self._pending, self._unsettled = Batch(), Batch()
+        self._wake = asyncio.Event()
+        self._job: asyncio.Task[None] | None = None
+        self._building = False
+        self._retry, self._said = 0.0, ""
+        self._synced: set[str] = set()  # paths in the container that its image may not have
+        self._equal = ""  # an image that was built behind the container, and has just what runs
+        self._mourner: asyncio.Task[None] | None = None
+        self._stops_first_said = False
+
+    @property
+    def name(self) -> str:
+        return container_name(self._shared.project, self.service)
+
+    @property
+    def log_path(self) -> str:
+        return str(self._shared.state / f"{self.service.name}.log")
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is left to be done, or is being done."""
+        return not self._pending and self._job is None and not self._synced
+
+    # --- reasons to act ---------------------------------------------------------------------------------
+
+    def changed(self, paths: Iterable[Path]) -> None:
+        batch = Batch.of(paths)
+        act = self.judge.decide(batch.paths | self._unsettled.paths, running=True)
+        if act.kind == "nothing":
+            return
+        self._say(ChangeSeen(self.service.name, tuple(words.shown(p, self._folder) for p in sorted(batch.paths))))
+        self._add(batch)
+
+    def want(self, *, rebuild: str = "", restart: str = "") -> None:
+        now = time.monotonic()
+        self._add(Batch(rebuild=rebuild, restart=restart, saved=now, noticed=now))
+
+    def _add(self, batch: Batch) -> None:
+        self._pending.add(batch)
+        self._wake.set()
+        if self._job is not None and (self._building or self._swap.standing):
+            self._job.cancel()
+
+    @property
+    def _folder(self) -> Path:
+        return self.service.build.context if self.service.build else self._shared.project.path
+
+    # --- the loop -----------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Builds or pulls, and starts what does not run as it should."""
+        await self._turn(Batch(rebuild="start", noticed=time.monotonic(), saved=time.monotonic()), first=True)
+
+    def waits_in_vain(self, error: StartFailed) -> None:
+        """What it depends on did not come up: told, and tried again with the next change."""
+        self._unsettled.add(Batch(rebuild="start", noticed=time.monotonic(), saved=time.monotonic()))
+        self._say(ServiceBuildFailed(self.service.name, error.message, error.hint or ""))
+        self._say(ServiceState(self.service.name, "failed", text=error.message))
+
+    async def run(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), self._patience())
+            self._wake.clear()
+            if self._pending or (self._retry and self._unsettled):
+                batch, self._pending = self._pending, Batch()
+                batch.add(self._unsettled)
+                self._unsettled = Batch()
+                await self._turn(batch)
+            elif self._synced:
+                await self._turn(Batch(), behind=True)
+
+    def _patience(self) -> float | None:
+        if self._pending:
+            return 0
+        if self._retry and self._unsettled:
+            return self._retry
+        return BEHIND if self._synced and self.service.build else None
+
+    async def _turn(self, batch: Batch, *, first: bool = False, behind: bool = False) -> None:
+        """One act, to its end or until newer changes overtake it."""
+        work = self._build_behind() if behind else self._act(batch, first=first)
+        self._job = asyncio.get_running_loop().create_task(work)
+        try:
+            await self._job
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                self._job.cancel()
+                await asyncio.gather(self._job, return_exceptions=True)
+                raise
+            self._overtaken(batch)
+        except Cancelled:
+            self._overtaken(batch)
+        except EngineError as error:
+            self._unsettled.add(batch)
+            await self._failed(error)
+        else:
+            self._retry, self._said = 0.0, ""
+        finally:
+            self._job = None
+
+    def _overtaken(self, batch: Batch) -> None:
+        self._pending.add(batch)
+        self._wake.set()
+        if batch:
+            self._say(LoopNotice("overtaken by newer changes", self.service.name))
+
+    async def _failed(self, error: EngineError) -> None:
+        ours = isinstance(error, _FILES_FAULT)
+        self._retry = 0.0 if ours else min(max(self._retry * 2, _RETRY_FIRST), _RETRY_MOST)
+        text = str(error)
+        if self._retry and text == self._said:
+            return
+        self._said = text
+        file, line = str(getattr(error, "file", "")), int(getattr(error, "line", 0))
+        running = (await self._container_or_none()) is not None
+        self._say(ServiceBuildFailed(self.service.name, text, error.hint or "", file, line, running))
+        self._say(ServiceState(self.service.name, "failed", text=error.message.splitlines()[0]))
+
+    async def _container_or_none(self) -> ContainerSummary | None:
+        try:
+            found = await self._container()
+        except EngineError:  # told already
+            return None
+        return found if found is not None and found.running else None
+
+    async def _container(self) -> ContainerSummary | None:
+        try:
+            found = (await self._engine.container(self.name)).summary
+        except NotFound:
+            return None
+        return found if found.name == self.name else None
+
+    async def _act(self, batch: Batch, *, first: bool) -> None:
+        old = await self._container()
+        begin = time.monotonic()
+        act = self.judge.decide(batch.paths, running=old is not None and old.running) if batch.paths else NOTHING
+        if batch.rebuild:
+            act = Act("rebuild", batch.rebuild)
+        elif batch.restart and act.kind in ("nothing", "sync"):
+            act = Act("restart", batch.restart, act.syncs, hooks=act.hooks) if old else Act("rebuild", batch.restart)
+        phases = {"noticed": max(batch.noticed - batch.saved, 0.0), "planned": time.monotonic() - begin}
+        if act.kind == "rebuild":
+            await self._rebuild(batch, old, phases, first=first)
+        elif act.kind != "nothing" and old is not None:
+            await self._in_place(batch, act, old, phases)
+
+    # --- sync and restart -----------------------------------------------------------------------------------
+
+    async def _in_place(self, batch: Batch, act: Act, old: ContainerSummary, phases: dict[str, float]) -> None:
+        begin = time.monotonic()
+        cause = words.named(batch.paths, self._folder) or act.why
+        if act.syncs:
+            result = await self._engine.sync(old.id, act.syncs)
+            phases["synced"] = time.monotonic() - begin
+            self._synced |= {*result.written, *result.removed}
+            self._equal = ""
+            for path in result.skipped[:1]:
+                self._say(LoopNotice(f"{path} is a folder of this host in the container already", self.service.name))
+            then = "restart" if act.restart else "exec" if act.hooks else ""
+            await self._engine.write_rule(self.log_path, words.synced(cause, then, phases))
+        elif act.kind == "restart":
+            await self._engine.write_rule(self.log_path, words.restarted(cause))
+        if act.restart or act.kind == "restart":
+            await self._engine.stop(old.id, hurry=True)
+            await self._engine.start(old.id)
+            self._watch_end(old.id)
+            self._shared.replaced(self.service.name, False)
+        for hook in act.hooks:
+            await self._run_hook(old.id, hook)
+        seconds = time.monotonic() - batch.saved
+        if act.syncs:
+            then = "restart" if act.restart else "exec" if act.hooks else ""
+            paths = tuple(words.shown(entry.source, self._folder) for entry in act.syncs)
+            self._say(Synced(self.service.name, self.name, paths, seconds, then, len(self._synced)))
+        self._say(ServiceState(self.service.name, "running", self.name, old.image_id, generation_of(old)))
+
+    async def _run_hook(self, container: str, hook: Hook) -> None:
+        """What it says goes into the service's log. Raises `StartFailed` when it cannot run; its own failure is told."""
+        spec = ExecSpec(
+            hook.command, hook.environment, hook.user or None, hook.working_dir or None, privileged=hook.privileged
+        )
+        stream = await self._engine.exec(container, spec)
+        try:
+            text = b""
+            while chunk := await stream.read():
+                text = (text + chunk[1])[-65536:]
+            code = await stream.wait()
+        finally:
+            await stream.close()
+        for line in text.decode(errors="replace").splitlines():
+            await self._engine.write_rule(self.log_path, line)
+        if code:
+            command = " ".join(hook.command)
+            self._say(LoopNotice(f"`{command}` ended with exit code {code}", self.service.name))
+
+    # --- rebuild ------------------------------------------------------------------------------------------
+
+    async def _rebuild(
+        self, batch: Batch, old: ContainerSummary | None, phases: dict[str, float], *, first: bool
+    ) -> None:
+        begin = time.monotonic()
+        image, finished = await self._image()
+        phases["built"] = time.monotonic() - begin
+        wanted = config_hash(self.service)
+        same = old is not None and old.running and old.labels.get("workbench.config-hash") == wanted
+        if old is not None and same and image in (old.image_id, self._equal):
+            if batch.restart:
+                await self._in_place(batch, Act("restart", batch.restart), old, phases)
+                return
+            if not first:
+                what = words.named(batch.paths, self._folder) or self.service.name
+                self._say(LoopNotice(f"{what}: content unchanged, the container runs on", self.service.name))
+            self._synced.clear()
+            self._say(ServiceState(self.service.name, "running", old.name, image, generation_of(old)))
+            self._watch_end(old.id)
+            return
+        await self._replace(batch, old, image, finished, phases)
+
+    async def _replace(
+        self,
+        batch: Batch,
+        old: ContainerSummary | None,
+        image: str,
+        finished: BuildFinished | None,
+        phases: dict[str, float],
+    ) -> None:
+        service = self.service
+        self._say(ServiceState(service.name, "starting", image=image))
+        listed = self.generations.read()
+        number = max(listed.next_number, generation_of(old) + 1 if old else 1)
+        cause = words.named(batch.paths, self._folder) or (batch.rebuild if old else "")
+        rule = words.rule(old.image_id, image, cause, finished, phases) if old else ""
+        spec = container_spec(
+            self._shared.project, service, image=service.image, name=self.name, generation=number, log_path=self.log_path
+        )
+        new = Next(spec, number, rule, phases, self._overlaps(old))
+        with self.generations.swapping():
+            created = await self._swap.run(new, old)
+            if entries := initial_entries(self.judge.rules()):
+                await self._engine.sync(created, entries)
+            paths = [words.shown(path, self._folder) for path in sorted(batch.paths)]
+            dropped = self.generations.accept(made(number, image, spec, paths, words.step_text(finished), phases))
+        new_image = old is None or old.image_id != image
+        self._synced.clear()
+        self._equal = ""
+        if old is not None:
+            seconds = time.monotonic() - batch.saved
+            self._say(Replaced(service.name, self.name, number, rule, seconds, dict(phases), tuple(paths)))
+        self._say(ServiceState(service.name, "running", self.name, image, number))
+        self._watch_end(created)
+        self._shared.replaced(service.name, new_image and old is not None)
+        self._shared.spawn(self._keep([each.image for each in dropped]))
+
+    def _overlaps(self, old: ContainerSummary | None) -> bool:
+        why = "as you asked" if self._shared.stop_first else stops_first(self._shared.project, self.service)
+        if why and old is not None and not self._stops_first_said:
+            self._stops_first_said = True
+            self._say(LoopNotice(f"the old container stops before the new one starts: {why}", self.service.name))
+        return not why
+
+    async def _keep(self, dropped: list[str]) -> None:
+        """The images of the generations that are left are kept, those of others that nobody names go."""
+        left = {each.image for each in self.generations.read().generations}
+        with contextlib.suppress(EngineError):
+            owner = f"{self._shared.project.name}-{self.service.name}"
+            await self._engine.keep_images(owner, sorted(left))
+        for image in set(dropped) - left:
+            with contextlib.suppress(EngineError):
+                if not (await self._engine.image(image)).summary.tags:
+                    await self._engine.remove_image(image)
+
+    async def _image(self) -> tuple[str, BuildFinished | None]:
+        """The image to run, built or pulled. Cancelled when newer changes come."""
+        self._building = True
+        try:
+            return await self._make_image(quietly=False)
+        finally:
+            self._building = False
+
+    async def _make_image(self, *, quietly: bool) -> tuple[str, BuildFinished | None]:
+        service = self.service
+        if service.build is None:
+            try:
+                return (await self._engine.image(service.image)).summary.id, None
+            except NotFound:
+                self._say(ServiceState(service.name, "pulling"))
+                async for progress in self._engine.pull(service.image):
+                    self._say(ServiceBuild(service.name, progress))
+                return (await self._engine.image(service.image)).summary.id, None
+        if not quietly:
+            self._say(ServiceState(service.name, "building"))
+        finished: BuildFinished | None = None
+        images = {each.name: each.image for each in self._shared.project.services}
+        events = self._engine.build(build_request(service.build, service.image, images))
+        try:
+            async for event in events:
+                if not quietly:
+                    self._say(ServiceBuild(service.name, event))
+                if isinstance(event, BuildFinished):
+                    finished = event
+                elif isinstance(event, PullProgress) and event.phase == "resolving":
+                    self._say(ServiceState(service.name, "pulling", text=event.reference))
+        finally:
+            close = getattr(events, "aclose", None)
+            if close is not None:
+                await close()
+        assert finished is not None  # a build ends with it, or raises
+        return finished.image_id, finished
+
+    async def _build_behind(self) -> None:
+        """After syncs: an image that has what was synced, for the next container. The one that runs goes on."""
+        old = await self._container()
+        begin = time.monotonic()
+        self._building = True
+        try:
+            image, finished = await self._make_image(quietly=True)
+        except (BuildFailed, DockerfileError, InvalidInput, NotFound) as error:
+            self._synced.clear()
+            text = f"the image cannot be built as the container is now: {error.message}"
+            self._say(LoopNotice(text, self.service.name))
+            return
+        finally:
+            self._building = False
+        paths, self._synced = sorted(self._synced), set()
+        if old is None or image == old.image_id:
+            return
+        self._equal = image
+        number = self.generations.read().next_number
+        phases = {"built": time.monotonic() - begin}
+        spec = container_spec(
+            self._shared.project,
+            self.service,
+            image=self.service.image,
+            name=self.name,
+            generation=number,
+            log_path=self.log_path,
+        )
+        step = words.step_text(finished)
+        dropped = self.generations.accept(made(number, image, spec, paths, step, phases, synced=True))
+        await self._keep([each.image for each in dropped])
+        self._say(LoopNotice(f"generation {number} built behind: the next container has what was synced", self.service.name))
+        self._shared.replaced(self.service.name, True)
+
+    # --- the end of a container -------------------------------------------------------------------------------
+
+    def _watch_end(self, container: str) -> None:
+        if self._mourner is not None:
+            self._mourner.cancel()
+        self._mourner = self._shared.spawn(self._mourn(container))
+
+    async def _mourn(self, container: str) -> None:
+        """Tells of its end, unless another one has its place by then."""
+        with contextlib.suppress(EngineError):
+            code: int | str = "unknown"
+            with contextlib.suppress(Conflict, NotFound):
+                code = await self._engine.wait(container)
+            if self._job is not None:
+                return
+            now = await self._container()
+            if now is not None and now.id == container and not now.running:
+                text = f"exit code {code}"
+                self._say(ServiceState(self.service.name, "exited", self.name, now.image_id, generation_of(now), text))
+            elif now is not None and now.id != container and now.running:  # somebody else replaced it: a rollback
+                number = generation_of(now)
+                self._say(ServiceState(self.service.name, "running", self.name, now.image_id, number))
+                self._watch_end(now.id)
+
