@@ -123,9 +123,7 @@ def made(
     *,
     synced: bool = False,
 ) -> Generation:
-    return Generation(
-        number, image, time.time_ns(), tuple(paths), step, dict(phases), dataclasses.asdict(spec), synced
-    )
+    return Generation(number, image, time.time_ns(), tuple(paths), step, dict(phases), dataclasses.asdict(spec), synced)
 
 
 def _generation(document: Mapping[str, Any]) -> Generation:

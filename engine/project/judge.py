@@ -50,8 +50,9 @@ class Judge:
                 infer = Copies(read_dockerfile(build.dockerfile), build.target, build.context, str(build.dockerfile))
             except (EngineError, OSError):
                 infer = None  # the build says what is wrong with it
+        others = tuple(Path(where) for where in build.contexts.values() if where.startswith("/"))
         return ServiceRules(
-            build.context, always, service.watch, ignored(build.context, build.dockerfile), self._sync, infer
+            build.context, others, always, service.watch, ignored(build.context, build.dockerfile), self._sync, infer
         )
 
 

@@ -190,7 +190,11 @@ class InnerLoop:
                 each.want(rebuild=f"the image of {service} is new")
             elif service in each.service.restart_with:
                 each.want(restart=f"{service} was replaced")
-            elif f"service:{service}" in (each.service.network_mode, each.service.spec.ipc_mode, each.service.spec.pid_mode):
+            elif f"service:{service}" in (
+                each.service.network_mode,
+                each.service.spec.ipc_mode,
+                each.service.spec.pid_mode,
+            ):
                 each.want(rebuild=f"{service}, whose namespaces it shares, was replaced")
 
     async def _await_dependencies(self, service: Service) -> None:

@@ -51,6 +51,7 @@ class ServiceRules:
     `sync` wants files to be synced without rules."""
 
     context: Path | None = None  # of the build; None: the image is not built here
+    contexts: tuple[Path, ...] = ()  # further folders that the build reads: a change there is a rebuild
     files: frozenset[Path] = frozenset()
     watch: tuple[WatchRule, ...] = ()
     ignored: Matcher | None = None
@@ -63,6 +64,8 @@ def decide(changes: Collection[Path], rules: ServiceRules, *, running: bool) -> 
     paths = sorted(changes)
     if always := [path for path in paths if path in rules.files]:
         return Act("rebuild", f"{always[0].name} itself changed")
+    if others := [path for path in paths if any(path.is_relative_to(each) for each in rules.contexts)]:
+        return Act("rebuild", f"{others[0].name} of another context changed")
     act = _by_rules(paths, rules) if rules.watch else _by_build(paths, rules)
     if act.kind in ("sync", "restart") and not running:
         return Act("rebuild", "the container does not run")

@@ -51,7 +51,12 @@ from engine.project.swap import Next, Swap, generation_of, stops_first
 
 BEHIND = 1.0  # seconds after the last sync until the image is built behind it
 _RETRY_FIRST, _RETRY_MOST = 1.0, 30.0
-_FILES_FAULT = (BuildFailed, DockerfileError, InvalidInput, NotFound)  # another try gives the same, until something changes
+_FILES_FAULT = (
+    BuildFailed,
+    DockerfileError,
+    InvalidInput,
+    NotFound,
+)  # another try gives the same, until something changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,7 +317,12 @@ class ServiceLoop:
         cause = words.named(batch.paths, self._folder) or (batch.rebuild if old else "")
         rule = words.rule(old.image_id, image, cause, finished, phases) if old else ""
         spec = container_spec(
-            self._shared.project, service, image=service.image, name=self.name, generation=number, log_path=self.log_path
+            self._shared.project,
+            service,
+            image=service.image,
+            name=self.name,
+            generation=number,
+            log_path=self.log_path,
         )
         new = Next(spec, number, rule, phases, self._overlaps(old))
         with self.generations.swapping():
@@ -419,7 +429,9 @@ class ServiceLoop:
         step = words.step_text(finished)
         dropped = self.generations.accept(made(number, image, spec, paths, step, phases, synced=True))
         await self._keep([each.image for each in dropped])
-        self._say(LoopNotice(f"generation {number} built behind: the next container has what was synced", self.service.name))
+        self._say(
+            LoopNotice(f"generation {number} built behind: the next container has what was synced", self.service.name)
+        )
         self._shared.replaced(self.service.name, True)
 
     # --- the end of a container -------------------------------------------------------------------------------
@@ -445,4 +457,3 @@ class ServiceLoop:
                 number = generation_of(now)
                 self._say(ServiceState(self.service.name, "running", self.name, now.image_id, number))
                 self._watch_end(now.id)
-

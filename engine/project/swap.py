@@ -161,7 +161,7 @@ class Swap:
 
     async def _wanted(self, created: str, old: ContainerSummary) -> Wanted:
         detail = await self._engine.container(created)
-        if check := check_command(detail.inspect):
+        if check := check_command(detail.config):
             return Wanted(check=check)
         bound = {int(port.partition("/")[0]) for port in detail.spec.port_bindings if not port.endswith("/udp")}
         exposed = {port.private_port for port in detail.summary.published if port.type == "tcp"}
@@ -223,7 +223,7 @@ class Swap:
         try:
             await self._engine.start(created)
             clock.tick("started")
-            wanted = Wanted(check=check_command((await self._engine.container(created)).inspect))
+            wanted = Wanted(check=check_command((await self._engine.container(created)).config))
             await await_ready(self._engine, created, wanted, self._waiting)
             clock.tick("healthy")
         except EngineError as error:

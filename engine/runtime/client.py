@@ -21,7 +21,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -259,11 +259,11 @@ class Runtime:
     def _monitor(self, container_id: str) -> socket.socket:
         return protocol.connect(str(self.run_dir / "c"), f"{container_id[:12]}.sock")
 
-    def _ask(self, container_id: str, request: dict[str, Any]) -> dict[str, Any]:
+    def _ask(self, container_id: str, request: dict[str, Any], fds: Sequence[int] = ()) -> dict[str, Any]:
         try:
             with self._monitor(container_id) as sock:
                 sock.settimeout(30)
-                protocol.send_line(sock, request)
+                protocol.send_line(sock, request, fds)
                 answer = protocol.LineReader(sock).read()
         except _ABSENT:
             answer = None
@@ -420,6 +420,33 @@ class Runtime:
     def change_network(self, container_id: str, request: dict[str, Any]) -> None:
         """Connects, disconnects or renames a running container on a network. Raises Conflict, EngineError."""
         self._ask(container_id, request)
+
+    def hand_over(self, old_id: str, new_id: str, names: dict[str, list[str]]) -> None:
+        """The published ports and names of a running container go to another, which is on standby; `names` by network id.
+        Raises Conflict, EngineError; nothing has changed then."""
+        with self._lent(old_id) as (fds, lent):
+            self._ask(new_id, {"op": "take_ports", "lent": lent, "names": names}, fds)
+        with contextlib.suppress(Conflict):  # it has just ended, and with that let go of everything
+            self._ask(old_id, {"op": "let_go"})
+
+    @contextlib.contextmanager
+    def _lent(self, container_id: str) -> Iterator[tuple[list[int], dict[str, Any]]]:
+        nothing: dict[str, Any] = {"ports": [], "endpoint": None}
+        try:
+            sock = self._monitor(container_id)
+        except _ABSENT:  # it has ended: its ports are free
+            yield [], nothing
+            return
+        with sock:
+            reader = protocol.LineReader(sock)
+            try:
+                protocol.send_line(sock, {"op": "lend_ports"})
+                answer = reader.read()
+                if answer is not None:
+                    _raise(container_id, answer)
+                yield reader.fds, answer or nothing
+            finally:
+                reader.close_fds()
 
     def _end_leftovers(self, bundle: Path, state: State) -> None:
         from engine.runtime import netns  # only here: the packet filter takes longer to load than all of this

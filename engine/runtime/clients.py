@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 from typing import Any
 
 from engine.runtime import protocol
@@ -52,6 +53,13 @@ class Client:
 
     def send_line(self, document: dict[str, Any]) -> None:
         self.send(protocol.line(document))
+
+    def send_with(self, fds: Sequence[int], document: dict[str, Any]) -> None:
+        """A line that descriptors ride on. It is small, and nothing waits before it."""
+        try:
+            protocol.send_line(self.sock, document, fds)
+        except OSError:
+            self.dead = True
 
     def flush(self) -> None:
         try:

@@ -166,6 +166,24 @@ def publish(sock: Netlink, ports: Iterable[PublishedPort], endpoint: Endpoint) -
         _commit(sock, endpoint, elements)
 
 
+def republish(sock: Netlink, ports: Iterable[PublishedPort], before: Endpoint, endpoint: Endpoint) -> None:
+    """The ports lead to `endpoint` instead of `before`, in one transaction: no packet finds none."""
+    elements, old = _by_map(ports, endpoint), _by_map(ports, before)
+    if before.network.bridge != endpoint.network.bridge:
+        publish(sock, ports, endpoint)
+        return
+    batch = Batch(nft.INET, endpoint.network.bridge)
+    for name, pairs in old.items():
+        batch.delete_elements(name, [key for key, _ in pairs])
+    for name, pairs in elements.items():
+        batch.add_elements(name, pairs)
+    try:
+        if elements or old:
+            batch.commit(sock)
+    except NetlinkError:  # somebody flushed them: what is missing is added
+        publish(sock, ports, endpoint)
+
+
 def _by_map(ports: Iterable[PublishedPort], endpoint: Endpoint) -> dict[str, list[tuple[bytes, bytes]]]:
     found: dict[str, list[tuple[bytes, bytes]]] = {}
     for port in ports:

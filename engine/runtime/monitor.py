@@ -339,6 +339,22 @@ class Monitor:
         self._save()
         return {"ok": True}
 
+    def take_over(self, fds: list[int], request: dict[str, Any]) -> dict[str, Any]:
+        """The published ports and the names of another container come here (it lent them)."""
+        try:
+            self.network.take(fds, request["lent"], request["names"])
+        except (NetworkError, OSError) as error:
+            return {"error": str(error)}
+        self.state.network = self.network.report()
+        self._save()
+        return {"ok": True}
+
+    def let_go(self) -> dict[str, Any]:
+        self.network.let_go()
+        self.state.network = self.network.report()
+        self._save()
+        return {"ok": True}
+
     def about(self) -> dict[str, Any]:
         return {"ok": True, "pid": self.state.pid, "status": self.state.status, "version": protocol.VERSION}
 

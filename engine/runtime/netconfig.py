@@ -98,6 +98,7 @@ class ContainerNetwork:
     ports: tuple[PortBinding, ...] = ()
     dns: Dns = Dns()
     block_metadata: bool = False
+    standby: bool = False  # its ports and names are another container's until it takes over
 
     def publishing(self) -> Endpoint | None:
         return next((endpoint for endpoint in self.endpoints if endpoint.default), None)
@@ -127,6 +128,7 @@ def from_json(document: dict[str, Any] | None) -> ContainerNetwork:
         ports=tuple(PortBinding(**each) for each in document["ports"]),
         dns=Dns(tuple(dns["servers"]), dict(dns["links"])) if dns else Dns(),
         block_metadata=bool(document["block_metadata"]),
+        standby=bool(document.get("standby")),
     )
 
 

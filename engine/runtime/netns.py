@@ -88,6 +88,7 @@ class ContainerLink:
         self._proxy = (-1, -1)  # pid, pidfd
         self._pid = 0
         self._listening = False
+        self._standby = config.standby
 
     @property
     def active(self) -> bool:
@@ -105,7 +106,7 @@ class ContainerLink:
             self.endpoints = [replace(endpoint, serial=os.urandom(2).hex()) for endpoint in self.endpoints]
             for endpoint in self.endpoints:
                 self._join(endpoint)
-            if not self._held and self._publishing():
+            if not self._held and self._publishing() and not self._standby:
                 self._held = ports.hold(self.config.ports)
                 self.published = tuple(each.port for each in self._held)
             self._start_watch()
@@ -241,7 +242,7 @@ class ContainerLink:
                 self._write_name(self.endpoints[index])
 
     def _write_name(self, endpoint: Endpoint) -> None:
-        if not endpoint.network.resolves:
+        if not endpoint.network.resolves or self._standby:
             return
         folder = self._folder(endpoint.network)
         os.makedirs(folder, mode=0o700, exist_ok=True)
@@ -309,6 +310,47 @@ class ContainerLink:
             os.waitpid(pid, 0)
         os.close(pidfd)
         self._proxy = (-1, -1)
+
+    # --- one container takes over from another ------------------------------------------------------------
+
+    def lend(self) -> tuple[list[socket.socket], dict[str, Any]]:
+        """The sockets of the published ports and what they are, for the container that takes over. They still serve."""
+        endpoint = self._publishing()
+        document = {
+            "ports": [asdict(port) for port in self.published],
+            "endpoint": asdict(endpoint) if endpoint else None,
+        }
+        return [each.sock for each in self._held], document
+
+    def take(self, fds: Sequence[int], lent: dict[str, Any], names: dict[str, list[str]]) -> None:
+        """From now on new connections come here, and the names mean this container. Raises NetworkError."""
+        socks = [socket.socket(fileno=fd) for fd in fds]
+        theirs = [ports.Held(port, sock) for port, sock in zip(published_from_json(lent["ports"]), socks, strict=True)]
+        endpoint = self._publishing()
+        try:
+            if endpoint is not None and not self._held:
+                self._held = ports.hold(self.config.ports, theirs)
+                self.published = tuple(each.port for each in self._held)
+        finally:
+            ports.release([each for each in theirs if each.sock not in [held.sock for held in self._held]])
+        self._standby = False
+        if endpoint is not None and self.published and self._filters is not None:
+            before = endpoint_from_json(lent["endpoint"]) if lent["endpoint"] else endpoint
+            firewall.republish(self._filters, self.published, before, endpoint)
+        if self._held and not self._listening:
+            self._listen()
+        self.rename(names)
+
+    def let_go(self) -> None:
+        """Another container has taken over: no new connection and no name leads here, those that are there stay."""
+        self._stop_listening()
+        if self._proxy[0] >= 0:
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(self._proxy[1], signal.SIGUSR1)
+        ports.release(self._held)
+        self._held, self.published, self._standby = [], (), True
+        for endpoint in self.endpoints:
+            self._remove_name(endpoint)
 
     # --- others' packet filters ------------------------------------------------------------------------
 

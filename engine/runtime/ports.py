@@ -39,8 +39,8 @@ class Held:
     sock: socket.socket
 
 
-def hold(bindings: Sequence[PortBinding]) -> list[Held]:
-    """Binds all of them. Raises PortTaken; nothing stays bound then."""
+def hold(bindings: Sequence[PortBinding], lent: Sequence[Held] = ()) -> list[Held]:
+    """Binds all of them, but for what another container lends. Raises PortTaken; nothing stays bound then."""
     needed = len(bindings) * 2 + 256
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < needed:
@@ -48,11 +48,27 @@ def hold(bindings: Sequence[PortBinding]) -> list[Held]:
     held: list[Held] = []
     try:
         for binding in bindings:
-            held += _hold_one(binding)
+            held += _take(binding, lent) or _hold_one(binding)
     except BaseException:
-        release(held)
+        release([each for each in held if each.sock not in [other.sock for other in lent]])
         raise
     return held
+
+
+def _take(binding: PortBinding, lent: Sequence[Held]) -> list[Held]:
+    """The sockets among `lent` that this binding would make; none, unless all of them are there."""
+    addresses = [binding.host_ip] if binding.host_ip else ["0.0.0.0", "::"]
+    last = max(binding.host_end, binding.host_port)
+    found = []
+    for each in lent:
+        port = each.port
+        # A port that the kernel chose stays what it is for the same port of the container.
+        fits = binding.host_port <= port.host_port <= last if last else port.container_port == binding.container_port
+        if fits and port.protocol == binding.protocol and port.host_ip in addresses:
+            new = PublishedPort(port.host_ip, port.host_port, binding.container_port, binding.protocol)
+            found.append(Held(new, each.sock))
+    whole = len(found) == len(addresses) or (not binding.host_ip and [f.port.host_ip for f in found] == ["0.0.0.0"])
+    return found if whole else []
 
 
 def release(held: Sequence[Held]) -> None:

@@ -41,6 +41,9 @@ def take_frame(buffer: bytearray) -> tuple[int, bytes] | None:
     return kind, payload
 
 
+MOST_FDS = 253  # in one message: SCM_MAX_FD, unix(7)
+
+
 def line(document: dict[str, Any]) -> bytes:
     return json.dumps(document, separators=(",", ":")).encode() + b"\n"
 
@@ -65,7 +68,9 @@ class LineReader:
 
     def fill(self) -> bool:
         """One recvmsg. False at the end of the stream."""
-        data, ancillary, _flags, _address = self.sock.recvmsg(65536, socket.CMSG_SPACE(4 * 8), socket.MSG_CMSG_CLOEXEC)
+        data, ancillary, _flags, _address = self.sock.recvmsg(
+            65536, socket.CMSG_SPACE(4 * MOST_FDS), socket.MSG_CMSG_CLOEXEC
+        )
         for level, kind, payload in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 numbers = array.array("i")

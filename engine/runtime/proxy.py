@@ -33,6 +33,7 @@ def run(held: Sequence[Held], targets: Sequence[tuple[str, int]], keep: Sequence
         libc.set_name("wb-proxy")
         _close_others({*keep, *(each.sock.fileno() for each in held)})
         loop = _Loop()
+        signal.signal(signal.SIGUSR1, lambda *_: loop.retire([each.sock for each in held]))
         for each, target in zip(held, targets, strict=True):
             if each.port.protocol == "tcp":
                 loop.add(each.sock.fileno(), selectors.EVENT_READ, _Listener(loop, each.sock, target).accept)
@@ -73,6 +74,13 @@ class _Loop:
                 self.selector.modify(fd, events, handler)
         else:
             self.selector.register(fd, events, handler)
+
+    def retire(self, listeners: Sequence[socket.socket]) -> None:
+        """Another container's proxy has the ports now: what is connected goes on, nothing new is accepted."""
+        for sock in listeners:
+            if sock.fileno() in self.selector.get_map():
+                self.selector.unregister(sock.fileno())
+                sock.close()
 
     def run(self) -> NoReturn:
         while True:

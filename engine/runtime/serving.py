@@ -179,6 +179,17 @@ class Clients:
             monitor.exec(request, fds, client)
         elif op in ("connect", "disconnect", "names"):
             client.send_line(monitor.change_network(request))
+        elif op == "lend_ports":
+            socks, document = monitor.network.lend()
+            if len(socks) > protocol.MOST_FDS:
+                client.send_line({"error": f"{len(socks)} published ports are too many to hand over"})
+                return
+            client.send_with([sock.fileno() for sock in socks], document)
+        elif op == "take_ports":
+            fds, client.reader.fds = client.reader.fds, []
+            client.send_line(monitor.take_over(fds, request))
+        elif op == "let_go":
+            client.send_line(monitor.let_go())
         elif op == "exec_detach":
             fds, client.reader.fds = client.reader.fds, []
             for fd in fds:

@@ -355,8 +355,9 @@ class ContainerService:
             hint=f"workbench rm -f {name}, or another --name",
         )
 
-    def start(self, name: str, *, attach: bool = False) -> AttachConnection | None:
-        """Starts it; with `attach` returns a connection that misses no byte. Running already is fine."""
+    def start(self, name: str, *, attach: bool = False, standby: bool = False) -> AttachConnection | None:
+        """Starts it; with `attach` returns a connection that misses no byte. Running already is fine. `standby`: without its
+        published ports and names, which `take_over` gives it."""
         container_id, record = self.resolve(name)
         state = self._runtime.state(self.bundle(container_id))
         if state.status == "paused":
@@ -367,7 +368,7 @@ class ContainerService:
             self.life.stop(container_id, 0, keep=True)
         removes = bool(record["spec"]["auto_remove"])
         try:
-            started = self._start(container_id, record, attach=attach, removes=removes and attach)
+            started = self._start(container_id, record, attach=attach, removes=removes and attach, standby=standby)
         except Conflict:  # another engine was faster: running already is fine
             if not self._runtime.state(self.bundle(container_id)).active:
                 raise
@@ -381,12 +382,16 @@ class ContainerService:
         self.life.copy_journal(container_id, record)
         return started.attach
 
-    def _start(self, container_id: str, record: dict[str, Any], *, attach: bool, removes: bool) -> Started:
+    def _start(
+        self, container_id: str, record: dict[str, Any], *, attach: bool, removes: bool, standby: bool
+    ) -> Started:
         folder = self.bundle(container_id)
         tries = SUBNET_TRIES
         while True:
             try:
                 config = make_spec(self._params(container_id, record))
+                if standby and config["workbench"].get("network"):
+                    config["workbench"]["network"]["standby"] = True
                 os.makedirs(os.path.dirname(record["log_path"]), mode=0o710, exist_ok=True)
                 write_atomic(folder / "config.json", json.dumps(config).encode(), durable=False)
                 return self._runtime.start(container_id, folder, attach=attach, removes=removes)
@@ -673,6 +678,19 @@ class ContainerService:
         with contextlib.suppress(Conflict):  # it has ended just now
             self.endpoints.renamed(container_id, record, spec_from_json(record["spec"]))
         self.event("rename", container_id, record, oldName=f"/{old}")
+
+    def take_over(self, name: str, old: str, aside: str) -> None:
+        """See `engine.api.Engine.take_over`."""
+        new_id, new = self.resolve(name)
+        old_id, before = self.resolve(old)
+        wanted = before["name"]
+        names = self.endpoints.names_of(new_id, {**new, "name": wanted}, spec_from_json(new["spec"]))
+        self._runtime.hand_over(old_id, new_id, names)
+        with self._store.records.write() as db:
+            db.execute("UPDATE containers SET name = ? WHERE id = ?", (check_name(aside), old_id))
+            db.execute("UPDATE containers SET name = ? WHERE id = ?", (wanted, new_id))
+        self.event("rename", old_id, {**before, "name": aside}, oldName=f"/{wanted}")
+        self.event("rename", new_id, {**new, "name": wanted}, oldName=f"/{new['name']}")
 
     # --- networks ---------------------------------------------------------------------------------------
 

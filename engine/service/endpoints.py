@@ -474,11 +474,15 @@ class EndpointService:
         """A running container is known by its new name."""
         if not self._runtime.state(self._store.containers / container_id).active or not document.get("networks"):
             return
-        changed = {
-            identity: names(str(document["name"]), container_id, spec.hostname, tuple(settings["aliases"]))
-            for identity, settings in document["networks"].items()
-        }
+        changed = self.names_of(container_id, document, spec)
         self._runtime.change_network(container_id, {"op": "names", "names": changed})
+
+    def names_of(self, container_id: str, document: dict[str, Any], spec: ContainerSpec) -> dict[str, list[str]]:
+        """What it is called on each of its networks, by their ids."""
+        return {
+            identity: list(names(str(document["name"]), container_id, spec.hostname, tuple(settings["aliases"])))
+            for identity, settings in document.get("networks", {}).items()
+        }
 
     # --- what people see ------------------------------------------------------------------------------
 

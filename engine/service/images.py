@@ -241,6 +241,17 @@ class ImageService:
         with self._store.records.write() as db:
             db.executemany("DELETE FROM cache WHERE key = ?", [(key,) for key in keys])
 
+    def keep(self, owner: str, images: Sequence[str]) -> None:
+        """See `engine.api.Engine.keep_images`."""
+        digests = [found.digest for name in images if (found := self._store.images.find(name))]
+        with self._store.records.write(durable=False) as db:
+            db.execute("DELETE FROM kept WHERE owner = ?", (owner,))
+            db.executemany("INSERT OR IGNORE INTO kept VALUES (?, ?)", [(owner, digest) for digest in digests])
+
+    def kept(self) -> set[str]:
+        """Digests of the images that somebody keeps."""
+        return {row["image"] for row in self._store.records.read("SELECT DISTINCT image FROM kept")}
+
     # --- summaries --------------------------------------------------------------------------------------
 
     def users(self) -> dict[str, list[str]]:

@@ -130,10 +130,12 @@ class UpkeepService:
         rules.check(filters, rules.PRUNE_KEYS)
         only_dangling = "dangling" not in filters or rules.boolean("dangling", filters["dangling"])
         limit = rules.until(filters)
+        kept = self._images.kept()
         return [
             image
             for image in self._summaries()
             if (image.dangling or not only_dangling)
+            and image.digest not in kept
             and set(image.used_by) <= set(without)
             and not any(tag.rpartition(":")[0] == BASE for tag in image.tags)
             and rules.labelled(image.labels, filters)

@@ -18,7 +18,7 @@ from typing import Any
 
 from engine.errors import Corrupt, StorageFull, Unsupported
 
-VERSION = 3
+VERSION = 4
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS images (
     digest TEXT PRIMARY KEY, config TEXT NOT NULL, created INTEGER NOT NULL, size INTEGER NOT NULL, added INTEGER NOT NULL);
@@ -37,6 +37,7 @@ CREATE TABLE IF NOT EXISTS endpoints (
 CREATE TABLE IF NOT EXISTS events (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, time INTEGER NOT NULL, type TEXT NOT NULL, action TEXT NOT NULL,
     id TEXT NOT NULL, attributes TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS kept (owner TEXT NOT NULL, image TEXT NOT NULL, PRIMARY KEY (owner, image));
 CREATE TABLE IF NOT EXISTS journals (id TEXT PRIMARY KEY, offset INTEGER NOT NULL);
 """
 KEPT_EVENTS = 10_000

@@ -307,8 +307,10 @@ async def test_saving_a_file_replaces_the_container_in_one_log(
         if line.text == "second":
             break
     texts = [(line.stream, line.text) async for line in engine.logs("shop-app-1")]
-    assert [stream for stream, _ in texts] == ["stdout", "workbench", "stdout"]
-    assert (texts[0][1], texts[2][1]) == ("first", "second")
+    assert [text for stream, text in texts if stream == "stdout"] == ["first", "second"]
+    rules = [text for stream, text in texts if stream == "workbench"]
+    assert [text.split()[1] for text in rules] == ["rebuilt", "generation"]
+    assert texts.index(("workbench", rules[0])) < texts.index(("stdout", "second"))
     shutil.rmtree(folder)
 
 
