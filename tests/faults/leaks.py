@@ -14,6 +14,7 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import struct
 import tempfile
 import threading
@@ -203,11 +204,10 @@ class LeakCheck:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Iterator[None]:
-        values = getattr(item, "funcargs", None) or {}
+        values = dict(getattr(item, "funcargs", None) or {})
         try:
             yield
         finally:
-            self._learn(values.get("data_root"))
             if "tmp_path" in values:
                 self._marks.update(name[:15] for name in os.listdir(values["tmp_path"]) if len(name) == 64)  # bundles
                 for root in roots_below(values["tmp_path"]):
@@ -222,9 +222,13 @@ class LeakCheck:
             return
         run_dir = runtime_dir(root)
         self._marks.add(str(run_dir))
-        for folder in (root / "containers", run_dir / "net"):
-            with contextlib.suppress(OSError):
-                self._marks.update(name[:15] for name in os.listdir(folder) if len(name) >= 12)
+        with contextlib.suppress(OSError):
+            self._marks.update(name[:15] for name in os.listdir(run_dir / "net"))
+        with contextlib.suppress(sqlite3.Error):
+            db = sqlite3.connect(f"file:{root / RECORDS}?mode=ro", uri=True)
+            rows = db.execute("SELECT id FROM events UNION SELECT id FROM networks").fetchall()
+            self._marks.update(identity[:12] for (identity,) in rows if len(identity) == 64)
+            db.close()
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:

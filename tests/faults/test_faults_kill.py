@@ -1,7 +1,7 @@
-"""kill -9 of the engine and of the supervisor at a random moment of create, start, exec, stop and rm: afterwards what the
-records say is so, what was asked for works when asked for again, and nothing is left.
+"""kill -9 of the engine, the supervisor, the container's monitor and `serve` at a random moment of create, start, exec, stop
+and rm: afterwards what the records say is so, what was asked for works when asked for again, and nothing is left.
 
-WORKBENCH_FAULT_ROUNDS sets how many (200 for a release; few by default, each takes a third of a second).
+WORKBENCH_FAULT_ROUNDS sets how many (200 for a release; few by default and in CI, each takes half a second).
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from engine.errors import EngineError
@@ -79,7 +81,15 @@ def supervisor_pid(run_dir: Path) -> int:
     return int(answer["pid"]) if answer else 0
 
 
-def interrupted(root: Path, step: str, name: str, delay: float, victim: str) -> None:
+def kill_monitor(root: Path, identity: str) -> None:
+    """Whichever is the container's own now; none is fine."""
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        state = states.read(str(root / "containers" / identity))
+        if states.is_alive(state.monitor_pid, state.monitor_start):
+            os.kill(state.monitor_pid, signal.SIGKILL)
+
+
+def interrupted(root: Path, step: str, name: str, delay: float, victim: str, identity: str) -> None:
     """Does `step` in an engine of its own; kills `victim` after `delay` seconds."""
     worker = subprocess.Popen(
         [sys.executable, "-c", WORKER, str(root), step, name, BASE], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
@@ -94,6 +104,10 @@ def interrupted(root: Path, step: str, name: str, delay: float, victim: str) -> 
         if pid:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        worker.communicate(timeout=60)
+        return
+    if victim == "monitor":
+        kill_monitor(root, identity)
         worker.communicate(timeout=60)
         return
     worker.kill()
@@ -131,6 +145,8 @@ def settle(engine: LocalEngine, name: str) -> str:
     return before
 
 
+# With the monitor goes its container: whatever was asked for, it is ended and says so.
+ENDED = {"create": set(), "start": {"exited"}, "exec": {"exited"}, "stop": set(), "rm": set()}
 EXPECTED = {
     "create": {"absent", "created"},
     "start": {"created", "running"},
@@ -147,14 +163,17 @@ def test_whatever_is_killed_when_the_records_are_true(engine: LocalEngine, data_
     service, ids = engine._containers, set()
     for number in range(ROUNDS):
         step, name = STEPS[number % len(STEPS)], f"fault-{number}"
-        victim = choose.choice(("engine", "engine", "supervisor"))
+        victim = choose.choice(("engine", "engine", "supervisor", "monitor"))
+        identity = ""
         if step != "create":
-            ids.add(service.create(ContainerSpec(BASE, name=name, command=("sleep", "1000"), stop_signal="SIGKILL")))
+            identity = service.create(ContainerSpec(BASE, name=name, command=("sleep", "1000"), stop_signal="SIGKILL"))
+            ids.add(identity)
         if step in ("exec", "stop", "rm"):
             service.start(name)
-        interrupted(data_root, step, name, choose.uniform(0, 0.03), victim)
+        interrupted(data_root, step, name, choose.uniform(0, 0.03), victim, identity)
         status = settle(engine, name)
-        assert status in EXPECTED[step], f"round {number}: {victim} killed in {step}: {status}"
+        allowed = EXPECTED[step] | (ENDED[step] if victim == "monitor" else set())
+        assert status in allowed, f"round {number}: {victim} killed in {step}: {status}"
         # Asked for again it works, by whichever engine comes next.
         if status == "absent":
             ids.add(service.create(ContainerSpec(BASE, name=name, command=("sleep", "1000"), stop_signal="SIGKILL")))
@@ -168,6 +187,91 @@ def test_whatever_is_killed_when_the_records_are_true(engine: LocalEngine, data_
     engine._containers.life.reconcile()
     assert os.listdir(engine._store.containers) == []
     assert [one for one in os.listdir(engine._store.tmp) if one.startswith("stale-")] == []
+    end = time.monotonic() + 10
+    while (left := marked(everything(), {one[:12] for one in ids})) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not left
+
+
+# --- the API server ---------------------------------------------------------------------------------------
+
+
+class Served:
+    """`workbench serve` on a socket of its own; killed and started again on the same one."""
+
+    def __init__(self, root: Path, socket: Path) -> None:
+        self._command = [sys.executable, "-m", "engine.cli.main", "--root", str(root), "serve", "--socket", str(socket)]
+        self._socket = socket
+        self.start()
+
+    def start(self) -> None:
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        self.process = subprocess.Popen(self._command, stdout=subprocess.PIPE, env=environment)
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline().startswith(b"serving")
+
+    def kill(self) -> None:
+        assert self.process.stdout is not None
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+
+    def call(self, method: str, path: str, body: Any = None) -> httpx.Response:
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(self._socket)), base_url="http://d", timeout=30) as one:
+            return one.request(method, f"/v1.43{path}", json=body)
+
+    def step(self, step: str, name: str) -> None:
+        """One request of a client; what it makes of a server that dies meanwhile is its own affair."""
+        with contextlib.suppress(httpx.HTTPError):
+            if step == "create":
+                self.call("POST", f"/containers/create?name={name}", {"Image": BASE, "Cmd": ["sleep", "1000"]})
+            elif step == "exec":
+                made = self.call("POST", f"/containers/{name}/exec", {"Cmd": ["true"]}).json()
+                self.call("POST", f"/exec/{made['Id']}/start", {"Detach": True})
+            elif step == "rm":
+                self.call("DELETE", f"/containers/{name}?force=1")
+            else:
+                self.call("POST", f"/containers/{name}/{step}?t=0" if step == "stop" else f"/containers/{name}/start")
+
+
+def test_whatever_the_server_did_when_it_was_killed(engine: LocalEngine, data_root: Path, tmp_path: Path) -> None:
+    seed = int(os.environ.get("WORKBENCH_FAULT_SEED", "0")) or random.randrange(1 << 30)
+    print(f"WORKBENCH_FAULT_SEED={seed}")
+    choose, service, ids = random.Random(seed), engine._containers, set()
+    served = Served(data_root, tmp_path / "api.sock")
+    try:
+        bystander = served.call("POST", "/containers/create?name=by", {"Image": BASE, "Cmd": ["sleep", "1000"]}).json()
+        served.call("POST", "/containers/by/start")
+        pid = served.call("GET", "/containers/by/json").json()["State"]["Pid"]
+        for number in range(max(ROUNDS // 2, len(STEPS))):
+            step, name = STEPS[number % len(STEPS)], f"served-{number}"
+            if step != "create":
+                ids.add(service.create(ContainerSpec(BASE, name=name, command=("sleep", "1000"))))
+            if step in ("exec", "stop", "rm"):
+                service.start(name)
+            client = threading.Thread(target=served.step, args=(step, name))
+            client.start()
+            end = time.monotonic() + choose.uniform(0, 0.05)
+            while time.monotonic() < end:
+                pass
+            served.kill()
+            client.join()
+            assert settle(engine, name) in EXPECTED[step], f"round {number}: killed in {step}"
+            served.start()
+            assert (
+                served.call("GET", "/containers/by/json").json()["State"] | {"Pid": pid, "Running": True}
+                == (served.call("GET", "/containers/by/json").json()["State"])
+            )
+            served.step("create", name)
+            ids.add(service.resolve(name)[0])
+            assert served.call("POST", f"/containers/{name}/start").status_code in (204, 304)
+            assert true_state(engine, name) == "running"
+            assert served.call("DELETE", f"/containers/{name}?force=1").status_code == 204
+        served.call("DELETE", "/containers/by?force=1")
+        ids.add(bystander["Id"])
+    finally:
+        served.kill()
+    assert os.listdir(engine._store.containers) == []
     end = time.monotonic() + 10
     while (left := marked(everything(), {one[:12] for one in ids})) and time.monotonic() < end:
         time.sleep(0.05)

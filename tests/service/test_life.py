@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from engine.errors import Conflict, EngineError, InvalidInput
+from engine.linux import cgroup
 from engine.local import LocalEngine
 from engine.model import ContainerSpec, Healthcheck, LogConfig, Resources, RestartPolicy
 from engine.runtime import client, supervisor
@@ -200,6 +201,10 @@ def test_a_reboot_is_recognised(engine: LocalEngine, make: Make) -> None:
     life.reconcile()
     assert {name: life.state(one).status for name, one in made.items()} == policies
     assert life.state(made["no"]).error == client.REBOOTED
+    for name in ("no", "on-failure"):  # a real reboot would have taken them away
+        group = cgroup.Cgroup(cgroup.here(), f"workbench/{made[name]}")
+        group.kill()
+        group.remove()
 
 
 def test_resume_is_dockers_rule_at_the_daemons_start(engine: LocalEngine, make: Make) -> None:
