@@ -20,6 +20,8 @@ PEERS = {
     "skopeo": "skopeo",
     "tmux": "tmux",
     "newuidmap": "newuidmap",
+    "pasta": "pasta",
+    "slirp4netns": "slirp4netns",
     "podman": "podman",
     "openssl": "openssl",
     "sshd": "/usr/sbin/sshd",

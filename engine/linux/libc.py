@@ -19,6 +19,7 @@ _X86 = MACHINE == "x86_64"
 NR_PIVOT_ROOT = 155 if _X86 else 41
 NR_KEYCTL = 250 if _X86 else 219
 NR_SECCOMP = 317 if _X86 else 277
+NR_CLONE = 56 if _X86 else 220
 NR_CAPGET = 125 if _X86 else 90
 NR_CAPSET = 126 if _X86 else 91
 NR_OPEN_TREE = 428
@@ -87,6 +88,15 @@ def close_from(first: int) -> None:
         syscall(NR_CLOSE_RANGE, first, 0xFFFFFFFF, 0, what="close_range")
     except OSError:  # before Linux 5.9
         os.closerange(first, 65536)
+
+
+CLONE_PARENT = 0x8000
+
+
+def clone(flags: int) -> int:
+    """fork(2) with flags: the child's pid, 0 in the child. Only from a process of one thread: Python and the C library
+    are not told."""
+    return syscall(NR_CLONE, flags, None, None, None, 0, what="clone")
 
 
 def join_session_keyring() -> None:

@@ -14,6 +14,7 @@ user's own, as 0 (user_namespaces(7)): files of other owners then belong to it, 
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import pwd
 import shutil
@@ -27,6 +28,8 @@ from engine.linux import libc, mount, namespace
 from engine.linux.idmap import inside, read_map, single
 
 MARK = "WORKBENCH_USERNS"  # in the environment of everything inside: the user's id outside
+NETWORK = "WORKBENCH_ROOTLESS_NETWORK"
+HELPERS = ("pasta", "slirp4netns")
 _NEEDED = 65536  # ids that images may use
 
 
@@ -137,6 +140,34 @@ def _refused(error: OSError) -> Unsupported:
     return Unsupported(f"this host does not let an ordinary user make a user namespace: {error.strerror}", hint=hint)
 
 
+def network_helpers() -> tuple[str, ...]:
+    """The programs that can lead out of a network namespace of an ordinary user's, best first: those that are installed,
+    or the one that WORKBENCH_ROOTLESS_NETWORK names ("host": none, containers share the host's network)."""
+    return _helpers(os.environ.get(NETWORK, ""))
+
+
+@functools.cache
+def _helpers(chosen: str) -> tuple[str, ...]:
+    if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
+        return ()
+    names = [name for name in HELPERS if chosen in ("", name)]
+    return tuple(found for name in names if (found := shutil.which(name, path=_PATH)))
+
+
+def network_note() -> str:
+    """Why containers have no network of their own, "" where they have."""
+    if network_helpers():
+        return ""
+    chosen = os.environ.get(NETWORK, "")
+    if chosen == "host":
+        why = f"{NETWORK}=host"
+    elif not os.access("/dev/net/tun", os.R_OK | os.W_OK):
+        why = "/dev/net/tun cannot be opened here; chmod 666 /dev/net/tun is the usual mode"
+    else:
+        why = f"install {chosen}" if chosen in HELPERS else "install pasta (package passt) or slirp4netns"
+    return f"containers share this host's network, their ports are not published apart ({why})"
+
+
 # --- ranges -----------------------------------------------------------------------------------------
 
 
@@ -209,7 +240,7 @@ def notes() -> list[str]:
     uid = entered_by()
     if uid is None:
         return []
-    said = ["running as an ordinary user: containers share this host's network"]
+    said = [note] if (note := network_note()) else []
     said.append("no control group of one's own: limits of memory, CPU and processes, pause, top and stats do not hold")
     if single():
         said.append(

@@ -36,7 +36,7 @@ class Membership:
     """A container's hold on one network: the lock, and the bridge's index. Raises NetworkError."""
 
     def __init__(self, run_dir: str, network: NetworkConfig, host: Netlink, filters: Netlink | None) -> None:
-        self.network = network
+        self.network, self._run_dir = network, run_dir
         path = os.path.join(run_dir, FOLDER, network.bridge)
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         self.index = 0
@@ -57,7 +57,7 @@ class Membership:
         self.index = self._look(host, filters)
         if self.index:
             return
-        with _host_lock():
+        with _host_lock(self._run_dir):
             _write(self._fd, self.network)
             make(self.network, host, filters)
         link = rt.get_link(host, self.network.bridge)
@@ -75,7 +75,7 @@ class Membership:
 
     def check(self, host: Netlink, filters: Netlink) -> bool:
         """Puts right what another program has done to the network's tables. True: something was missing."""
-        with _host_lock():
+        with _host_lock(self._run_dir):
             missing = not self._look(host, filters)
             if missing:
                 make(self.network, host, filters)
@@ -110,9 +110,12 @@ def _write(fd: int, network: NetworkConfig) -> None:
 
 
 @contextlib.contextmanager
-def _host_lock() -> Iterator[None]:
-    os.makedirs(os.path.dirname(HOST_LOCK), mode=0o711, exist_ok=True)
-    fd = _open(HOST_LOCK)
+def _host_lock(run_dir: str) -> Iterator[None]:
+    try:
+        os.makedirs(os.path.dirname(HOST_LOCK), mode=0o711, exist_ok=True)
+        fd = _open(HOST_LOCK)
+    except PermissionError:  # an ordinary user, whose bridges are in a network namespace of its own
+        fd = _open(os.path.join(run_dir, os.path.basename(HOST_LOCK)))
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         yield

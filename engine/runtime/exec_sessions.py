@@ -9,7 +9,7 @@ import socket
 from typing import Any, Protocol
 
 from engine.linux.cgroup import Cgroup
-from engine.runtime import execs, protocol
+from engine.runtime import execs, outside, protocol
 from engine.runtime.clients import Client
 from engine.runtime.loop import READ, Loop
 
@@ -163,7 +163,7 @@ def start_exec(
             raise ValueError("an exec needs a command, and 3 descriptors or a terminal")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            child = os.fork()
+            child = os.fork() if outside.returns() else outside.fork_into(lambda: execs.go_to(target[0]))
         except OSError:  # ENOMEM: its pid namespace has no pid 1 any more
             ours.close()
             theirs.close()

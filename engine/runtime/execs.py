@@ -88,6 +88,22 @@ def run(
         os._exit(125)
 
 
+def go_to(pid: int) -> None:
+    """The process-id and time namespaces that a container's processes are in, for children of the caller, where they are
+    not the caller's own."""
+    for name, flag in (("pid", namespace.NEWPID), ("time", namespace.NEWTIME)):
+        try:
+            if os.stat(f"/proc/{pid}/ns/{name}").st_ino == os.stat(f"/proc/self/ns/{name}").st_ino:
+                continue
+            fd = os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            if name == "pid":
+                raise
+            continue  # before Linux 5.6
+        namespace.setns(fd, flag)
+        os.close(fd)
+
+
 def _join(pid: int, pidfd: int, user: int) -> None:
     """All namespaces at once by pidfd (Linux 5.8), else one by one, the mount namespace last: it hides /proc.
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.linux import cgroup as cg
-from engine.runtime import init, init_namespaces
+from engine.runtime import init, init_namespaces, outside
 from engine.runtime.netns import ContainerLink
 
 
@@ -88,9 +88,12 @@ def _fork_init(
     spec: dict[str, Any], bundle: str, cgroup: cg.Cgroup, network: ContainerLink, stdio: tuple[int, int, int]
 ) -> Started:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    # For children only. Our execs land in it too, which spares them a second fork.
-    init_namespaces.before_fork(spec)
-    pid = os.fork()
+    if outside.returns():
+        # For children only. Our execs land in it too, which spares them a second fork.
+        init_namespaces.before_fork(spec)
+        pid = os.fork()
+    else:
+        pid = outside.fork_into(lambda: init_namespaces.before_fork(spec))
     if pid == 0:
         ours.close()
         init.run(spec, bundle, cgroup, theirs, stdio)

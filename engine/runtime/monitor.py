@@ -145,7 +145,7 @@ class Monitor:
             self.spec["linux"]["resources"] = json.loads(file.read())["linux"]["resources"]
         self.cgroup = cg.Cgroup(self.layout, self.spec["linux"]["cgroupsPath"])
         self.started = started = launch(self.spec, self.bundle, self.cgroup, self.network, fds)
-        self.state.notes = tuple(self.cgroup.notes)
+        self.state.notes = (*self.cgroup.notes, *([self.network.trouble] if self.network.trouble else []))
         self.state.network = self.network.report()
         self.streams.open(started)
         self.loop.watch(started.pidfd, READ, self._on_exit)

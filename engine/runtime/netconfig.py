@@ -99,6 +99,7 @@ class ContainerNetwork:
     dns: Dns = Dns()
     block_metadata: bool = False
     standby: bool = False  # its ports and names are another container's until it takes over
+    way_out: tuple[str, ...] = ()  # an ordinary user's: programs that lead out of its network namespace (see `usernet`)
 
     def publishing(self) -> Endpoint | None:
         return next((endpoint for endpoint in self.endpoints if endpoint.default), None)
@@ -129,6 +130,7 @@ def from_json(document: dict[str, Any] | None) -> ContainerNetwork:
         dns=Dns(tuple(dns["servers"]), dict(dns["links"])) if dns else Dns(),
         block_metadata=bool(document["block_metadata"]),
         standby=bool(document.get("standby")),
+        way_out=tuple(document.get("way_out") or ()),
     )
 
 

@@ -24,7 +24,7 @@ from engine.linux import netlink as nl
 from engine.linux import nftables as nft
 from engine.linux import rtnetlink as rt
 from engine.linux.netlink import Netlink, NetlinkError
-from engine.runtime import bridges, dns, firewall, outside, ports, proxy
+from engine.runtime import bridges, dns, firewall, outside, ports, proxy, usernet
 from engine.runtime.bridges import FOLDER, Membership
 from engine.runtime.loop import READ, Loop
 from engine.runtime.netconfig import (
@@ -85,6 +85,8 @@ class ContainerLink:
         self._filters: Netlink | None = None
         self._inside: Netlink | None = None
         self._watch: socket.socket | None = None
+        self._way: usernet.Way | None = None  # an ordinary user's; None for root
+        self._way_fd = -1
         self._proxy = (-1, -1)  # pid, pidfd
         self._pid = 0
         self._listening = False
@@ -102,7 +104,7 @@ class ContainerLink:
             return
         try:
             if self._host is None:
-                self._host, self._filters = Netlink(nl.ROUTE), nft.open_socket()
+                self._open_host()
             self.endpoints = [replace(endpoint, serial=os.urandom(2).hex()) for endpoint in self.endpoints]
             for endpoint in self.endpoints:
                 self._join(endpoint)
@@ -114,6 +116,41 @@ class ContainerLink:
             raise NetworkError(f"network: {bridges.explain(error)}") from error
         except OSError as error:
             raise NetworkError(f"network: {error.strerror or error}") from error
+
+    def _open_host(self) -> None:
+        """Sockets of the namespace that the bridges are in: the host's, or an ordinary user's own."""
+        if not self.config.way_out:
+            self._host, self._filters = Netlink(nl.ROUTE), nft.open_socket()
+            return
+        self._way = usernet.Way(self.run_dir, self.config.way_out)
+        self._hear_way()
+        self._host, self._filters, self._watch = usernet.sockets(self.run_dir)
+        if self._watch is not None:
+            self._loop.watch(self._watch.fileno(), READ, self._on_filters)
+
+    def _hear_way(self) -> None:
+        assert self._way is not None
+        self._way_fd = self._way.fileno()
+        self._loop.watch(self._way_fd, READ, self._on_way)
+
+    def _on_way(self, fd: int, _events: int) -> None:
+        """The keeper of the user's network says something, or is gone."""
+        assert self._way is not None
+        self._loop.forget(fd)
+        self._way_fd = -1
+        try:
+            notes = self._way.hear()
+        except NetworkError as error:
+            self._note(f"nothing outside can be reached any more: {error}")
+            return
+        self._hear_way()
+        for note in notes:
+            self._note(note)
+
+    @property
+    def trouble(self) -> str:
+        """What does not work of this network from the start, "" for nothing."""
+        return self._way.trouble if self._way is not None else ""
 
     def _join(self, endpoint: Endpoint) -> None:
         assert self._host is not None
@@ -158,7 +195,9 @@ class ContainerLink:
     def _serve_names(self) -> None:
         """Starts the name server with the first network that has names; and tells it which ones there are."""
         networks = [endpoint.network for endpoint in self.endpoints if endpoint.network.resolves]
-        if networks and self.server is None:
+        # An ordinary user's containers ask by it on every network: it stands outside, and reaches what the host does.
+        wanted = networks or (self.config.way_out and self.endpoints)
+        if wanted and self.server is None:
             filters, udp, tcp = self._for_dns
             self._for_dns = []
             with Netlink(sock=filters) as sock:
@@ -288,6 +327,8 @@ class ContainerLink:
         self._stop_listening()
         pid = outside.fork()
         if pid == 0:
+            if self._way is not None:
+                usernet.enter(self.run_dir)
             proxy.run(served, targets, ())
         pidfd = os.pidfd_open(pid)
         self._proxy = (pid, pidfd)
@@ -501,6 +542,11 @@ class ContainerLink:
             if sock is not None:
                 sock.close()
         self._host = self._filters = None
+        if self._way is not None:
+            if self._way_fd >= 0:
+                self._loop.forget(self._way_fd)
+            self._way.close()
+            self._way = None
 
     def report(self) -> dict[str, Any] | None:
         """What is so now, for the state file: endpoints, and the ports that the bindings became."""
@@ -544,6 +590,13 @@ def bury(run_dir: str, report: dict[str, Any] | None) -> None:
     if not report:
         return
     endpoints = [endpoint_from_json(each) for each in report["endpoints"]]
+    usernet.inside(run_dir, lambda: _bury_filters(report, endpoints))
+    for endpoint in endpoints:
+        with contextlib.suppress(OSError):
+            os.unlink(os.path.join(run_dir, FOLDER, f"{endpoint.network.bridge}.d", endpoint.id[:12]))
+
+
+def _bury_filters(report: dict[str, Any], endpoints: Sequence[Endpoint]) -> None:
     published = published_from_json(report["published"])
     with contextlib.suppress(OSError), nft.open_socket() as filters:
         for endpoint in endpoints:
@@ -551,6 +604,3 @@ def bury(run_dir: str, report: dict[str, Any] | None) -> None:
                 firewall.withdraw(filters, published, endpoint)
             if report["block_metadata"]:
                 firewall.set_guard(filters, endpoint, on=False)
-    for endpoint in endpoints:
-        with contextlib.suppress(OSError):
-            os.unlink(os.path.join(run_dir, FOLDER, f"{endpoint.network.bridge}.d", endpoint.id[:12]))

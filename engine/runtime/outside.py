@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 from collections.abc import Callable
 
 from engine.linux import libc, namespace
@@ -23,7 +24,54 @@ def own_children() -> None:
         os.close(fd)
 
 
+_returns: list[bool] = []
+
+
+def returns() -> bool:
+    """Whether this process may have its children born in another pid namespace and come back: an ordinary user's may
+    not, since its own pid namespace is the host's. Asked for the first time before it tries."""
+    if not _returns:
+        try:
+            own_children()
+            _returns.append(True)
+        except OSError:
+            _returns.append(False)
+    return _returns[0]
+
+
+def fork_into(enter: Callable[[], object]) -> int:
+    """fork(2) into the namespaces that `enter` chooses for children, while this process stays as it is: a child in
+    between goes there and has the real one with CLONE_PARENT, which makes it ours. Raises what `enter` does as OSError."""
+    read, write = os.pipe2(os.O_CLOEXEC)
+    middle = os.fork()
+    if middle == 0:
+        pid = -1
+        try:
+            enter()
+            pid = libc.clone(libc.CLONE_PARENT | signal.SIGCHLD)
+            if pid:
+                os.write(write, str(pid).encode())
+        except BaseException as error:
+            os.write(write, f"{getattr(error, 'errno', 0) or 0} {error}".encode())
+        finally:
+            if pid:
+                os._exit(0)
+        os.close(read)
+        os.close(write)
+        return 0
+    os.close(write)
+    with os.fdopen(read, "rb") as file:
+        answer = file.read().decode(errors="replace")
+    os.waitpid(middle, 0)
+    if answer.isdigit():
+        return int(answer)
+    number, _, text = answer.partition(" ")
+    raise OSError(int(number or 0), text or "the child between went away")
+
+
 def fork() -> int:
+    if not returns():
+        return os.fork()  # it has never left
     try:
         back = os.open("/proc/self/ns/pid_for_children", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:  # nobody was born there yet

@@ -19,7 +19,7 @@ from typing import Any
 
 from engine.linux import cgroup, libc
 from engine.linux.inotify import IN_CLOSE_WRITE, Inotify
-from engine.runtime import bridges, protocol, state
+from engine.runtime import bridges, protocol, state, usernet
 from engine.runtime.bootstrap import SOCKET, bootstrap
 from engine.runtime.clients import Client
 from engine.runtime.monitor import Monitor
@@ -175,6 +175,7 @@ class _IdleNetworks:
         self._deadline = time.monotonic() + bridges.IDLE if again else None
         if ready and not os.fork():  # in a child: this process stays as small as it is
             try:
+                usernet.enter(self._run_dir)
                 bridges.reap(self._run_dir)
             finally:
                 os._exit(0)

@@ -57,7 +57,7 @@ from engine.runtime.state import State
 from engine.service import hostside, life_config
 from engine.service.endpoints import EndpointService, Prepared, endpoint_settings, exposed, mode_of
 from engine.service.inspect_host import host_config_document
-from engine.service.inspect_network import PORT_TAKEN, SUBNET_TAKEN, host_network, network_settings
+from engine.service.inspect_network import PORT_DENIED, PORT_TAKEN, SUBNET_TAKEN, host_network, network_settings
 from engine.service.life import Life, signal_number
 from engine.service.logs import log_files, rule_record
 from engine.service.mount_specs import mount_to_api
@@ -407,6 +407,9 @@ class ContainerService:
         """With who has the port, when that is what was in the way."""
         taken = PORT_TAKEN.match(error.message)
         if taken is None:
+            if PORT_DENIED.match(error.message):
+                hint = "ports below net.ipv4.ip_unprivileged_port_start (sysctl) are root's: publish a higher one"
+                return StartFailed(error.message, exit_code=error.exit_code, hint=hint)
             return error
         ip, port, kind = taken[1], int(taken[2]), taken[3]
         ours = [

@@ -71,13 +71,22 @@ class Given:
 
 
 def mode_of(network_mode: str) -> str:
-    """host, none, container, or bridge for every network. An ordinary user's default is the host's network: links and
-    rules outside its namespace are not its to make."""
+    """host, none, container, or bridge for every network. An ordinary user without pasta or slirp4netns has the host's
+    network by default: links and rules outside its namespace are not its to make."""
     if network_mode.startswith("container:"):
         return "container"
-    if network_mode in ("", "default", "bridge") and userns.entered_by() is not None:
+    if network_mode in ("", "default", "bridge") and _no_bridges():
         return "host"
     return network_mode if network_mode in ("host", "none") else "bridge"
+
+
+def _no_bridges() -> bool:
+    return userns.entered_by() is not None and not userns.network_helpers()
+
+
+def _way_out() -> tuple[str, ...]:
+    """What leads out of an ordinary user's network namespace; () for root."""
+    return userns.network_helpers() if userns.entered_by() is not None else ()
 
 
 # --- create -----------------------------------------------------------------------------------------
@@ -86,9 +95,9 @@ def mode_of(network_mode: str) -> str:
 def check(spec: ContainerSpec) -> None:
     """Docker's rules on what goes together. Raises InvalidInput."""
     mode = mode_of(spec.network_mode)
-    if mode == "bridge" and userns.entered_by() is not None:
+    if mode == "bridge" and _no_bridges():
         raise Unsupported(
-            f"--network {spec.network_mode}: an ordinary user cannot make networks on this host",
+            f"--network {spec.network_mode}: an ordinary user cannot make networks here: {userns.network_note()}",
             hint="host (the default here) and none are there; or run it with sudo",
         )
     if mode == "container":
@@ -279,8 +288,10 @@ class EndpointService:
             self.bindings(record, spec, records),
             Dns(spec.dns, self._link_names(spec, settings.values())),
             block_metadata=self.blocks(spec),
+            way_out=_way_out(),
         )
-        mounts = network_files.own_files(folder, spec, hostname, endpoints, self._link_lines(spec, endpoints))
+        links = self._link_lines(spec, endpoints)
+        mounts = network_files.own_files(folder, spec, hostname, endpoints, links, resolves=bool(config.way_out))
         return Prepared("bridge", netconfig.to_json(config), mounts, hostname, spec.domainname)
 
     def blocks(self, spec: ContainerSpec) -> bool:
@@ -293,13 +304,10 @@ class EndpointService:
 
     def _usable(self, record: NetworkRecord) -> NetworkRecord:
         """The network, with another subnet when its own, chosen by us, has become somebody else's while it was down."""
-        config = self._networks.config(record)
-        with Netlink() as host:
-            if rt.get_link(host, config.bridge) is not None:
-                return record
-            from engine.runtime import bridges  # the packet filter: not for commands that start nothing
+        from engine.runtime import usernet  # the packet filter: not for commands that start nothing
 
-            trouble = bridges.conflict(config, host)
+        config = self._networks.config(record)
+        trouble = usernet.inside(str(self._runtime.run_dir), lambda: _in_the_way(config))
         if not trouble:
             return record
         pool = record.pool(4)
@@ -374,8 +382,8 @@ class EndpointService:
         endpoint = self._endpoint(
             record, container_id, container_id[:12], "", EndpointSettings(), "eth0", default=not record.internal, holder_of=owner
         )  # fmt: skip
-        config = ContainerNetwork("bridge", (endpoint,), block_metadata=block)
-        mounts = network_files.own_files(folder, spec, hostname, [endpoint])
+        config = ContainerNetwork("bridge", (endpoint,), block_metadata=block, way_out=_way_out())
+        mounts = network_files.own_files(folder, spec, hostname, [endpoint], resolves=bool(config.way_out))
         return Prepared("bridge", netconfig.to_json(config), mounts, hostname)
 
     # --- links ----------------------------------------------------------------------------------------
@@ -518,6 +526,14 @@ class EndpointService:
             name = network_record.name if network_record else identity
             found[name] = endpoint_inspected(identity, settings, live.get(identity))
         return found
+
+
+def _in_the_way(config: netconfig.NetworkConfig) -> str:
+    """What stands in the way of a network that is not up, "" for nothing."""
+    from engine.runtime import bridges
+
+    with Netlink() as host:
+        return "" if rt.get_link(host, config.bridge) is not None else bridges.conflict(config, host)
 
 
 def endpoint_settings(values: Mapping[str, Any]) -> EndpointSettings:

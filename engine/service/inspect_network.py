@@ -11,6 +11,7 @@ from engine.network import ports
 
 # The monitor's words for a port that cannot be bound (runtime.ports.PortTaken): address, port, protocol.
 PORT_TAKEN = re.compile(r"port \[?([0-9a-fA-F:.]+?)\]?:(\d+)/(tcp|udp): address already in use")
+PORT_DENIED = re.compile(r"port \S+/(tcp|udp): permission denied")
 SUBNET_TAKEN = re.compile(r"the subnet .* of network .* is in use: ")  # bridges.make
 
 

@@ -21,8 +21,11 @@ def own_files(
     hostname: str,
     endpoints: Sequence[Endpoint],
     links: Sequence[tuple[str, str]] = (),
+    *,
+    resolves: bool = False,
 ) -> list[BindMount]:
-    """Of a container with a network of its own. `links` are (address, names) of others."""
+    """Of a container with a network of its own. `links` are (address, names) of others. `resolves`: it asks the embedded
+    name server, whatever its networks are."""
     named = files.own_names(hostname, spec.domainname)
     own = [(str(address.ip), named) for endpoint in endpoints for address in endpoint.addresses()]
     gateway = next(
@@ -31,7 +34,7 @@ def own_files(
     hosts = files.hosts([*links, *own], spec.extra_hosts, gateway)
     text = resolver(
         spec,
-        resolves=any(endpoint.network.resolves for endpoint in endpoints),
+        resolves=resolves or any(endpoint.network.resolves for endpoint in endpoints),
         ipv6=any(endpoint.address6 for endpoint in endpoints),
     )
     return _write(folder, hosts, hostname_text(hostname, spec.domainname), text)

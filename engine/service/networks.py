@@ -13,11 +13,12 @@ from typing import Any
 from engine.base.clock import rfc3339
 from engine.base.ids import new_id
 from engine.errors import Conflict, Corrupt, InvalidInput, NotFound, Unsupported
+from engine.linux import userns
 from engine.linux.netlink import Netlink
 from engine.model import IpamConfig, NetworkInfo, NetworkSpec
 from engine.network import bridge, ipam
 from engine.network.ipam import Pool, Subnet
-from engine.runtime import bridges
+from engine.runtime import bridges, usernet
 from engine.runtime.client import Runtime
 from engine.runtime.netconfig import NetworkConfig
 from engine.store.store import Store
@@ -203,7 +204,8 @@ class NetworkService:
         with self._store.records.write() as db:
             db.execute("DELETE FROM endpoints WHERE network = ?", (record.id,))
             db.execute("DELETE FROM networks WHERE id = ?", (record.id,))
-        bridges.reap(str(self._runtime.run_dir), 0, only=self.config(record).bridge)
+        run_dir, link = str(self._runtime.run_dir), self.config(record).bridge
+        usernet.inside(run_dir, lambda: bridges.reap(run_dir, 0, only=link))
         self._event("destroy", record)
 
     def prune(self, filters: Mapping[str, Sequence[str]] | None = None) -> list[str]:
@@ -345,7 +347,8 @@ def _way_out() -> int:
     """As large as the host's way out takes, 1500 at most: larger packets would be lost or cut there. Asked once."""
     if not _mtu:
         with Netlink() as sock:
-            _mtu.append(min(1500, bridges.uplink_mtu(sock)))
+            # pasta and slirp4netns take large packets, and end every connection themselves.
+            _mtu.append(65520 if userns.entered_by() is not None else min(1500, bridges.uplink_mtu(sock)))
     return _mtu[0]
 
 

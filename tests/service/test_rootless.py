@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -74,7 +78,7 @@ def user(request: pytest.FixtureRequest, program: tuple[str, str]) -> Iterator[t
         path.write_text("\n".join([*kept, *([f"{name}:{1_000_000 + uid * 65536}:65536"] if ranges else []), ""]))
     interpreter, path = program
 
-    def run(*args: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    def run(*args: str, code: int = 0, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         command = [
             "setpriv",
             "--reuid",
@@ -87,8 +91,9 @@ def user(request: pytest.FixtureRequest, program: tuple[str, str]) -> Iterator[t
             "engine.cli.main",
             *args,
         ]
-        env = {"HOME": str(home), "PATH": "/usr/bin:/bin", "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
-        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=home, env=env, timeout=120)
+        base = {"HOME": str(home), "PATH": "/usr/bin:/bin", "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+        whole = {**base, **(env or {})}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=home, env=whole, timeout=120)
         assert done.returncode == code, done.stderr
         assert "Traceback" not in done.stderr
         return done
@@ -159,6 +164,172 @@ def test_a_day_of_an_ordinary_user(user: tuple[Run, Path, bool]) -> None:
     run("rm", "-f", "-v", "box")
     assert run("volume", "ls", "-q").stdout == "vol\n"
     assert run("check").stdout == "the store is whole\n"
+
+
+# --- networks ---------------------------------------------------------------------------------------
+
+ADDRESS = "198.51.100.77"  # the outside: an address of the host that no container's namespace has
+SERVER = """
+import socket, threading
+tcp = socket.create_server(("0.0.0.0", 7777))
+udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+udp.bind(("0.0.0.0", 7777))
+def datagrams():
+    while True:
+        data, client = udp.recvfrom(2048)
+        udp.sendto(b"udp " + data, client)
+threading.Thread(target=datagrams, daemon=True).start()
+print("ready", flush=True)
+while True:
+    client, _ = tcp.accept()
+    client.sendall(b"tcp " + client.recv(100))
+    client.close()
+"""
+
+
+def ask(kind: str, address: tuple[str, int]) -> bytes:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM) as sock:
+        sock.settimeout(10)
+        sock.connect(address)
+        sock.send(b"hello")
+        return sock.recv(100)
+
+
+@pytest.fixture
+def tun() -> Iterator[None]:
+    """/dev/net/tun as udev makes it: for everybody."""
+    before = os.stat("/dev/net/tun").st_mode
+    os.chmod("/dev/net/tun", 0o666)
+    yield
+    os.chmod("/dev/net/tun", before & 0o7777)
+
+
+@pytest.fixture
+def outside() -> Iterator[int]:
+    """A server on an address of the host; its port. It answers each connection with its first bytes, twice."""
+    subprocess.run(["ip", "address", "add", f"{ADDRESS}/32", "dev", "lo"], check=True)
+    server = socket.create_server((ADDRESS, 0))
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _address = server.accept()
+                with client:
+                    client.sendall(client.recv(100) * 2)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    yield server.getsockname()[1]
+    server.shutdown(socket.SHUT_RDWR)
+    server.close()
+    thread.join()
+    subprocess.run(["ip", "address", "del", f"{ADDRESS}/32", "dev", "lo"], check=True)
+
+
+def eventually(what: Callable[[], object]) -> None:
+    end = time.monotonic() + 20
+    while not what():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.02)
+
+
+@pytest.mark.usefixtures("tun")
+@pytest.mark.peer("ip")
+@pytest.mark.parametrize("user", ["ranges", "one id"], indirect=True)
+@pytest.mark.parametrize(
+    "helper",
+    [
+        pytest.param("pasta", marks=pytest.mark.peer("pasta")),
+        pytest.param("slirp4netns", marks=pytest.mark.peer("slirp4netns")),
+    ],
+)
+def test_networks_of_an_ordinary_user(user: tuple[Run, Path, bool], outside: int, helper: str) -> None:
+    run, home, _ranges = user
+    env = {"WORKBENCH_ROOTLESS_NETWORK": helper}
+    uid = home.stat().st_uid
+    run("build", "-q", "-t", "b", "-f", _write(home / "Dockerfile", "FROM workbench/base\nRUN ls\n"), ".", env=env)
+    _write(home / "server.py", SERVER)
+    _write(home / "ask.py", "import sys; sys.path.append('/h'); from asking import ask; ask(*sys.argv[1:])")
+    (home / "asking.py").write_text(
+        "import socket\n"
+        "def ask(kind, host, port):\n"
+        "    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM if kind == 'tcp' else socket.SOCK_DGRAM)\n"
+        "    sock.settimeout(10); sock.connect((host, int(port))); sock.send(b'hello')\n"
+        "    print(sock.recv(100).decode())\n"
+    )
+    mount = ("-v", f"{home}:/h:ro", "b", "python3")
+    run("network", "create", "own", env=env)
+    ports = ("-p", "127.0.0.1::7777", "-p", "127.0.0.1::7777/udp")
+    run("run", "-d", "--name", "server", "--network", "own", *ports, *mount, "/h/server.py", env=env)
+    eventually(lambda: run("logs", "server").stdout == "ready\n")
+    for kind in ("tcp", "udp"):
+        where = run("port", "server", f"7777/{kind}").stdout.strip().rpartition(":")
+        assert ask(kind, ("127.0.0.1", int(where[2]))) == f"{kind} hello".encode(), "published"
+        asked = run("run", "--rm", "--network", "own", *mount, "/h/ask.py", kind, "server", "7777", env=env)
+        assert asked.stdout == f"{kind} hello\n", "by name, from another container"
+    default = run("run", "--rm", *mount, "/h/ask.py", "tcp", ADDRESS, str(outside), env=env)
+    assert default.stdout == "hellohello\n", "out of the default network"
+
+    def out() -> str:
+        return run("exec", "server", "python3", "/h/ask.py", "tcp", ADDRESS, str(outside)).stdout
+
+    def notes() -> str:
+        return (next((home / ".local/share/workbench/containers").iterdir()) / "state.json").read_text()
+
+    assert out() == "hellohello\n"
+    for name, said in ((helper, "was started again"), ("wb-network", "is replaced")):
+        os.kill(_only(uid, name), signal.SIGKILL)
+        eventually(lambda said=said: said in notes())
+        assert out() == "hellohello\n", "after it was killed"
+    run("rm", "-f", "server")
+    eventually(lambda: not _running(uid, helper) and not _running(uid, "wb-network"))
+
+
+@pytest.mark.parametrize("user", ["ranges"], indirect=True)
+def test_without_a_helper_networks_are_refused_in_words(user: tuple[Run, Path, bool]) -> None:
+    run, home, _ranges = user
+    env = {"WORKBENCH_ROOTLESS_NETWORK": "host"}
+    built = run("build", "-q", "-t", "b", "-f", _write(home / "Dockerfile", "FROM workbench/base\n"), ".", env=env)
+    assert "containers share this host's network" in built.stderr
+    run("network", "create", "own", env=env)
+    assert "cannot make networks here" in run("run", "--network", "own", "b", "true", code=125, env=env).stderr
+    assert run("run", "--rm", "--network", "none", "b", "ls", "/sys/class/net", env=env).stdout == "lo\n"
+    shared = run("run", "--rm", "b", "readlink", "/proc/self/ns/net", env=env).stdout.strip()
+    assert shared == os.readlink("/proc/self/ns/net")
+
+
+@pytest.mark.parametrize("user", ["ranges"], indirect=True)
+def test_a_restart_policy_and_an_exec_after_it(user: tuple[Run, Path, bool]) -> None:
+    """The second start is in a pid namespace of its own too, although an ordinary user cannot come back from the first."""
+    run, home, _ranges = user
+    run("build", "-q", "-t", "b", "-f", _write(home / "Dockerfile", "FROM workbench/base\n"), ".")
+    script = "test -e /again || { touch /again; exit 3; }; sleep 1000"
+    run("run", "-d", "--name", "again", "--restart", "always", "--network", "none", "b", "sh", "-c", script)
+    eventually(lambda: json.loads(run("inspect", "again").stdout)[0]["RestartCount"] == 1)
+    eventually(lambda: "running" in run("inspect", "again").stdout)
+    where = run("exec", "again", "sh", "-c", "readlink /proc/self/ns/pid; readlink /proc/1/ns/pid; readlink /proc/self")
+    first, second, pid = where.stdout.split()
+    assert first == second != os.readlink("/proc/self/ns/pid")
+    assert int(pid) < 50
+    assert run("exec", "again", "sh", "-c", "exit 9", code=9).stdout == ""
+    run("rm", "-f", "again")
+
+
+def _only(uid: int, name: str) -> int:
+    (pid,) = _running(uid, name)
+    return pid
+
+
+def _running(uid: int, name: str) -> list[int]:
+    """Processes of the user whose program or name it is."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            program = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode()
+            alive = "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+            if _owner(pid) == uid and alive and name in (os.path.basename(program), _comm(pid)):
+                found.append(int(pid))
+    return found
 
 
 @pytest.mark.parametrize("user", ["ranges"], indirect=True)
