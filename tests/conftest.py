@@ -27,6 +27,7 @@ PEERS = {
     "sshd": "/usr/sbin/sshd",
     "ssh-agent": "ssh-agent",
     "git": "git",
+    "vim": "vim",
     "ip": "ip",
     "nft": "nft",
 }

@@ -10,7 +10,6 @@ IN_MODIFY = 0x2
 IN_ATTRIB = 0x4
 IN_CLOSE_WRITE = 0x8
 IN_MOVED_FROM = 0x40
-IN_CLOSE_WRITE = 0x8
 IN_MOVED_TO = 0x80
 IN_CREATE = 0x100
 IN_DELETE = 0x200
@@ -19,6 +18,7 @@ IN_MOVE_SELF = 0x800
 IN_UNMOUNT = 0x2000
 IN_Q_OVERFLOW = 0x4000
 IN_IGNORED = 0x8000
+IN_ISDIR = 0x40000000
 IN_ONLYDIR = 0x1000000
 IN_DONT_FOLLOW = 0x2000000
 _EVENT = struct.Struct("iIII")  # wd, mask, cookie, length of the name
@@ -43,6 +43,10 @@ class Inotify:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number), path)
         return found
+
+    def remove(self, watch: int) -> None:
+        """Ends a watch; one that has ended already is no error."""
+        self._libc.inotify_rm_watch(self.fd, watch)
 
     def read(self) -> list[tuple[int, int, bytes]]:
         """What is queued: watch descriptor, mask and name, in order."""
