@@ -135,7 +135,7 @@ async def test_editors_save_in_their_own_ways(tmp_path: Path, way: str) -> None:
             os.unlink(tmp_path / "#app.py#")
             os.unlink(tmp_path / ".#app.py")
         elif way == "truncate":
-            with file.open("w") as out:  # noqa: ASYNC230
+            with file.open("w") as out:
                 out.write("n")
                 out.flush()
                 await asyncio.sleep(0.01)
@@ -268,7 +268,7 @@ async def test_a_file_that_is_always_written_is_not_waited_for_for_ever(
 ) -> None:
     monkeypatch.setattr(watch_module, "CAP", 0.4)
     async with watching(tmp_path) as seen:
-        file = (tmp_path / "log").open("w")  # noqa: ASYNC230, SIM115
+        file = (tmp_path / "log").open("w")
 
         async def write() -> None:
             while True:
