@@ -7,7 +7,6 @@ Layers are kept as plain tars here, and go out as they are unless compression is
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -17,9 +16,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from engine.archive.compression import compressor
 from engine.archive.writer import LayerWriter, TarEntry
 from engine.base.cancel import CancelToken
+from engine.build.compressing import compressed_layer
 from engine.build.result import Result
 from engine.errors import InvalidInput, Unsupported, from_os_error
 from engine.linux.openat2 import mkdirs_in_root
@@ -27,13 +26,10 @@ from engine.model import BuildOutput, BuildRequest
 from engine.oci.descriptor import Descriptor
 from engine.oci.digest import Digest
 from engine.oci.manifest import Manifest, build_manifest
-from engine.oci.media import OCI_INDEX, OCI_LAYER_GZIP, OCI_LAYER_ZSTD, compression
+from engine.oci.media import OCI_INDEX
 from engine.oci.reference import Reference
 from engine.store.store import Store
 from engine.store.view import Entry, LayerView
-
-CHUNK = 1 << 20
-_LAYER_TYPES = {"gzip": OCI_LAYER_GZIP, "zstd": OCI_LAYER_ZSTD}
 
 
 def keeps_image(outputs: Sequence[BuildOutput]) -> bool:
@@ -225,8 +221,6 @@ class _Layout:
     """Blobs are linked from the store, not copied."""
 
     def __init__(self, folder: Path, store: Store, kind: str, cancel: CancelToken) -> None:
-        if kind not in ("uncompressed", "gzip", "zstd"):
-            raise InvalidInput(f"compression={kind} is not known", hint="uncompressed, gzip and zstd are")
         self._folder, self._store, self._kind, self._cancel = folder, store, kind, cancel
         (folder / "blobs/sha256").mkdir(parents=True, mode=0o755)
 
@@ -273,24 +267,11 @@ class _Layout:
         return digest
 
     def _layer(self, layer: Descriptor) -> Descriptor:
-        source = self._store.blobs.path(layer.digest)
-        if self._kind == "uncompressed" or compression(layer.media_type) == self._kind:
-            place = self._folder / _blob(layer.digest)
-            if not place.exists():
-                os.link(source, place)
-            return layer
-        temporary = self._folder / "compressing"
-        with self._store.open_layer(layer) as plain, open(temporary, "xb") as out:
-            packer = compressor(cast(BinaryIO, out), self._kind)
-            while data := plain.read(CHUNK):
-                self._cancel.check()
-                packer.write(data)
-            packer.close()
-        with open(temporary, "rb", buffering=0) as file:
-            digest = Digest(f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}")
-        size = temporary.stat().st_size
-        os.rename(temporary, self._folder / _blob(digest))
-        return Descriptor(_LAYER_TYPES[self._kind], digest, size)
+        layer = compressed_layer(self._store, layer, self._kind, self._cancel)
+        place = self._folder / _blob(layer.digest)
+        if not place.exists():
+            os.link(self._store.blobs.path(layer.digest), place)
+        return layer
 
 
 def _blob(digest: Digest) -> str:

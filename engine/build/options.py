@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from engine.errors import InvalidInput, Unsupported
-from engine.model import BuildRequest, Ulimit
+from engine.build.compressing import KINDS
+from engine.errors import InvalidInput
+from engine.model import BuildOutput, BuildRequest, Ulimit
 
 
 def parse_ulimit(text: str) -> Ulimit:
@@ -38,15 +39,43 @@ def check_hosts(entries: Sequence[str]) -> None:
             raise InvalidInput(f"--add-host {text}: no name is given", hint="write NAME:ADDRESS")
 
 
-def refuse_unsupported(request: BuildRequest) -> None:
-    """What this builder cannot do (yet) ends the build before it begins: an option that is passed over would be a lie."""
-    asked = {
-        "--cache-from": request.cache_from,
-        "--cache-to": request.cache_to,
-        "--push": [output for output in request.outputs if output.type == "registry"],
-    }
-    for flag, value in asked.items():
-        if value:
-            raise Unsupported(f"{flag} is not supported yet", hint="leave it out")
+_BOOLS = ("true", "false")
+_OUTPUT_OPTIONS: Mapping[str, Mapping[str, Sequence[str]]] = {
+    "image": {"name": (), "push": _BOOLS, "push-by-digest": _BOOLS, "compression": KINDS},
+    "registry": {"name": (), "push": _BOOLS, "push-by-digest": _BOOLS, "compression": KINDS},
+    "local": {"platform-split": _BOOLS},
+    "tar": {},
+    "oci": {"name": (), "tar": _BOOLS, "compression": KINDS},
+    "docker": {"name": (), "tar": _BOOLS, "compression": KINDS},
+    "cacheonly": {},
+}
+
+
+def check_request(request: BuildRequest) -> None:
+    """What this builder does not know ends the build before it begins: an option that is passed over would be a lie.
+
+    Raises `InvalidInput`.
+    """
     if request.network not in ("", "default", "host", "none"):
         raise InvalidInput(f"--network {request.network} is not known", hint="default, none and host are")
+    for output in request.outputs:
+        known = _OUTPUT_OPTIONS[output.type]
+        for name, value in output.options.items():
+            if name not in known:
+                hint = f"it knows {', '.join(known)}" if known else "it has none"
+                raise InvalidInput(f"--output type={output.type} has no option {name!r}", hint=hint)
+            if known[name] and value not in known[name]:
+                raise InvalidInput(f"--output {name}={value} is not known", hint=f"{', '.join(known[name])} are")
+        named = [name for name in output.options.get("name", "").split(",") if name]
+        if pushes(output) and not (named or request.tags):
+            raise InvalidInput("a push needs a name", hint="name the image: -t HOST/NAME:TAG")
+
+
+def pushes(output: BuildOutput) -> bool:
+    """Whether the output goes to a registry."""
+    return output.type == "registry" or (output.type == "image" and output.options.get("push", "") == "true")
+
+
+def inline_asked(request: BuildRequest) -> bool:
+    """`--build-arg BUILDKIT_INLINE_CACHE=1`."""
+    return request.build_args.get("BUILDKIT_INLINE_CACHE", "") in ("1", "true")

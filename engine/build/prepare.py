@@ -19,7 +19,7 @@ from engine.build.variables import (
     source_date_epoch,
     unused_args,
 )
-from engine.errors import DockerfileError, EngineError, InvalidInput, Unsupported
+from engine.errors import DockerfileError, EngineError, InvalidInput
 from engine.model import BuildRequest
 from engine.oci.config import ImageConfig
 from engine.oci.platform import Platform
@@ -41,6 +41,7 @@ class Prepared:
     named: Mapping[int, Named]
     replaced: tuple[int, ...]
     notices: tuple[str, ...] = ()
+    platforms: Mapping[int, Platform] = field(default_factory=dict)  # of stages whose FROM names one
 
 
 @dataclass(slots=True)
@@ -50,19 +51,17 @@ class _Bases:
     triggers: dict[int, list[Instruction]] = field(default_factory=dict)
 
 
-def target_platform(request: BuildRequest) -> Platform:
-    """Raises `Unsupported` for more than one, `InvalidInput`."""
-    if len(request.platforms) > 1:
-        raise Unsupported(
-            "one build makes one platform here", hint="build for each platform on its own, with --platform"
-        )
-    return Platform.parse(request.platforms[0]) if request.platforms else Platform.host()
+def target_platforms(request: BuildRequest) -> list[Platform]:
+    """Each once, in the order given; this host's when none is. Raises `InvalidInput`."""
+    found: dict[Platform, Platform] = {}
+    for platform in map(Platform.parse, request.platforms):
+        found.setdefault(platform.normal, platform)
+    return list(found.values()) or [Platform.host()]
 
 
-def prepare(request: BuildRequest, given: Input, contexts: Contexts, store: Store) -> Prepared:
+def prepare(request: BuildRequest, given: Input, contexts: Contexts, store: Store, target: Platform) -> Prepared:
     """Pulls the bases that are needed. Raises `DockerfileError`, `InvalidInput`, and what a pull raises."""
     dockerfile, file = given.dockerfile, str(given.file)
-    target = target_platform(request)
     wanted = target_index(dockerfile, request.target, file)
     stage_name = request.target or dockerfile.stages[-1].name
     predefined = platform_args(Platform.host(), target, stage_name, request.build_args)
@@ -83,7 +82,7 @@ def prepare(request: BuildRequest, given: Input, contexts: Contexts, store: Stor
             break
     images, named = found.images, found.named
     notices = (*_notices(request, dockerfile), *_check(request, given, predefined, target, plans, found, store))
-    return Prepared(tuple(plans), outer, target, epoch, images, named, replaced, notices)
+    return Prepared(tuple(plans), outer, target, epoch, images, named, replaced, notices, platforms)
 
 
 def _check(

@@ -16,6 +16,7 @@ from engine.build.state import State
 from engine.errors import InvalidInput
 from engine.model import BuildRequest
 from engine.oci.chain import chain_ids
+from engine.oci.platform import Platform
 from engine.store.store import Store
 from engine.store.view import LayerView
 
@@ -43,6 +44,7 @@ class Site:
     emit: Emit
     cancel: CancelToken
     outer: Mapping[str, str]  # ARGs before the first FROM, and the platform's
+    target: Platform
     epoch: int | None = None  # SOURCE_DATE_EPOCH
     done: Mapping[int, State] = field(default_factory=dict)  # finished stages; asking for one waits for it
     scratch: Path | None = None  # a folder of this build's own
@@ -68,10 +70,10 @@ class Site:
             return self._of_stage(index, name)
         if name == "scratch":
             return Origin(trees=(), where="scratch")
-        named = self.contexts.named(name)
+        named = self.contexts.named(name, self.target)
         if named is not None:
             return self._of_named(named, name)
-        image = self.contexts.image(name)
+        image = self.contexts.image(name, self.target)
         trees = tuple(self.store.lowers(image))
         return Origin(trees=trees, where=f"image {name}", key=str(image.config_digest))
 

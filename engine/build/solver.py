@@ -14,30 +14,26 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from engine.base.cancel import CancelToken
-from engine.base.clock import rfc3339
 from engine.build.export import export_all, keeps_image
 from engine.build.finished import Finished
-from engine.build.graph import StagePlan, list_steps
 from engine.build.interfaces import Emit, ImageSource, Runner
 from engine.build.origins import Contexts
-from engine.build.prepare import Prepared, prepare
-from engine.build.reading import read_input
-from engine.build.result import Result
+from engine.build.platform_run import Inline, PlatformRun, raise_first
+from engine.build.prepare import prepare, target_platforms
+from engine.build.reading import Input, read_input
+from engine.build.result import Outcome
 from engine.build.site import Site
 from engine.build.source import WARN_ENTRIES
-from engine.build.stage_run import Shop, StageRun
-from engine.build.state import State
+from engine.build.stage_run import Shop
 from engine.build.step_cache import StepCache
 from engine.build.trees import Trees
 from engine.build.watched import ContextIndexes
-from engine.errors import Cancelled, from_os_error
-from engine.model import BuildFinished, BuildNotice, BuildRequest, BuildStarted, StepInfo
-from engine.oci.descriptor import Descriptor
-from engine.oci.manifest import build_manifest
-from engine.oci.media import OCI_CONFIG
+from engine.errors import from_os_error
+from engine.model import BuildFinished, BuildNotice, BuildRequest, BuildStarted
+from engine.oci.manifest import Index
 from engine.oci.reference import Reference
 from engine.store.images import Image
 from engine.store.store import Store
@@ -47,7 +43,10 @@ SLOTS = max(16, 4 * (os.cpu_count() or 1))
 
 
 class Build:
-    """One build. `run` does it on the calling thread and reports through `emit`, which is called from several threads."""
+    """One build. `run` does it on the calling thread and reports through `emit`, which is called from several threads.
+
+    `deliver` is called with what was made, before the build is said to be finished: it pushes, and exports the cache.
+    """
 
     def __init__(
         self,
@@ -59,14 +58,17 @@ class Build:
         cancel: CancelToken,
         trees: Trees | None = None,
         indexes: ContextIndexes | None = None,
+        *,
+        cache: StepCache | None = None,
+        inline: Inline | None = None,
+        deliver: Callable[[Outcome], None] | None = None,
     ):
         self._store, self._runner, self._images = store, runner, images
         self._request, self._emit = request, emit
         self._outer, self._cancel = cancel, CancelToken()
         self._trees, self._indexes = trees or Trees(store.root / "stat" / "trees.sqlite"), indexes
-        self._shop = Shop(StepCache(store), self._trees, threading.BoundedSemaphore(SLOTS))
-        self._site: Site
-        self._prepared: Prepared
+        self._shop = Shop(cache or StepCache(store), self._trees, threading.BoundedSemaphore(SLOTS))
+        self._inline, self._deliver = inline, deliver
 
     def run(self) -> BuildFinished:
         started = time.monotonic()
@@ -78,96 +80,90 @@ class Build:
             )  # fmt: skip
             try:
                 with self._store.using():
-                    self._prepared = prepare(self._request, given, contexts, self._store)
-                    self._site = Site(
-                        self._store,
-                        self._runner,
-                        self._request,
-                        given.dockerfile,
-                        given.file,
-                        contexts,
-                        self._emit,
-                        self._cancel,
-                        self._prepared.outer,
-                        self._prepared.epoch,
-                        Finished(self._cancel),
-                    )
-                    result = self._build()
-                    image = self._keep_image(result)
-                    export_all([result], self._request, self._store, self._cancel)
+                    outcome = self._build(given, contexts)
+                    image = self._keep_image(outcome)
+                    export_all(outcome.results, self._request, self._store, self._cancel)
+                    if self._deliver is not None:
+                        self._deliver(outcome)
             except OSError as error:
                 raise from_os_error(error, f"building {given.file}") from error
             finally:
                 contexts.close()
-        return self._finish(result, image, time.monotonic() - started)
+        return self._finish(given, outcome, image, time.monotonic() - started)
 
-    def _finish(self, result: Result, image: Image | None, seconds: float) -> BuildFinished:
-        config_digest = result.manifest.config.digest
-        attributes = {"dockerfile": str(self._site.file)}
-        self._store.records.event("build", "finish", config_digest, attributes, durable=False)
+    def _finish(self, given: Input, outcome: Outcome, image: Image | None, seconds: float) -> BuildFinished:
+        config_digest = outcome.usual.manifest.config.digest
+        self._store.records.event("build", "finish", config_digest, {"dockerfile": str(given.file)}, durable=False)
         first, reason = self._shop.first or (None, "")
         tags = image.familiar_tags if image else ()
-        finished = BuildFinished(config_digest, result.manifest.digest, tags, seconds, first, reason)
+        finished = BuildFinished(config_digest, outcome.top.digest, tags, seconds, first, reason)
         self._emit(finished)
         return finished
 
-    def _build(self) -> Result:
-        plans = self._prepared.plans
-        steps = list_steps(plans)
-        self._emit(BuildStarted(str(self._site.file), tuple(steps)))
-        for text in self._prepared.notices:
+    def _build(self, given: Input, contexts: Contexts) -> Outcome:
+        platforms = target_platforms(self._request)
+        runs = []
+        for target in platforms:
+            prepared = prepare(self._request, given, contexts, self._store, target)
+            site = Site(
+                self._store,
+                self._runner,
+                self._request,
+                given.dockerfile,
+                given.file,
+                contexts,
+                self._emit,
+                self._cancel,
+                prepared.outer,
+                prepared.target,
+                prepared.epoch,
+                Finished(self._cancel),
+            )
+            runs.append(PlatformRun(site, prepared, self._shop, self._cancel, several=len(platforms) > 1))
+        self._emit(BuildStarted(str(given.file), tuple(step for run in runs for step in run.steps)))
+        for text in dict.fromkeys(text for run in runs for text in run.notices):
             self._emit(BuildNotice(text))
-        state = self._stages(plans, {step.key: step for step in steps})
-        if self._site.contexts.entries > WARN_ENTRIES:
-            count = f"{self._site.contexts.entries:,}"
+        self._run(runs)
+        if contexts.entries > WARN_ENTRIES:
+            count = f"{contexts.entries:,}"
             self._emit(
                 BuildNotice(f"the build context has {count} files: a .dockerignore would make each build faster")
             )
-        return self._result(state)
+        results = tuple(run.result(self._inline) for run in runs)
+        return Outcome(results, tuple(state for run in runs for state in run.states), self._names())
 
-    def _stages(self, plans: Sequence[StagePlan], steps: Mapping[str, StepInfo]) -> State:
-        """All stages beside each other, the last one on this thread. Raises what the first one that failed raised."""
-        finished = self._site.done
-        assert isinstance(finished, Finished)
-        finished.expect({plan.stage.index for plan in plans})
+    def _run(self, runs: Sequence[PlatformRun]) -> None:
+        """All platforms beside each other, the last one on this thread."""
         errors: list[BaseException] = []
 
-        def run(plan: StagePlan) -> None:
+        def work(run: PlatformRun) -> None:
             try:
-                finished.put(plan.stage.index, StageRun(self._site, self._prepared, plan, steps, self._shop).run())
+                run.run()
             except BaseException as error:
                 errors.append(error)
-                self._cancel.cancel()
 
-        threads = [threading.Thread(target=run, args=(plan,), name="build-stage", daemon=True) for plan in plans[:-1]]
+        threads = [threading.Thread(target=work, args=(run,), name="build-platform", daemon=True) for run in runs[:-1]]
         for thread in threads:
             thread.start()
-        run(plans[-1])
+        work(runs[-1])
         for thread in threads:
             thread.join()
-        if errors:
-            # A stage that was stopped because another one failed says nothing of its own.
-            raise next((error for error in errors if not isinstance(error, Cancelled)), errors[0])
-        return finished[plans[-1].stage.index]
+        raise_first(errors)
 
-    def _result(self, state: State) -> Result:
-        config = state.config
-        if self._request.labels:
-            config = config.with_config(Labels={**config.labels, **self._request.labels})
-        if self._site.epoch is not None:
-            config = config.with_created(rfc3339(self._site.epoch * 10**9))
-        raw = config.to_bytes()
-        digest = self._store.blobs.put(raw)
-        manifest = build_manifest(
-            Descriptor(OCI_CONFIG, digest, len(raw)), state.layers, dict(self._request.annotations) or None
-        )
-        self._store.images.put_steps(digest, state.steps)
-        return Result(manifest, config, state.size)
+    def _names(self) -> tuple[str, ...]:
+        named = [name for out in self._request.outputs for name in out.options.get("name", "").split(",") if name]
+        return tuple(str(Reference.parse(name).with_default_tag()) for name in (*self._request.tags, *named))
 
-    def _keep_image(self, result: Result) -> Image | None:
-        """Records the image, unless it was asked for as files alone."""
+    def _keep_image(self, outcome: Outcome) -> Image | None:
+        """Records the image, unless it was asked for as files alone. Of several platforms, this machine's bears the names here,
+        and the index is kept beside it."""
         if not keeps_image(self._request.outputs):
             return None
-        names = [name for out in self._request.outputs for name in out.options.get("name", "").split(",") if name]
-        tags = [Reference.parse(tag) for tag in (*self._request.tags, *names)]
-        return self._store.images.put(result.manifest, result.config, result.size, tags)
+        images, usual, top = self._store.images, outcome.usual, outcome.top
+        image = images.put(usual.manifest, usual.config, usual.size, [Reference.parse(name) for name in outcome.names])
+        if isinstance(top, Index):
+            for result in outcome.results:
+                self._store.blobs.put(result.manifest.raw)
+            for name in outcome.names:
+                self._store.indexes.put(name, top, image.digest)
+        return image

@@ -25,7 +25,7 @@ def begin_stage(site: Site, plan: StagePlan, prepared: Prepared) -> tuple[State,
         return _from_image(site, prepared.images[index]), None
     named = prepared.named.get(index)
     if named is not None and named.source is not None:
-        return State(empty_config(prepared)), _files(site, named.source, plan.base)
+        return State(empty_config(prepared, index)), _files(site, named.source, plan.base)
     if named is not None:
         for stage in site.dockerfile.stages:
             if stage.name == named.stage.lower() and stage.index in site.done:
@@ -33,12 +33,12 @@ def begin_stage(site: Site, plan: StagePlan, prepared: Prepared) -> tuple[State,
         raise InvalidInput(f"target:{named.stage} is no stage above this one")
     if plan.base_stage is not None:
         return site.done[plan.base_stage].fork(), None
-    return State(empty_config(prepared)), None
+    return State(empty_config(prepared, index)), None
 
 
-def empty_config(prepared: Prepared) -> ImageConfig:
+def empty_config(prepared: Prepared, stage: int) -> ImageConfig:
     """FROM scratch."""
-    return ImageConfig.scratch(prepared.target).with_config(WorkingDir="/")
+    return ImageConfig.scratch(prepared.platforms.get(stage, prepared.target)).with_config(WorkingDir="/")
 
 
 def _from_image(site: Site, image: Image) -> State:

@@ -10,7 +10,7 @@ from pathlib import Path
 from engine.build.dockerfile.parser import parse
 from engine.build.lint import BaseConfig, LintInput, lint
 from engine.build.outline import Outline, TargetLine, outline, targets
-from engine.build.prepare import target_platform
+from engine.build.prepare import target_platforms
 from engine.build.reading import read_dockerfile, read_input
 from engine.build.variables import platform_args
 from engine.cli.build_flags import fields
@@ -53,7 +53,7 @@ def answer(request: BuildRequest, call: str, root: Path) -> int:
 def _check(request: BuildRequest, form: str, root: Path) -> int:
     """The linter's findings, sorted by line; 1 when there are some."""
     given = read_input(request)
-    target = target_platform(request)
+    target = target_platforms(request)[0]
     predefined = platform_args(Platform.host(), target, request.target, request.build_args)
     wanted = LintInput(given.dockerfile, request.build_args, predefined, target, given.matcher, _local_images(root))
     warnings = sorted(lint(wanted), key=lambda warning: warning.line)

@@ -67,6 +67,11 @@ def title(step: StepInfo) -> str:
     return f"[{step.stage} {step.number}/{step.total}] {clean(lines[0])}" + (" …" if len(lines) > 1 else "")
 
 
+def transfer(reference: str) -> str:
+    """A base is pulled; what else moves says so itself, in front of the name (`push app:1`)."""
+    return reference if " " in reference else f"pull {reference}"
+
+
 class SilentProgress:
     """`quiet` prints the image's id at the end."""
 
@@ -118,7 +123,8 @@ class PlainProgress:
                     self._shown.add((reference, layer, phase))
                     more = f" {human_size(total)}" if phase == "downloading" and total else ""
                     what = clean(text or f"{layer} {phase}".strip())
-                    self._say(f"#{self._number('pull ' + reference)} pull {clean(reference)}: {what}{more}")
+                    key = transfer(reference)
+                    self._say(f"#{self._number(key)} {clean(key)}: {what}{more}")
             case BuildNotice(text):
                 self._say(f"note: {clean(text)}")
             case BuildFinished(image_id, _, tags, seconds):
@@ -196,15 +202,15 @@ class TreeProgress:
         self._commit(f"{self._paint('✔', '32')} {title(step)}   {brief_seconds(seconds)}{more}{why}")
 
     def _pull(self, event: PullProgress, now: float) -> None:
-        key = f"pull {event.reference}"
+        key = transfer(event.reference)
         if event.phase == "done" and not event.layer:
             live = self._live.pop(key, None)
             took = brief_seconds(now - live.started) if live else ""
-            self._commit(f"{self._paint('✔', '32')} pulled {clean(event.reference)}   {took}")
+            self._commit(f"{self._paint('✔', '32')} {clean(key)}   {took}")
             return
-        live = self._live.setdefault(key, _Live(f"pull {clean(event.reference)}", now))
+        live = self._live.setdefault(key, _Live(clean(key), now))
         layers = self._pulled.setdefault(key, {})
-        if event.layer and event.phase in ("downloading", "done", "exists"):
+        if event.layer and event.phase in ("downloading", "uploading", "done", "exists", "mounted"):
             layers[event.layer] = (event.current, event.total)
         live.current, live.total = (sum(pair[i] for pair in layers.values()) for i in (0, 1))
 
@@ -304,7 +310,7 @@ class RawJsonProgress:
                     step.key, title(step), started=started, completed=now, **({"cached": True} if cached else {})
                 )
             case PullProgress(reference, layer, phase, current, total):
-                key = f"pull {reference}"
+                key = transfer(reference)
                 if key not in self._vertexes:
                     self._vertex(key, key, started=now)
                 status = {

@@ -119,3 +119,16 @@ def build_manifest(
         document["annotations"] = dict(sorted(annotations.items()))
     raw = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
     return Manifest(raw, OCI_MANIFEST, document, config, tuple(layers))
+
+
+def build_index(manifests: Sequence[Descriptor], annotations: Mapping[str, str] | None = None) -> Index:
+    """An OCI index over `manifests`, which should name their platforms; equal input gives equal bytes."""
+    document: dict[str, object] = {
+        "schemaVersion": 2,
+        "mediaType": OCI_INDEX,
+        "manifests": [manifest.to_json() for manifest in manifests],
+    }
+    if annotations:
+        document["annotations"] = dict(sorted(annotations.items()))
+    raw = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+    return Index(raw, OCI_INDEX, document, tuple(manifests))

@@ -34,7 +34,7 @@ from engine.registry.errors import corrupt
 from engine.registry.net import Network
 from engine.registry.transport import Session
 
-__all__ = ["BlobProgress", "BlobSink", "BlobWriter", "Pulled", "pull"]
+__all__ = ["BlobProgress", "BlobSink", "BlobWriter", "Pulled", "Puller", "pull"]
 
 T = TypeVar("T")
 MANIFEST_LIMIT = 4 << 20
@@ -78,7 +78,7 @@ def pull(
         cancel.on_cancel(stop.cancel)
     network = Network(config.retry, stop, config.certs)
     try:
-        return _Pull(reference.with_default_tag(), sink, config, network, progress).run(
+        return Puller(reference.with_default_tag(), sink, config, network, progress).run(
             platform, on_image, on_layer, concurrency
         )
     except OSError as error:
@@ -88,7 +88,7 @@ def pull(
         network.close()
 
 
-class _Pull:
+class Puller:
     """The state of one pull: its endpoints, and which of them answered."""
 
     def __init__(
@@ -137,14 +137,14 @@ class _Pull:
         """The digest that the name stands for, and the manifest behind it."""
         wanted: Digest | None = self.reference.digest
         name = str(wanted) if wanted is not None else self.reference.tag
-        document = self._anywhere(lambda session: self._manifest(session, name, wanted, None))
+        document = self.anywhere(lambda session: self.manifest(session, name, wanted, None))
         top = wanted if wanted is not None else document.digest
         for _ in range(_INDEX_DEPTH):
             if isinstance(document, Manifest):
                 return top, document
             chosen = self._choose(document, platform)
-            document = self._anywhere(
-                lambda session, one=chosen: self._manifest(session, str(one.digest), one.digest, one.size)  # type: ignore[misc]
+            document = self.anywhere(
+                lambda session, one=chosen: self.manifest(session, str(one.digest), one.digest, one.size)  # type: ignore[misc]
             )
         if isinstance(document, Manifest):
             return top, document
@@ -156,7 +156,7 @@ class _Pull:
         except NotFound as error:
             raise NotFound(f"image {self.what}: {error.message}", hint=error.hint) from error
 
-    def _manifest(self, session: Session, name: str, wanted: Digest | None, size: int | None) -> Manifest | Index:
+    def manifest(self, session: Session, name: str, wanted: Digest | None, size: int | None) -> Manifest | Index:
         path = f"/v2/{self.reference.path}/manifests/{name}"
         raw, headers = session.fetch(path, self.scope, accept=_ACCEPT, limit=MANIFEST_LIMIT, kind="the manifest")
         label = session.endpoint.label
@@ -188,7 +188,7 @@ class _Pull:
 
     def _config(self, manifest: Manifest) -> tuple[bytes, ImageConfig]:
         descriptor = manifest.config
-        path = self._blob_path(descriptor)
+        path = self.blob_path(descriptor)
         name = f"config of {self.what}"
         if descriptor.size > MANIFEST_LIMIT:
             raise corrupt(name, self.reference.domain, f"it claims {descriptor.size} bytes")
@@ -199,7 +199,7 @@ class _Pull:
                 raise corrupt(name, session.endpoint.label, f"its bytes are not {descriptor.digest}")
             return raw
 
-        raw = self._kept(descriptor) or self._anywhere(fetch)
+        raw = self._kept(descriptor) or self.anywhere(fetch)
         try:
             image = ImageConfig.parse(raw)
             count = len(image.diff_ids)
@@ -239,7 +239,7 @@ class _Pull:
                 raise corrupt(f"manifest of {self.what}", self.reference.domain, "it gives one blob two sizes")
             self._report(same[0][1], "waiting", 0)
         with ThreadPoolExecutor(max(1, concurrency), thread_name_prefix="pull") as pool:
-            running = {pool.submit(self._layer, same[0][1]): digest for digest, same in places.items()}
+            running = {pool.submit(self.layer, same[0][1]): digest for digest, same in places.items()}
             try:
                 self._collect(running, places, on_layer)
             except BaseException:
@@ -264,14 +264,14 @@ class _Pull:
                     assert on_layer is not None
                     on_layer(index, descriptor)
 
-    def _layer(self, descriptor: Descriptor) -> None:
+    def layer(self, descriptor: Descriptor) -> None:
         self.network.cancel.check()
         if self.sink.has(descriptor.digest):
             self._report(descriptor, "exists", descriptor.size)
             return
-        path = self._blob_path(descriptor)
+        path = self.blob_path(descriptor)
         self._report(descriptor, "downloading", 0)
-        self._anywhere(
+        self.anywhere(
             lambda session: download(
                 session,
                 path,
@@ -282,7 +282,7 @@ class _Pull:
             )
         )
 
-    def _blob_path(self, descriptor: Descriptor) -> str:
+    def blob_path(self, descriptor: Descriptor) -> str:
         return f"/v2/{self.reference.path}/blobs/{descriptor.digest}"
 
     def _report(self, descriptor: Descriptor, phase: Phase, current: int) -> None:
@@ -291,7 +291,7 @@ class _Pull:
 
     # --- endpoints ---
 
-    def _anywhere(self, ask: Callable[[Session], T]) -> T:
+    def anywhere(self, ask: Callable[[Session], T]) -> T:
         """The first endpoint's answer that is one. What is verified by digest may come from any of them."""
         failures: list[EngineError] = []
         for session in self.sessions:

@@ -7,9 +7,13 @@ from dataclasses import replace
 
 from engine.base.cancel import CancelToken
 from engine.base.settings import build_settings
+from engine.build.cache_format import write_inline
+from engine.build.cache_specs import parse_from, parse_to
 from engine.build.compare import compare
 from engine.build.history import History
-from engine.build.options import refuse_unsupported
+from engine.build.options import check_request, inline_asked
+from engine.build.result import Outcome
+from engine.build.shared_cache import SharedCache
 from engine.build.solver import Build
 from engine.build.step_cache import StepCache
 from engine.build.trees import Trees
@@ -18,6 +22,8 @@ from engine.build.why import why
 from engine.errors import NotFound
 from engine.model import BuildEvent, BuildFinished, BuildRecord, BuildRequest, BuildStarted, FileDifference, WhyReport
 from engine.runtime.client import Runtime
+from engine.service.build_delivery import Delivery
+from engine.service.cache_import import CacheImport
 from engine.service.images import ImageService
 from engine.service.steps import StepRunner
 from engine.service.system import require_root
@@ -41,7 +47,9 @@ class BuildService:
 
     def build(self, request: BuildRequest, emit: Callable[[BuildEvent], None], cancel: CancelToken) -> BuildFinished:
         require_root()
-        refuse_unsupported(request)
+        check_request(request)
+        sources = [parse_from(text) for text in request.cache_from]
+        targets = [parse_to(text) for text in request.cache_to]
         settings = build_settings(self._store.root)
         host_ca = settings.host_ca if request.host_ca is None else request.host_ca
         with self.history.recording(request) as recorder:
@@ -53,7 +61,26 @@ class BuildService:
             runner = StepRunner(
                 self._store, self._runtime, request, host_ca=host_ca, block_metadata=settings.block_metadata
             )
-            return Build(self._store, runner, self._images, request, tell, cancel, self._trees, self._indexes).run()
+            imports = CacheImport(self._store, tell, cancel)
+            cache = SharedCache(self._store, lambda: imports.open(sources), tell, cancel)
+            delivery = Delivery(self._store, request, tell, cancel)
+
+            def deliver(outcome: Outcome) -> None:
+                delivery.push(outcome)
+                for target in targets:
+                    if target.kind != "inline":
+                        delivery.export_cache(target, outcome, cache.used)
+
+            inline = any(target.kind == "inline" for target in targets) or inline_asked(request)
+            try:
+                return Build(
+                    self._store, runner, self._images, request, tell, cancel, self._trees, self._indexes,
+                    cache=cache,
+                    inline=(lambda config: write_inline(cache.used, config.diff_ids)) if inline else None,
+                    deliver=deliver,
+                ).run()  # fmt: skip
+            finally:
+                imports.close()
 
     def diff(self, first: int, second: int) -> list[FileDifference]:
         """Raises `NotFound` when a build has no result, or its image is no longer here."""

@@ -7,15 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from engine.base.cancel import CancelToken
-from engine.errors import Conflict, EngineError, InvalidInput, from_os_error
+from engine.errors import Conflict, EngineError, InvalidInput, NotFound, from_os_error
 from engine.model import BuildEvent, ImageSummary, PullProgress
 from engine.oci.chain import chain_ids
 from engine.oci.config import History, ImageConfig
 from engine.oci.descriptor import Descriptor
 from engine.oci.digest import Digest
-from engine.oci.manifest import build_manifest
+from engine.oci.manifest import Manifest, build_manifest, parse_manifest
 from engine.oci.media import OCI_CONFIG, OCI_LAYER
-from engine.oci.platform import Platform
+from engine.oci.platform import Platform, choose
 from engine.oci.reference import Reference
 from engine.service import filters as rules
 from engine.service.meter import Meter
@@ -108,7 +108,23 @@ class ImageService:
         found = None if pull else self._store.images.find(name)
         if found is not None and (platform is None or self._fits(found, platform)):
             return found
-        return self.pull(name, emit, cancel, platform)
+        return (None if pull else self.variant(name, platform)) or self.pull(name, emit, cancel, platform)
+
+    def variant(self, name: str, platform: Platform | None) -> Image | None:
+        """The image for `platform` among those that were built here under `name` for several."""
+        index = self._store.indexes.find(name) if platform is not None else None
+        if index is None or platform is None:
+            return None
+        try:
+            chosen = choose(index.manifests, platform)
+        except NotFound:
+            return None
+        manifest = parse_manifest(self._store.blobs.read(chosen.digest), chosen.media_type)
+        if not isinstance(manifest, Manifest):
+            return None
+        config = ImageConfig.parse(self._store.blobs.read(manifest.config.digest))
+        records = self._store.ensure_layers(manifest.layers, config.diff_ids)
+        return self._store.images.put(manifest, config, sum(record.size for record in records), [])
 
     def _fits(self, image: Image, platform: Platform) -> bool:
         config = self._store.images.config(image)
@@ -168,6 +184,8 @@ class ImageService:
             raise Conflict(f"{BASE} is the embedded base image's own name", hint="choose another name")
         image = self._store.images.get(source)
         self._store.images.tag(image, reference)
+        if index := self._store.indexes.find(source):
+            self._store.indexes.put(str(reference.with_default_tag()), index, image.digest)
         self._store.records.event("image", "tag", image.config_digest, {"name": reference.with_default_tag().familiar})
 
     def remove(self, name: str, used_by: list[str], *, force: bool) -> list[str]:

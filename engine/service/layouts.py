@@ -32,31 +32,30 @@ def import_layout(store: Store, path: Path, reference: str, platform: Platform, 
     except OSError as error:
         raise from_os_error(error, f"opening the OCI layout {path}") from error
     try:
-        return _Layout(store, root, str(path), cancel).image(reference, platform)
+        return LayoutReader(store, root, str(path), cancel).image(reference, platform)
     except OSError as error:
         raise from_os_error(error, f"reading the OCI layout {path}") from error
     finally:
         os.close(root)
 
 
-class _Layout:
+class LayoutReader:
+    """`root` is the folder's descriptor; nothing is followed out of it."""
+
     def __init__(self, store: Store, root: int, shown: str, cancel: CancelToken) -> None:
         self._store, self._root, self._shown, self._cancel = store, root, shown, cancel
 
     def image(self, reference: str, platform: Platform) -> Image:
-        index = parse_manifest(self._read("index.json"))
-        if not isinstance(index, Index):
-            raise Corrupt(f"{self._shown}/index.json is no index")
-        chosen = self._find(index, reference, platform)
-        manifest = self._manifest(chosen, platform)
-        self._take(manifest.config)
+        chosen = self.find(self.index(), reference, platform)
+        manifest = self.manifest(chosen, platform)
+        self.take(manifest.config)
         config = ImageConfig.parse(self._store.blobs.read(manifest.config.digest))
         for layer in manifest.layers:
-            self._take(layer)
+            self.take(layer)
         records = self._store.ensure_layers(manifest.layers, config.diff_ids, cancel=self._cancel)
         return self._store.images.put(manifest, config, sum(record.size for record in records), [])
 
-    def _find(self, index: Index, reference: str, platform: Platform) -> Descriptor:
+    def find(self, index: Index, reference: str, platform: Platform) -> Descriptor:
         entries = list(index.manifests)
         if reference:
             entries = [e for e in entries if reference in (str(e.digest), e.annotations.get(_NAME, ""))]
@@ -69,9 +68,9 @@ class _Layout:
             raise InvalidInput(f"{self._shown} holds {len(entries)} images", hint="name one: oci-layout://PATH:TAG")
         return entries[0] if len(entries) == 1 else choose(entries, platform)
 
-    def _manifest(self, descriptor: Descriptor, platform: Platform) -> Manifest:
+    def manifest(self, descriptor: Descriptor, platform: Platform) -> Manifest:
         for _ in range(MAX_NESTING):
-            raw = self._read(self._path(descriptor.digest))
+            raw = self.read(self.path(descriptor.digest))
             if Digest.of(raw) != descriptor.digest:
                 raise Corrupt(f"{self._shown}: the manifest {descriptor.digest.short} is damaged")
             parsed = parse_manifest(raw)
@@ -80,23 +79,36 @@ class _Layout:
             descriptor = choose(parsed.manifests, platform)
         raise Corrupt(f"{self._shown}: its indexes are nested too deep")
 
-    def _path(self, digest: Digest) -> str:
+    def path(self, digest: Digest) -> str:
         return f"blobs/{digest.algorithm}/{digest.hex}"
 
-    def _read(self, path: str) -> bytes:
+    def index(self) -> Index:
+        index = parse_manifest(self.read("index.json"))
+        if not isinstance(index, Index):
+            raise Corrupt(f"{self._shown}/index.json is no index")
+        return index
+
+    def document(self, descriptor: Descriptor, limit: int = MAX_DOCUMENT) -> bytes:
+        """A blob's bytes, verified."""
+        raw = self.read(self.path(descriptor.digest), limit)
+        if len(raw) != descriptor.size or not descriptor.digest.matches(raw):
+            raise Corrupt(f"{self._shown}: the blob {descriptor.digest.short} is damaged")
+        return raw
+
+    def read(self, path: str, limit: int = MAX_DOCUMENT) -> bytes:
         with open(open_in_root(self._root, path, os.O_RDONLY), "rb") as file:
-            data = file.read(MAX_DOCUMENT + 1)
-        if len(data) > MAX_DOCUMENT:
-            raise Corrupt(f"{self._shown}/{path} is larger than {MAX_DOCUMENT} bytes")
+            data = file.read(limit + 1)
+        if len(data) > limit:
+            raise Corrupt(f"{self._shown}/{path} is larger than {limit} bytes")
         return data
 
-    def _take(self, descriptor: Descriptor) -> None:
+    def take(self, descriptor: Descriptor) -> None:
         """A blob into the store, if it is not there."""
         if self._store.blobs.has(descriptor.digest):
             return
         blob = self._store.blobs.ingest()
         try:
-            with open(open_in_root(self._root, self._path(descriptor.digest), os.O_RDONLY), "rb") as file:
+            with open(open_in_root(self._root, self.path(descriptor.digest), os.O_RDONLY), "rb") as file:
                 while data := file.read(_CHUNK):
                     self._cancel.check()
                     blob.write(data)

@@ -31,7 +31,7 @@ class TransferService:
         shown = reference.familiar
         with self._store.using():
             image = self._store.images.get(source)
-            manifest = self._store.images.manifest(image)
+            manifest = self._store.indexes.find(source) or self._store.images.manifest(image)
             progress(PullProgress(shown, "", "resolving", text=f"The push refers to repository [{reference.name}]"))
             digest = push(
                 reference,
@@ -39,7 +39,7 @@ class TransferService:
                 self._store.blobs,
                 RegistryConfig.load(self._store.root),
                 progress=Meter(shown, progress).blob,
-                mounts=self._neighbours(reference),
+                mounts=self.neighbours(reference),
                 journal=Uploads(self._store.tmp),
                 cancel=cancel,
             )
@@ -49,7 +49,7 @@ class TransferService:
         progress(PullProgress(shown, "", "done", manifest.size, manifest.size, text))
         return digest
 
-    def _neighbours(self, reference: Reference) -> dict[Digest, list[str]]:
+    def neighbours(self, reference: Reference) -> dict[Digest, list[str]]:
         """For each blob, the other repositories of the same registry that are known to hold it."""
         found: dict[Digest, list[str]] = {}
         for image in self._store.images.list():

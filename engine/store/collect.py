@@ -42,7 +42,7 @@ def live(store: Store) -> Live:
             # A damaged manifest does not say what it needs: until it is mended, nothing may go.
             found.sure = False
     try:
-        found.blobs |= store.served.live()
+        found.blobs |= store.served.live() | store.indexes.live()
     except EngineError:
         found.sure = False
     for row in store.records.read("SELECT document FROM cache"):

@@ -22,6 +22,7 @@ from engine.store.blobs import BlobStore
 from engine.store.check import Problem, check
 from engine.store.collect import sweep
 from engine.store.images import Image, ImageStore
+from engine.store.indexes import Indexes
 from engine.store.layers import LayerRecord, LayerStore
 from engine.store.leases import Leases
 from engine.store.records import Records
@@ -46,6 +47,7 @@ class Store:
         self.layers = LayerStore(root / "layers", self.tmp, self.leases)
         self.volumes = VolumeStore(root / "volumes", self.tmp)
         self.images = ImageStore(self.records, self.blobs)
+        self.indexes = Indexes(self.records, self.blobs)
         self.served = Served(self.records, self.blobs, self.images)
 
     def close(self) -> None:

@@ -189,7 +189,7 @@ def test_the_tree_keeps_what_is_done_and_redraws_what_runs() -> None:
         progress.feed(event)
     progress.tick()
     lines = Screen(out.getvalue()).lines
-    assert lines[0].startswith("✔ pulled python:3")
+    assert lines[0].startswith("✔ pull python:3")
     assert lines[1] == "= [app 1/3] FROM python   cached"
     assert lines[2].startswith("✔ [app 2/3] COPY . .   250 ms, 2.05kB   app.py content changed")
     assert lines[3] == "note careful"
