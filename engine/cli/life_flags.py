@@ -23,7 +23,7 @@ LIFE_FLAGS = [
     Flag("health-start-interval", "Time between checks during the start period", kind="str", metavar="duration"),
     Flag("health-retries", "Consecutive failures needed to report unhealthy", kind="int"),
     Flag("no-healthcheck", "Disable any container-specified HEALTHCHECK"),
-    Flag("log-driver", "Logging driver: json-file, none", kind="str"),
+    Flag("log-driver", "Logging driver: json-file, local, none", kind="str"),
     Flag("log-opt", "Log driver options: max-size, max-file, compress, labels, env, tag", kind="list"),
     Flag("attach", "Attach to STDIN, STDOUT or STDERR", "a", kind="list"),
     Flag("stop-signal", "Signal to stop the container", kind="str"),

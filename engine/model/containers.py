@@ -35,7 +35,7 @@ class Healthcheck:
 
 @dataclass(frozen=True, slots=True)
 class LogConfig:
-    """`type`: "" and "json-file" keep a log, "none" keeps none. `config`: max-size, max-file, compress, labels, labels-regex,
+    """`type`: "" and "json-file" keep a log, "local" a rotated and compressed one, "none" none. `config`: max-size, max-file, compress, labels, labels-regex,
     env, env-regex, tag, mode, max-buffer-size."""
 
     type: str = ""

@@ -93,7 +93,7 @@ class SystemRoutes:
                     "Volume": ["local"],
                     "Network": ["bridge", "host", "none"],
                     "Authorization": None,
-                    "Log": ["json-file", "none"],
+                    "Log": ["json-file", "local", "none"],
                 },
                 "MemoryLimit": info.cgroup != "none",
                 "SwapLimit": info.cgroup != "none",

@@ -114,8 +114,9 @@ class Log:
 
     What cannot be written (a full disk) is kept; `blocked` until it could be. A file is put aside before the write that
     follows the one that made it reach `max_size` bytes (0: never); `max_files` counts it too, so 1 keeps no older ones.
-    `compress` is called with the path of a file put aside and a function to call when that is done; meanwhile nothing is
-    put aside. Several containers may write to one path: whoever puts it aside holds its lock, the others notice.
+    `compress` is called with the path of a file put aside and a function to call when that is done. Meanwhile nothing more is
+    put aside: when the next file is full before that, the log is `blocked`, and `ready` is called once it no longer is (as
+    Docker, whose writer waits too: with a limit a log is never larger for being written fast). Several containers may write to one path: whoever puts it aside holds its lock, the others notice.
     """
 
     def __init__(
@@ -130,6 +131,7 @@ class Log:
         self.extra = extra
         self._path, self._max_size, self._max_files = path, max_size, max_files
         self._compress, self._compressing = compress, False
+        self.ready: Callable[[], None] = lambda: None
         self._pending = b""
         self._fd = -1
         self._size = 0
@@ -156,6 +158,8 @@ class Log:
         try:
             while self._pending:
                 part = self._next() if self._max_size else self._pending  # first: it may exchange the file
+                if not part:
+                    return
                 done = os.write(self._fd, part)
                 self._size += done
                 self._pending = self._pending[done:]
@@ -164,7 +168,8 @@ class Log:
                 raise
 
     def _next(self) -> bytes:
-        """What of the pending records still goes into this file: up to and including the one that fills it."""
+        """What of the pending records still goes into this file: up to and including the one that fills it. Nothing while
+        it is full and the one before is being compressed."""
         there = _stat(self._path)
         mine = os.fstat(self._fd)
         if there is not None and (mine.st_dev, mine.st_ino) != (there.st_dev, there.st_ino):
@@ -173,8 +178,8 @@ class Log:
             self._size = mine.st_size
         if self._size >= self._max_size and not self._compressing:
             self._put_aside()
-        if self._compressing:
-            return self._pending
+        if self._size >= self._max_size and self._compressing:
+            return b""
         cut = self._pending.find(b"\n", max(self._max_size - self._size - 1, 0)) + 1
         return self._pending[:cut] if cut else self._pending
 
@@ -210,6 +215,15 @@ class Log:
 
     def _compressed(self) -> None:
         self._compressing = False
+        if self._pending:
+            self.flush()
+            if not self.blocked:
+                self.ready()
+
+    def settled(self) -> bool:
+        """At the end: whether every line is in the file."""
+        self.flush()
+        return not self.blocked
 
     def close(self) -> None:
         if self._fd >= 0:

@@ -33,11 +33,13 @@ from engine.runtime.netconfig import NetworkError
 from engine.runtime.netns import ContainerLink
 from engine.runtime.probes import Prober
 from engine.runtime.restart import RestartPolicy
+from engine.runtime.ringlog import BUFFER, RingLog
 from engine.runtime.rootfs_devices import SetupError
 from engine.runtime.serving import Clients
 from engine.runtime.streams import Streams
 
 _RETRY = 0.25  # seconds between attempts to write to a full disk
+_DROPPED = "lines were dropped: the log could not keep up (mode=non-blocking)"
 _KEPT_EXECS = 32  # ended ones, for who asks after their exit code
 _REMOVER = 2.0  # seconds that an engine which waits has to remove an auto-remove container itself
 _LOCK_SECONDS = 30.0  # how long a start waits for whoever holds the container's lock
@@ -62,9 +64,10 @@ class Monitor:
         self.bundle = self.id = ""
         self.policy = RestartPolicy()
         self.network = ContainerLink(run_dir, netconfig.ContainerNetwork(), self.loop)
-        self._log: Log | None = None
+        self._log: Log | RingLog | None = None
         self._journal: Journal | None = None
         self._prober: Prober | None = None
+        self._dropped_timer: Timer | None = None
         self._timer: Timer | None = None  # of the next start, or of the kill after a stop's grace
         self._began = 0.0
         self._cancelled = False  # a user means it to stay ended
@@ -122,7 +125,7 @@ class Monitor:
                     raise StartError(f"container {self.id[:12]} {what}") from None
                 time.sleep(0.002)
 
-    def _open_log(self, extra: dict[str, Any]) -> Log | None:
+    def _open_log(self, extra: dict[str, Any]) -> Log | RingLog | None:
         options = self.life.get("log_config") or {}
         if not extra["log"] or options.get("type") == "none":
             return None
@@ -131,13 +134,32 @@ class Monitor:
             outside.run(self.loop, lambda: compress_file(path), done)
 
         attributes = options.get("attributes") or {}
-        return Log(
-            extra["log"],
-            max_size=int(options.get("max_size") or 0),
-            max_files=int(options.get("max_files") or 1),
-            compress=compress if options.get("compress") else None,
-            extra=b',"attrs":' + json.dumps(attributes, sort_keys=True).encode() if attributes else b"",
-        )
+        details = b',"attrs":' + json.dumps(attributes, sort_keys=True).encode() if attributes else b""
+
+        def opened(compression: Any) -> Log:
+            return Log(
+                extra["log"],
+                max_size=int(options.get("max_size") or 0),
+                max_files=int(options.get("max_files") or 1),
+                compress=compression if options.get("compress") else None,
+                extra=details,
+            )
+
+        if options.get("mode") == "non-blocking":
+            size = int(options.get("max_buffer_size") or BUFFER)
+            return RingLog(self.loop, opened, details, size=size, told=self._dropped)
+        return opened(compress)
+
+    def _dropped(self, count: int) -> None:
+        """Lines of the log. Not saved at once: where lines are dropped there are many."""
+        old = [note for note in self.state.notes if _DROPPED not in note]
+        self.state.notes = (*old, f"{count} log {_DROPPED}")
+        if self._dropped_timer is None:
+            self._dropped_timer = self.loop.later(1.0, self._save_dropped)
+
+    def _save_dropped(self) -> None:
+        self._dropped_timer = None
+        self._save()
 
     def _launch(self, fds: list[int]) -> None:
         """One start, the first or one by the restart policy: everything is made anew."""
@@ -274,10 +296,8 @@ class Monitor:
         self._ended = True
 
     def _written(self) -> bool:
-        if self._log is not None:
-            self._log.flush()
-            if self._log.blocked:
-                return False  # the record says "exited" once every line is there
+        if self._log is not None and not self._log.settled():
+            return False  # the record says "exited" once every line is there
         return self._save(durable=True)
 
     def _save(self, *, durable: bool = False) -> bool:

@@ -14,6 +14,7 @@ from engine.runtime import protocol
 from engine.runtime.jsonlog import Log, Splitter
 from engine.runtime.launch import Started
 from engine.runtime.loop import READ, WRITE, Loop
+from engine.runtime.ringlog import RingLog
 
 _CHUNK = 65536
 _RETRY = 0.25  # seconds between attempts to write to a full disk
@@ -24,7 +25,7 @@ STDIN_BUFFER = 1 << 20  # bytes waiting for the program, beyond which attached c
 class Streams:
     """`send` is called with (protocol.STDOUT or STDERR, bytes) for those who are attached."""
 
-    def __init__(self, loop: Loop, log: Log | None, send: Callable[[int, bytes], None]) -> None:
+    def __init__(self, loop: Loop, log: Log | RingLog | None, send: Callable[[int, bytes], None]) -> None:
         self._loop, self._log, self._send = loop, log, send
         self._outputs: dict[int, int] = {}  # our end → protocol.STDOUT or STDERR
         self._splitters: dict[int, Splitter] = {}
@@ -34,6 +35,8 @@ class Streams:
         self._stdin_ending = False
         self._master = -1
         self._waiting = False  # for room on the disk
+        if isinstance(log, Log):
+            log.ready = self._go_on
 
     def open(self, started: Started) -> None:
         self._master, self._stdin = started.master, started.stdin
@@ -94,6 +97,12 @@ class Streams:
         self._log.flush()
         if self._log.blocked:
             self._loop.later(_RETRY, self._retry)
+            return
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """The log has room again."""
+        if not self._waiting:
             return
         self._waiting = False
         for fd in self._outputs:

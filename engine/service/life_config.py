@@ -15,7 +15,8 @@ from engine.errors import InvalidInput
 from engine.model import ContainerSpec, Healthcheck, LogConfig, RestartPolicy
 
 POLICIES = ("no", "always", "unless-stopped", "on-failure")
-LOG_DRIVERS = ("json-file", "none")
+LOG_DRIVERS = ("json-file", "local", "none")
+_LOCAL = {"max-size": "20m", "max-file": "5"}  # what `local` has where nothing is said
 _LOG_OPTIONS = {
     "max-size", "max-file", "compress", "labels", "labels-regex", "env", "env-regex", "tag", "mode", "max-buffer-size",
 }  # fmt: skip
@@ -143,25 +144,26 @@ def _probe(check: Healthcheck | None, shell: Sequence[str]) -> dict[str, Any] | 
 
 
 def log_options(config: LogConfig) -> dict[str, Any]:
-    """`{"type", "max_size", "max_files", "compress"}`. Raises InvalidInput with Docker's reasons."""
+    """`{"type", "max_size", "max_files", "compress"}`, and `{"mode", "max_buffer_size"}` (bytes, 0: the default) of one
+    that does not block. `local` is Docker's name for a rotated, compressed log: here in the same form. Raises InvalidInput with Docker's reasons."""
     driver = config.type or "json-file"
     if driver not in LOG_DRIVERS:
         raise InvalidInput(
-            f"logging driver {driver!r} is not there", hint=f"the drivers here are {' and '.join(LOG_DRIVERS)}"
+            f"logging driver {driver!r} is not there", hint=f"the drivers here are {', '.join(LOG_DRIVERS)}"
         )
     for name in config.config:
         if name not in _LOG_OPTIONS:
             raise InvalidInput(f"unknown log opt {name!r} for {driver} log driver")
     if driver == "none":
         return {"type": "none"}
-    options = config.config
-    if options.get("mode", "blocking") != "blocking":
-        raise InvalidInput(
-            f"log opt mode={options['mode']} is not supported: it drops lines when the log is slow",
-            hint="leave it out: output waits for the disk, and nothing is lost",
-        )
+    options = {**(_LOCAL if driver == "local" else {}), **config.config}
+    mode, buffer = options.get("mode") or "blocking", 0
+    if mode not in ("blocking", "non-blocking"):
+        raise InvalidInput(f"logger: logging mode not supported: {mode}", hint="blocking or non-blocking")
     if "max-buffer-size" in options:
-        raise InvalidInput("max-buffer-size option is only supported with 'mode=non-blocking'")
+        if mode != "non-blocking":
+            raise InvalidInput("logger: max-buffer-size option is only supported with 'mode=non-blocking'")
+        buffer = parse_size(options["max-buffer-size"])
     size = parse_size(options["max-size"]) if options.get("max-size") else 0
     if "max-size" in options and size <= 0:
         raise InvalidInput("max-size must be a positive number")
@@ -169,6 +171,8 @@ def log_options(config: LogConfig) -> dict[str, Any]:
     if files > 1 and not size:
         raise InvalidInput("max-file cannot be set without max-size", hint="add --log-opt max-size=10m")
     compress = _boolean(options.get("compress", "false"))
+    if driver == "local" and "compress" not in config.config:
+        compress = files > 1
     if compress and (files < 2 or not size):
         raise InvalidInput("compress cannot be true when max-file is less than 2 or max-size is not set")
     for name in ("labels-regex", "env-regex"):
@@ -177,7 +181,8 @@ def log_options(config: LogConfig) -> dict[str, Any]:
         except re.error as error:
             raise InvalidInput(f"log opt {name}: {error}") from None
     _tag(options.get("tag", ""), None)
-    return {"type": driver, "max_size": size, "max_files": files, "compress": compress}
+    found: dict[str, Any] = {"type": driver, "max_size": size, "max_files": files, "compress": compress}
+    return found | ({"mode": mode, "max_buffer_size": buffer} if mode == "non-blocking" else {})
 
 
 def _count(text: str) -> int:

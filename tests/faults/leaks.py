@@ -243,7 +243,8 @@ class LeakCheck:
                 break
             time.sleep(0.1)
         self.told = sorted(new - ours)
-        ours |= {f"file {path}" for path in self._temporary.iterdir()}
+        with contextlib.suppress(FileNotFoundError):
+            ours |= {f"file {path}" for path in self._temporary.iterdir()}
         gc.collect()  # what only a cycle holds is no leak
         ours |= own() - self._own
         self.left = [f"{thing} (seen after {self._first.get(thing, 'the last test')})" for thing in sorted(ours)]

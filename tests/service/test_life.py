@@ -327,7 +327,8 @@ def test_rename_is_told(engine: LocalEngine, make: Make) -> None:
         ({"foo": "1"}, "unknown log opt"),
         ({"max-file": "3"}, "max-size"),
         ({"max-size": "1k", "compress": "true"}, "max-file is less than 2"),
-        ({"mode": "non-blocking"}, "not supported"),
+        ({"mode": "sometimes"}, "logging mode not supported"),
+        ({"max-buffer-size": "1k"}, "only supported with"),
         ({"tag": "{{.Nope}}"}, "not known"),
     ],
 )
