@@ -75,6 +75,7 @@ def plan_run(site: Site, state: State, run: Run, stage: int, step: StepInfo) -> 
     snapshot = replace(state, variables=dict(state.variables))
 
     def perform(upper: Path, scratch: Path) -> None:
+        scratch.mkdir(mode=0o700)
         base = RunStep(
             tuple(site.trees(snapshot)),
             upper,

@@ -91,7 +91,7 @@ class PlatformRun:
         elif INLINE in config.document:  # the base's own, which speaks of fewer layers
             config = ImageConfig({name: value for name, value in config.document.items() if name != INLINE})
         raw = config.to_bytes()
-        digest = site.store.blobs.put(raw)
+        digest = site.store.blobs.put(raw, durable=False)
         described = Descriptor(OCI_CONFIG, digest, len(raw))
         manifest = build_manifest(described, state.layers, dict(site.request.annotations) or None)
         site.store.images.put_steps(digest, state.steps)

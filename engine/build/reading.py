@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
 from dataclasses import dataclass
@@ -39,7 +40,12 @@ def read_input(request: BuildRequest) -> Input:
         text = request.dockerfile_text
     else:
         text = _decode(_read(file, request.context), file)
-    return Input(text, file, parse(text, str(file)), _ignore(request, file))
+    return Input(text, file, _parse(text, str(file)), _ignore(request, file))
+
+
+@functools.lru_cache(maxsize=32)
+def _parse(text: str, name: str) -> Dockerfile:
+    return parse(text, name)
 
 
 def _decode(data: bytes, path: Path) -> str:
@@ -60,9 +66,10 @@ def _read(path: Path, context: Path) -> bytes:
         else:
             fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(fd, "rb") as file:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
                 raise InvalidInput(f"{path} is not a file", hint="name the Dockerfile with -f FILE")
-            return file.read(MAX_DOCKERFILE + 1)
+            return file.read(min(status.st_size, MAX_DOCKERFILE) + 1)
     except FileNotFoundError:
         if path.is_symlink():
             raise InvalidInput(
@@ -92,6 +99,11 @@ def _ignore(request: BuildRequest, file: Path) -> Matcher | None:
             data = _read(path, request.context)
         except NotFound:
             continue
-        patterns = read_patterns(data.decode("utf-8", errors="replace"))
-        return Matcher(patterns) if patterns else None
+        return _matcher(data.decode("utf-8", errors="replace"))
     return None
+
+
+@functools.lru_cache(maxsize=32)
+def _matcher(text: str) -> Matcher | None:
+    patterns = read_patterns(text)
+    return Matcher(patterns) if patterns else None

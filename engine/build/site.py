@@ -25,7 +25,7 @@ from engine.store.view import LayerView
 class Work:
     """A step that makes a layer: what its result depends on, its history entry, and how it is done.
 
-    `perform` fills the upper directory it is given; the second folder is for its own use. `inputs` hold no secret.
+    `perform` fills the upper directory it is given; the second folder is for its own use: it is not there yet. `inputs` hold no secret.
     """
 
     inputs: Mapping[str, str]

@@ -81,7 +81,7 @@ class Build:
             try:
                 with self._store.using():
                     outcome = self._build(given, contexts)
-                    image = self._keep_image(outcome)
+                    image = self._record(given, outcome)
                     export_all(outcome.results, self._request, self._store, self._cancel)
                     if self._deliver is not None:
                         self._deliver(outcome)
@@ -89,11 +89,25 @@ class Build:
                 raise from_os_error(error, f"building {given.file}") from error
             finally:
                 contexts.close()
-        return self._finish(given, outcome, image, time.monotonic() - started)
+        return self._finish(outcome, image, time.monotonic() - started)
 
-    def _finish(self, given: Input, outcome: Outcome, image: Image | None, seconds: float) -> BuildFinished:
+    def _record(self, given: Input, outcome: Outcome) -> Image | None:
+        """The image and the event, in one transaction. An index, for several platforms, is waited for by itself."""
         config_digest = outcome.usual.manifest.config.digest
-        self._store.records.event("build", "finish", config_digest, {"dockerfile": str(given.file)}, durable=False)
+        with self._store.records.write(durable=False):
+            image = self._keep_image(outcome)
+            attributes = {"dockerfile": str(given.file)}
+            self._store.records.event("build", "finish", config_digest, attributes, durable=False)
+        if image is not None and isinstance(outcome.top, Index):
+            self._store.unsynced.settle_now()  # it names images that no tag does
+            for result in outcome.results:
+                self._store.blobs.put(result.manifest.raw)
+            for name in outcome.names:
+                self._store.indexes.put(name, outcome.top, image.digest)
+        return image
+
+    def _finish(self, outcome: Outcome, image: Image | None, seconds: float) -> BuildFinished:
+        config_digest = outcome.usual.manifest.config.digest
         first, reason = self._shop.first or (None, "")
         tags = image.familiar_tags if image else ()
         finished = BuildFinished(config_digest, outcome.top.digest, tags, seconds, first, reason)
@@ -159,11 +173,5 @@ class Build:
         and the index is kept beside it."""
         if not keeps_image(self._request.outputs):
             return None
-        images, usual, top = self._store.images, outcome.usual, outcome.top
-        image = images.put(usual.manifest, usual.config, usual.size, [Reference.parse(name) for name in outcome.names])
-        if isinstance(top, Index):
-            for result in outcome.results:
-                self._store.blobs.put(result.manifest.raw)
-            for name in outcome.names:
-                self._store.indexes.put(name, top, image.digest)
-        return image
+        usual, names = outcome.usual, [Reference.parse(name) for name in outcome.names]
+        return self._store.images.put(usual.manifest, usual.config, usual.size, names, durable=False)

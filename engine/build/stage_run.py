@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -145,8 +146,9 @@ class StageRun:
             return
         causes = self._causes(scope, facts, refused)
         site.emit(StepStarted(step, summary(causes), causes))
-        document, cached = self._obtain(state, key, work, refused)
-        cache.remember(scope, facts)
+        document, cached = self._obtain(state, key, work, refused, lambda: cache.remember(scope, facts))
+        if cached or site.contexts.moved:
+            cache.remember(scope, facts)
         if not cached:
             self._shop.ran(step, summary(causes))
             state.ran = True
@@ -163,26 +165,30 @@ class StageRun:
         before, same = self._shop.cache.remembered(scope)
         return explain(before, facts, same=same, listing=self._shop.trees.listing)
 
-    def _obtain(self, state: State, key: str, work: Work, refused: bool) -> tuple[dict[str, Any], bool]:
+    def _obtain(
+        self, state: State, key: str, work: Work, refused: bool, remember: Callable[[], None]
+    ) -> tuple[dict[str, Any], bool]:
         """The step's document, and whether another build made it while this one waited."""
         site, cache = self._site, self._shop.cache
         if refused:
-            return self._do(state, key, work), False
+            return self._do(state, key, work, remember), False
 
         def waiting() -> None:
             site.emit(BuildNotice("another build does the same step: waiting for it"))
 
         with cache.making(key, site.cancel, waiting):
             document = cache.lookup(key)
-            return (document, True) if document is not None else (self._do(state, key, work), False)
+            return (document, True) if document is not None else (self._do(state, key, work, remember), False)
 
-    def _do(self, state: State, key: str, work: Work) -> dict[str, Any]:
+    def _do(self, state: State, key: str, work: Work, remember: Callable[[], None]) -> dict[str, Any]:
         with self._slot():
             started = time.monotonic()
             document = self._make(state, work)
             document["seconds"] = time.monotonic() - started
         if not self._site.contexts.moved:
-            self._shop.cache.put(key, document)
+            with self._site.store.records.write(durable=False):
+                self._shop.cache.put(key, document)
+                remember()
         return document
 
     @contextmanager
@@ -197,25 +203,27 @@ class StageRun:
 
     def _make(self, state: State, work: Work) -> dict[str, Any]:
         folder = self._site.store.tmp / f"step-{secrets.token_hex(8)}"
-        upper, scratch = folder / "upper", folder / "work"
+        upper = folder / "diff"
         try:
-            folder.mkdir(mode=0o700)
-            upper.mkdir(mode=0o755)
-            scratch.mkdir(mode=0o700)
+            os.mkdir(folder, 0o710)
+            os.mkdir(upper, 0o755)
             try:
-                work.perform(upper, scratch)
+                work.perform(upper, folder / "work")
             except BuildFailed as error:
                 if self._site.request.keep_failed:
-                    error.image = self._keep_failed(state, upper)
+                    error.image = self._keep_failed(state, folder)
                 raise
             self._site.cancel.check()
-            return self._keep(state, upper)
+            return self._keep(state, folder)
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            if folder.exists():
+                shutil.rmtree(folder, ignore_errors=True)
 
-    def _keep(self, state: State, upper: Path) -> dict[str, Any]:
-        """The upper directory as a blob and as a layer's tree; the cache's document of it."""
-        store = self._site.store
+    def _keep(self, state: State, folder: Path) -> dict[str, Any]:
+        """The upper directory `diff` as a blob and as a layer's tree; the cache's document of it."""
+        store, upper = self._site.store, folder / "diff"
+        if (folder / "work").exists():
+            shutil.rmtree(folder / "work", ignore_errors=True)
         blob = store.blobs.ingest()
         try:
             layer = write_layer(upper, blob, self._site.view(state), self._site.cancel, epoch=self._site.epoch)
@@ -223,9 +231,9 @@ class StageRun:
             blob.abort()
             raise
         size = blob.size
-        digest = blob.commit()
+        digest = blob.commit(durable=False)
         chain = state.chain_with(layer.written.diff_id)
-        store.layers.adopt(chain, layer.written.diff_id, layer.written.content_size, upper)
+        store.layers.adopt(chain, layer.written.diff_id, layer.written.content_size, folder)
         return {
             "layer": Descriptor(OCI_LAYER, digest, size).to_json(),
             "diff_id": layer.written.diff_id,
@@ -234,10 +242,10 @@ class StageRun:
             "newest": layer.newest,
         }
 
-    def _keep_failed(self, state: State, upper: Path) -> str:
+    def _keep_failed(self, state: State, folder: Path) -> str:
         """An image of what the failed step saw and wrote, with its environment, user and directory. Its name."""
         store, kept = self._site.store, state.fork()
-        document = self._keep(state, upper)
+        document = self._keep(state, folder)
         layers = [*state.layers, Descriptor.from_json(document["layer"])]
         environment = [f"{name}={value}" for name, value in state.variables.items()]
         config = kept.config.with_config(Env=environment, Entrypoint=None, Cmd=["/bin/sh"], WorkingDir=state.workdir)

@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import json
 import os
+import struct
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from engine.base.cancel import CancelToken
 from engine.oci.digest import Digest
 from engine.store.store import Store
 
+F_OFD_SETLK = 37  # fcntl.h; a lock of the open file, not of the process
 _WAIT = 0.01  # seconds between tries for a step that another build does
 _TOUCH_NS = 3600 * 10**9  # how exact "last used" is
 
@@ -77,16 +79,14 @@ class StepCache:
     def making(self, key: str, cancel: CancelToken, waiting: Callable[[], None]) -> Iterator[None]:
         """Held by the one that does the step of this key, in any process. `waiting` is called once when another one does.
 
-        The lock goes with its holder: a builder that is killed leaves the step to the next. Its file is removed under the lock,
-        and who waited for a file that is gone takes the new one.
+        The lock goes with its holder: a builder that is killed leaves the step to the next. It is one byte of a file, at a place
+        that the key gives (fcntl(2), open file description locks).
         """
-        path = self._store.tmp / f"making-{key[:40]}.lock"
-        fd = _take(path, cancel, waiting)
+        fd = os.open(f"{self._store.tmp}/making.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
+            _take(fd, int(key[:15], 16), cancel, waiting)
             yield
         finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
             os.close(fd)
 
     # --- what it depended on ----------------------------------------------------------------------------
@@ -112,22 +112,16 @@ class StepCache:
                 db.executemany("INSERT OR REPLACE INTO inputs VALUES (?, ?)", [(name, document) for name in changed])
 
 
-def _take(path: Path, cancel: CancelToken, waiting: Callable[[], None]) -> int:
+def _take(fd: int, place: int, cancel: CancelToken, waiting: Callable[[], None]) -> None:
+    wanted = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, place, 1, 0)
     told = False
     while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(fd), os.stat(path)):
-                    return fd
-        except BlockingIOError:
+            fcntl.fcntl(fd, F_OFD_SETLK, wanted)
+            return
+        except (BlockingIOError, PermissionError):  # EAGAIN or EACCES: somebody holds it
             if not told:
                 told = True
                 waiting()
             cancel.wait(_WAIT)
-        except BaseException:
-            os.close(fd)
-            raise
-        os.close(fd)
-        cancel.check()
+            cancel.check()

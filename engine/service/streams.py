@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import Generic, Literal, Protocol, TypeVar, cast
 
@@ -18,11 +19,17 @@ Work = Callable[[Callable[[T], None], CancelToken], object]
 async def stream(work: Work[T]) -> AsyncIterator[T]:
     """Runs `work(emit, cancel)` on a thread and yields what it emits. Closing the iterator cancels the work and waits for it."""
     loop = asyncio.get_running_loop()
-    queue: asyncio.Queue[T | _End[T]] = asyncio.Queue()
+    items: deque[T | _End[T]] = deque()
+    woken, waking = asyncio.Event(), False
     cancel = CancelToken()
 
     def put(item: T | _End[T]) -> None:
-        loop.call_soon_threadsafe(queue.put_nowait, item)
+        # The loop is woken once for all that comes before it looks: waking it takes the interpreter from the work.
+        nonlocal waking
+        items.append(item)
+        if not waking:
+            waking = True
+            loop.call_soon_threadsafe(woken.set)
 
     def run() -> None:
         try:
@@ -35,12 +42,16 @@ async def stream(work: Work[T]) -> AsyncIterator[T]:
     thread.start()
     try:
         while True:
-            item = await queue.get()
-            if isinstance(item, _End):
-                if item.error:
-                    raise item.error
-                return
-            yield item
+            await woken.wait()
+            woken.clear()
+            waking = False  # before the look: what is added from here on wakes again
+            while items:
+                item = items.popleft()
+                if isinstance(item, _End):
+                    if item.error:
+                        raise item.error
+                    return
+                yield item
     finally:
         cancel.cancel()
         if thread.is_alive():

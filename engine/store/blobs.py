@@ -1,7 +1,8 @@
 """Blobs by digest in an OCI image layout (image-spec, image-layout.md) that other tools read.
 
 A blob appears under `blobs/<algorithm>/<hex>` only after its bytes hashed to that digest: they are written to a
-file in `tmp/`, fsynced and renamed. So a present blob is complete, and a crash leaves only files in `tmp/`.
+file in `tmp/`, fsynced and renamed. So a present blob is complete, and a crash leaves only files in `tmp/`. What a build makes is
+not waited for: it is marked as unsynced instead (see `unsynced`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from engine.base.atomic import fsync_dir, write_atomic
 from engine.errors import Corrupt, NotFound, Unsupported, from_os_error
 from engine.oci.digest import Digest
 from engine.store.leases import Leases
+from engine.store.unsynced import Unsynced
 
 T = TypeVar("T")
 
@@ -49,8 +51,8 @@ class BlobWriter:
     def digest(self) -> Digest:
         return Digest(f"sha256:{self._hash.hexdigest()}")
 
-    def commit(self, digest: Digest | None = None, size: int | None = None) -> Digest:
-        """Publishes the blob. Raises `Corrupt` when size or digest are not what was promised."""
+    def commit(self, digest: Digest | None = None, size: int | None = None, *, durable: bool = True) -> Digest:
+        """Publishes the blob; not `durable`, a power cut may cost it. Raises `Corrupt` when size or digest are not what was promised."""
         actual = self.digest()
         if digest is not None and digest.algorithm != "sha256":
             self.abort()
@@ -64,12 +66,30 @@ class BlobWriter:
                 f"blob {digest}: the bytes hash to {actual}", hint="pull again; if it stays, the registry is damaged"
             )
         self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        final = self._store.path(actual)
-        self._store.claimed(actual, lambda: os.rename(self._path, final))
-        fsync_dir(final.parent)
+        if durable or self._store.unsynced is None:
+            os.fsync(self._file.fileno())
+            self._file.close()
+            final = self._store.path(actual)
+            self._store.claimed(actual, lambda: os.rename(self._path, final))
+            fsync_dir(final.parent)
+        else:
+            self._file.close()
+            self._publish_unsynced(actual, self._store.unsynced)
         return actual
+
+    def _publish_unsynced(self, actual: Digest, unsynced: Unsynced) -> None:
+        """What is there already stays: it may be on the disk, as this is not."""
+
+        def publish() -> None:
+            with contextlib.suppress(FileNotFoundError):
+                if os.stat(final).st_size == self.size:
+                    os.unlink(self._path)
+                    return
+            unsynced.mark(f"blob-{actual.hex}", str(self._path))
+            os.rename(self._path, final)
+
+        final = self._store.path(actual)
+        self._store.claimed(actual, publish)
 
     def abort(self) -> None:
         with contextlib.suppress(OSError):  # on a full disk, closing cannot flush what is still buffered
@@ -110,9 +130,10 @@ class PartialWriter(BlobWriter):
 class BlobStore:
     """`root` is the OCI layout; `tmp` a folder on the same file system; what is looked for or added is claimed in `leases`."""
 
-    def __init__(self, root: Path, tmp: Path, leases: Leases | None = None) -> None:
+    def __init__(self, root: Path, tmp: Path, leases: Leases | None = None, unsynced: Unsynced | None = None) -> None:
         self.root, self.tmp = root, tmp
-        self._leases = leases
+        self._leases, self.unsynced = leases, unsynced
+        self._folder = f"{root}/blobs/sha256"
         (root / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
         if not (root / "oci-layout").exists():
             write_atomic(root / "oci-layout", LAYOUT, 0o644)
@@ -123,7 +144,8 @@ class BlobStore:
         return self.root / "blobs" / digest.algorithm / digest.hex
 
     def has(self, digest: Digest) -> bool:
-        return self.claimed(digest, self.path(digest).is_file)
+        place = f"{self._folder}/{digest.hex}" if digest.algorithm == "sha256" else str(self.path(digest))
+        return self.claimed(digest, lambda: os.path.isfile(place))
 
     def claimed(self, digest: Digest, act: Callable[[], T]) -> T:
         """What `act` gives, with the blob claimed by the work that this process does: no sweep takes it before that ends."""
@@ -141,7 +163,8 @@ class BlobStore:
     def read(self, digest: Digest) -> bytes:
         """A small document, verified. Raises `NotFound`, `Corrupt`."""
         with self.open(digest) as blob:
-            data = blob.read(MAX_DOCUMENT + 1)
+            # By its size: a buffer for the largest document costs more than reading a small one.
+            data = blob.read(min(os.fstat(blob.fileno()).st_size, MAX_DOCUMENT) + 1)
         if len(data) > MAX_DOCUMENT or Digest.of(data) != digest:
             raise Corrupt(f"blob {digest} in the store is damaged", hint="run `workbench check`")
         return data
@@ -184,12 +207,20 @@ class BlobStore:
         self.claimed(digest, lambda: os.rename(path, final))
         fsync_dir(final.parent)
 
-    def put(self, data: bytes) -> Digest:
+    def stamp(self, digest: Digest) -> tuple[int, int, int, int] | None:
+        """What changes when the file does; None when it is not there."""
+        try:
+            status = os.stat(self.path(digest))
+        except FileNotFoundError:
+            return None
+        return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+    def put(self, data: bytes, *, durable: bool = True) -> Digest:
         digest = Digest.of(data)
         if not self.has(digest):
             writer = self.ingest()
             writer.write(data)
-            writer.commit(digest, len(data))
+            writer.commit(digest, len(data), durable=durable)
         return digest
 
     def digests(self) -> list[Digest]:
@@ -199,7 +230,7 @@ class BlobStore:
         with contextlib.suppress(FileNotFoundError):
             self.path(digest).unlink()
 
-    def publish_index(self, manifests: list[dict[str, object]]) -> None:
+    def publish_index(self, manifests: list[dict[str, object]], *, durable: bool = True) -> None:
         """Rewrites `index.json`: what `skopeo inspect oci:PATH:NAME` sees."""
         data = _index(manifests)
         try:
@@ -207,7 +238,7 @@ class BlobStore:
                 return  # no flush for what is there already
         except OSError:
             pass
-        write_atomic(self.root / "index.json", data, 0o644)
+        write_atomic(self.root / "index.json", data, 0o644, durable=durable)
 
 
 def _is_at(path: Path, fd: int) -> bool:

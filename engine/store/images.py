@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 import time
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from engine.base.clock import parse_rfc3339
@@ -12,9 +15,13 @@ from engine.errors import Conflict, Corrupt, InvalidInput, NotFound
 from engine.oci.config import ImageConfig
 from engine.oci.digest import Digest
 from engine.oci.manifest import Manifest, parse_manifest
+from engine.oci.media import OCI_MANIFEST
 from engine.oci.reference import Reference
 from engine.store.blobs import BlobStore
 from engine.store.records import Records
+from engine.store.unsynced import Unsynced, boot_id
+
+REMEMBERED = 512  # parsed documents
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,23 +41,60 @@ class Image:
 
 
 class ImageStore:
-    def __init__(self, records: Records, blobs: BlobStore) -> None:
-        self._records, self._blobs = records, blobs
+    def __init__(self, records: Records, blobs: BlobStore, unsynced: Unsynced | None = None) -> None:
+        self._records, self._blobs, self._unsynced = records, blobs, unsynced
+        self._parsed: OrderedDict[tuple[str, Digest], tuple[object, Manifest | ImageConfig]] = OrderedDict()
+        self._entries: dict[Digest, tuple[str, int]] = {}  # of index.json: media type and size of manifests
 
     def manifest(self, image: Image) -> Manifest:
-        parsed = parse_manifest(self._blobs.read(image.digest))
+        return self.manifest_of(image.digest)
+
+    def manifest_of(self, digest: Digest) -> Manifest:
+        """Raises `NotFound`, `Corrupt`."""
+        found = self._remembered("manifest", digest, self._read_manifest)
+        assert isinstance(found, Manifest)  # by the kind in the key
+        return found
+
+    def _read_manifest(self, digest: Digest) -> Manifest:
+        parsed = parse_manifest(self._blobs.read(digest))
         if not isinstance(parsed, Manifest):
-            raise Corrupt(f"image {image.digest.short} is an index in the store", hint="run `workbench check`")
+            raise Corrupt(f"image {digest.short} is an index in the store", hint="run `workbench check`")
         return parsed
 
     def config(self, image: Image) -> ImageConfig:
-        return ImageConfig.parse(self._blobs.read(image.config_digest))
+        found = self._remembered("config", image.config_digest, lambda one: ImageConfig.parse(self._blobs.read(one)))
+        assert isinstance(found, ImageConfig)  # by the kind in the key
+        return found
+
+    def _remembered(
+        self, kind: str, digest: Digest, read: Callable[[Digest], Manifest | ImageConfig]
+    ) -> Manifest | ImageConfig:
+        """What a document says, read again when its file is another than it was: damage is met where it is."""
+        key, stamp = (kind, digest), self._blobs.stamp(digest)
+        known = self._parsed.get(key)
+        if known is not None and stamp is not None and known[0] == stamp:
+            return known[1]
+        found = read(digest)
+        self._parsed[key] = (stamp, found)
+        if len(self._parsed) > REMEMBERED:
+            with contextlib.suppress(KeyError):  # another thread was quicker
+                self._parsed.popitem(last=False)
+        return found
 
     def put(
-        self, manifest: Manifest, config: ImageConfig, size: int, tags: Sequence[Reference], repo_digest: str = ""
+        self,
+        manifest: Manifest,
+        config: ImageConfig,
+        size: int,
+        tags: Sequence[Reference],
+        repo_digest: str = "",
+        *,
+        durable: bool = True,
     ) -> Image:
-        """Records the image (its blobs are there already) and moves `tags` to it."""
-        digest = self._blobs.put(manifest.raw)
+        """Records the image (its blobs are there already) and moves `tags` to it. Not `durable`: a power cut may undo it."""
+        if durable and self._unsynced is not None:
+            self._unsynced.settle_now()  # it may share blobs with what was built a moment ago
+        digest = self._blobs.put(manifest.raw, durable=durable)
         known = None if repo_digest else self._unchanged(digest, tags)
         if known is not None:
             return known
@@ -60,49 +104,77 @@ class ImageStore:
             created = 0
         if self._is_recorded(digest, tags, repo_digest):
             return self.get(digest)  # nothing new: no flush
-        with self._records.write() as db:
-            db.execute(
+        with self._records.write(durable=durable) as db:
+            done = db.execute(
                 "INSERT INTO images VALUES (?, ?, ?, ?, ?) ON CONFLICT (digest) DO NOTHING",
                 (digest, manifest.config.digest, created, size, time.time_ns()),
             )
+            if not durable and done.rowcount > 0:
+                db.execute("INSERT OR IGNORE INTO unsynced VALUES ('image', ?, '', ?)", (digest, boot_id()))
             for tag in tags:
-                db.execute("INSERT OR REPLACE INTO tags VALUES (?, ?)", (str(tag.with_default_tag()), digest))
+                name = str(tag.with_default_tag())
+                if not durable:
+                    db.execute(
+                        "INSERT OR IGNORE INTO unsynced VALUES"
+                        " ('tag', ?, coalesce((SELECT digest FROM tags WHERE name = ?), ''), ?)",
+                        (name, name, boot_id()),
+                    )
+                db.execute("INSERT OR REPLACE INTO tags VALUES (?, ?)", (name, digest))
             if repo_digest:
                 # By its full name, as `find` asks for it.
                 name = str(Reference.parse(repo_digest))
                 db.execute("INSERT OR REPLACE INTO repo_digests VALUES (?, ?)", (name, digest))
-        self.publish_index()
+        if durable or self._unsynced is None:
+            self.publish_index()
+        else:
+            self._unsynced.later(self._publish_soon)
         return self.get(digest)
+
+    def _publish_soon(self) -> None:
+        self.publish_index(durable=False)
+
+    def unsynced(self) -> list[tuple[str, str, str]]:
+        """What was recorded and is perhaps not on the disk: kind, name, and what the name means now."""
+        rows = self._records.read(
+            "SELECT kind, u.name, coalesce(t.digest, '') AS digest FROM unsynced u LEFT JOIN tags t ON t.name = u.name"
+        )
+        return [(row["kind"], row["name"], row["digest"]) for row in rows]
+
+    def note_synced(self, recorded: Sequence[tuple[str, str, str]]) -> None:
+        """These are on the disk, with their blobs; a tag that was moved again meanwhile is not, but knows where it stood."""
+        if not recorded:
+            return
+        with self._records.write() as db:  # it flushes the database, too
+            for kind, name, digest in recorded:
+                row = db.execute("SELECT digest FROM tags WHERE name = ?", (name,)).fetchone()
+                if kind == "tag" and row is not None and row["digest"] != digest:
+                    db.execute("UPDATE unsynced SET previous = ? WHERE kind = 'tag' AND name = ?", (digest, name))
+                else:
+                    db.execute("DELETE FROM unsynced WHERE kind = ? AND name = ?", (kind, name))
 
     def _unchanged(self, digest: Digest, tags: Sequence[Reference]) -> Image | None:
         """The image when it is recorded and all of `tags` name it: a build that changed nothing writes nothing."""
         row = self._records.one("SELECT * FROM images WHERE digest = ?", digest)
         if row is None:
             return None
-        names = tuple(
-            r["name"] for r in self._records.read("SELECT name FROM tags WHERE digest = ? ORDER BY name", digest)
-        )
-        if any(str(tag.with_default_tag()) not in names for tag in tags):
-            return None
-        return Image(digest, Digest(row["config"]), row["created"], row["size"], row["added"], names)
+        found = self._image(row)
+        return None if any(str(tag.with_default_tag()) not in found.tags for tag in tags) else found
 
-    def publish_index(self) -> None:
+    def publish_index(self, *, durable: bool = True) -> None:
         """`index.json` names every image by its familiar tag, so that `skopeo copy oci:PATH:NAME` finds it."""
         manifests: list[dict[str, object]] = []
         for image in self.list():
-            base: dict[str, object] = {
-                "mediaType": "application/vnd.oci.image.manifest.v1+json",
-                "digest": image.digest,
-                "size": self._blobs.size(image.digest) if self._blobs.has(image.digest) else 0,
-            }
-            if self._blobs.has(image.digest):
-                base["mediaType"] = self.manifest(image).media_type
+            if image.digest not in self._entries and self._blobs.path(image.digest).exists():
+                manifest = self.manifest(image)
+                self._entries[image.digest] = (manifest.media_type, manifest.size)
+            media_type, size = self._entries.get(image.digest, (OCI_MANIFEST, 0))
+            base: dict[str, object] = {"mediaType": media_type, "digest": image.digest, "size": size}
             for tag in image.familiar_tags or ("",):
                 named = dict(base)
                 if tag:
                     named["annotations"] = {"org.opencontainers.image.ref.name": tag}
                 manifests.append(named)
-        self._blobs.publish_index(manifests)
+        self._blobs.publish_index(manifests, durable=durable)
 
     def list(self) -> list[Image]:
         tags: dict[str, list[str]] = {}
@@ -122,10 +194,9 @@ class ImageStore:
 
     def find(self, name: str) -> Image | None:
         """By tag, repo digest, manifest or config digest, or a unique prefix of at least 4 digits of either id."""
-        images = {image.digest: image for image in self.list()}
         bare = name.removeprefix("sha256:")
         if len(bare) >= 4 and all(c in "0123456789abcdef" for c in bare):
-            hits = [i for i in images.values() if i.config_digest.hex.startswith(bare) or i.digest.hex.startswith(bare)]
+            hits = [self._image(row) for row in self._by_id(bare)]
             # One image in two compressions has two manifests and one id: the tagged one is meant.
             if len({hit.config_digest for hit in hits}) == 1:
                 return max(hits, key=lambda hit: (hit.digest == name, bool(hit.tags)))
@@ -140,14 +211,35 @@ class ImageStore:
             row = self._records.one(
                 "SELECT digest FROM repo_digests WHERE name = ?", f"{reference.name}@{reference.digest}"
             )
-            found = images.get(Digest(row["digest"])) if row else None
-            return found or (images.get(reference.digest) if reference.digest in images else None)
+            return (self._at(row["digest"]) if row else None) or self._at(reference.digest)
         row = self._records.one("SELECT digest FROM tags WHERE name = ?", str(reference.with_default_tag()))
-        return images.get(Digest(row["digest"])) if row else None
+        return self._at(row["digest"]) if row else None
+
+    def _by_id(self, digits: str) -> Sequence[sqlite3.Row]:
+        if len(digits) == 64:
+            exact = self._records.read("SELECT * FROM images WHERE digest = ?", f"sha256:{digits}")
+            if exact:
+                return exact  # a manifest's own digest is no prefix of another
+        pattern = f"sha256:{digits}*"
+        return self._records.read(
+            "SELECT * FROM images WHERE digest GLOB ? OR config GLOB ? ORDER BY added DESC", pattern, pattern
+        )
+
+    def _at(self, digest: str) -> Image | None:
+        row = self._records.one("SELECT * FROM images WHERE digest = ?", digest)
+        return self._image(row) if row else None
+
+    def _image(self, row: sqlite3.Row) -> Image:
+        names = self._records.read("SELECT name FROM tags WHERE digest = ? ORDER BY name", row["digest"])
+        return Image(
+            Digest(row["digest"]), Digest(row["config"]), row["created"], row["size"], row["added"],
+            tuple(name["name"] for name in names),
+        )  # fmt: skip
 
     def by_config(self, config: Digest) -> Image | None:
         """The image of that id; the tagged one where two manifests share it."""
-        same = [image for image in self.list() if image.config_digest == config]
+        rows = self._records.read("SELECT * FROM images WHERE config = ? ORDER BY added DESC", config)
+        same = [self._image(row) for row in rows]
         return max(same, key=lambda image: bool(image.tags), default=None)
 
     def get(self, name: str) -> Image:
@@ -159,18 +251,26 @@ class ImageStore:
             )
         return found
 
+    def _settle(self) -> None:
+        """What may still be needed after a power cut is removed only when what took its place is on the disk."""
+        if self._unsynced is not None:
+            self._unsynced.settle_now()
+
     def tag(self, image: Image, reference: Reference) -> None:
+        self._settle()
         with self._records.write() as db:
             db.execute("INSERT OR REPLACE INTO tags VALUES (?, ?)", (str(reference.with_default_tag()), image.digest))
         self.publish_index()
 
     def untag(self, reference: str) -> None:
+        self._settle()
         with self._records.write() as db:
             db.execute("DELETE FROM tags WHERE name = ?", (reference,))
         self.publish_index()
 
     def forget(self, image: Image) -> None:
         """Drops the record; the bytes go with the next sweep. Raises `Conflict` when a container uses the image."""
+        self._settle()
         with self._records.write() as db:
             if user := db.execute("SELECT name FROM containers WHERE image = ?", (image.digest,)).fetchone():
                 raise Conflict(

@@ -9,7 +9,7 @@ a power cut an unsynced tree is unpacked anew from its blob (a zero-length file 
 from __future__ import annotations
 
 import contextlib
-import ctypes
+import errno
 import json
 import os
 import secrets
@@ -17,9 +17,8 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -29,6 +28,7 @@ from engine.base.cancel import CancelToken
 from engine.errors import Corrupt, EngineError, from_os_error
 from engine.oci.digest import Digest
 from engine.store.leases import Leases
+from engine.store.unsynced import Unsynced, boot_id, flush
 
 T = TypeVar("T")
 
@@ -58,15 +58,6 @@ if ctypes.CDLL(None).syncfs(os.open(sys.argv[1], os.O_RDONLY | os.O_DIRECTORY)) 
 """
 
 
-@cache
-def boot_id() -> str:
-    """Changes with every boot of the kernel (proc(5), /proc/sys/kernel/random/boot_id)."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return "unknown"
-
-
 @dataclass(frozen=True, slots=True)
 class LayerRecord:
     """`size` is the sum of the regular files' bytes."""
@@ -76,10 +67,16 @@ class LayerRecord:
     size: int
 
 
+def _document(record: LayerRecord, *, synced: bool) -> bytes:
+    document = {"diff_id": record.diff_id, "size": record.size, "boot": boot_id(), "synced": synced}
+    return json.dumps(document).encode()
+
+
 class LayerStore:
-    def __init__(self, root: Path, tmp: Path, leases: Leases | None = None) -> None:
+    def __init__(self, root: Path, tmp: Path, leases: Leases | None = None, unsynced: Unsynced | None = None) -> None:
         self.root, self.tmp = root, tmp
-        self._leases = leases
+        self._leases, self._unsynced = leases, unsynced
+        self._known: dict[Digest, tuple[tuple[int, int, int], LayerRecord]] = {}  # with what layer.json looked like
         root.mkdir(mode=0o710, parents=True, exist_ok=True)
 
     def tree(self, chain: Digest) -> Path:
@@ -94,15 +91,22 @@ class LayerStore:
 
     def peek(self, chain: Digest) -> LayerRecord | None:
         """As `get`, for who only looks: nothing is claimed."""
+        path = f"{self.root}/{chain.hex}/layer.json"
         try:
-            record = json.loads((self.root / chain.hex / "layer.json").read_bytes())
-        except FileNotFoundError:
-            return None
-        except ValueError:
+            status = os.stat(path)
+            stamp = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
+            known = self._known.get(chain)
+            if known is not None and known[0] == stamp:
+                return known[1]
+            with open(path, "rb") as file:
+                record = json.load(file)
+        except (FileNotFoundError, ValueError):
             return None
         if not record.get("synced") and record.get("boot") != boot_id():
             return None
-        return LayerRecord(chain, Digest(record["diff_id"]), record["size"])
+        found = LayerRecord(chain, Digest(record["diff_id"]), record["size"])
+        self._known[chain] = (stamp, found)
+        return found
 
     def unpack(
         self,
@@ -131,41 +135,48 @@ class LayerStore:
                         f"layer {diff_id.short}: its content hashes to {applied.diff_id.short}, not to the image's diff ID",
                         hint="pull again; if it stays, the image is damaged at its source",
                     )
-                return self._publish(work, LayerRecord(chain, diff_id, applied.size))
+                return self._publish(work, LayerRecord(chain, diff_id, applied.size), soon=False)
             except OSError as error:
                 raise from_os_error(error, f"unpacking layer {diff_id.short}") from error
             finally:
                 shutil.rmtree(work, ignore_errors=True)
 
-    def adopt(self, chain: Digest, diff_id: Digest, size: int, tree: Path) -> LayerRecord:
-        """Makes an overlay upper directory (on the same file system) the layer's tree: a rename, no copy."""
-        with locked(self.tmp / f"layer-{chain.hex[:16]}.lock"):
-            found = self.get(chain)
-            if found:
-                return found
-            work = self.tmp / f"layer-{secrets.token_hex(8)}"
-            try:
-                work.mkdir()
-                os.rename(tree, work / "diff")
-                return self._publish(work, LayerRecord(chain, diff_id, size))
-            except OSError as error:
-                raise from_os_error(error, f"keeping layer {diff_id.short}") from error
-            finally:
-                shutil.rmtree(work, ignore_errors=True)
+    def adopt(self, chain: Digest, diff_id: Digest, size: int, folder: Path) -> LayerRecord:
+        """Makes `folder` (on the same file system, with an overlay upper directory `diff` in it) the layer: a rename, no copy.
 
-    def _publish(self, work: Path, record: LayerRecord) -> LayerRecord:
+        It is left where it is when the layer is there already.
+        """
+        found = self.get(chain)
+        if found:
+            return found
+        try:
+            return self._publish(folder, LayerRecord(chain, diff_id, size), soon=True)
+        except OSError as error:
+            raise from_os_error(error, f"keeping layer {diff_id.short}") from error
+
+    def _publish(self, work: Path, record: LayerRecord, *, soon: bool) -> LayerRecord:
+        """`soon`: it is flushed when it is quiet; else whoever made it has asked for that (`settle`)."""
         os.chmod(work, 0o710)
         os.chmod(work / "diff", 0o755) if not (work / "diff").stat().st_mode & 0o777 else None
-        self._describe(work, record, synced=False)
+        fd = os.open(work / "layer.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with open(fd, "wb") as out:
+            out.write(_document(record, synced=False))
+        if self._unsynced is not None:
+            self._unsynced.mark(f"layer-{record.chain.hex}", f"{work}/layer.json", soon=soon)
         final = self.root / record.chain.hex
-        if final.exists():  # untrusted after a crash, or damaged: out of the way first
-            os.rename(final, self.tmp / f"stale-{secrets.token_hex(8)}")
-        self._claimed(record.chain, lambda: os.rename(work, final))
+        try:
+            self._claimed(record.chain, lambda: os.rename(work, final))
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            with locked(self.tmp / "layers.lock"):
+                if self.get(record.chain) is None:  # untrusted after a crash, or damaged: out of the way first
+                    os.rename(final, self.tmp / f"stale-{secrets.token_hex(8)}")
+                    self._claimed(record.chain, lambda: os.rename(work, final))
         return record
 
     def _describe(self, folder: Path, record: LayerRecord, *, synced: bool) -> None:
-        document = {"diff_id": record.diff_id, "size": record.size, "boot": boot_id(), "synced": synced}
-        write_atomic(folder / "layer.json", json.dumps(document).encode(), durable=synced)
+        write_atomic(folder / "layer.json", _document(record, synced=synced), durable=synced)
 
     def settle(self, chains: list[Digest]) -> None:
         """`sync` in a process of its own that nobody waits for: its blobs are safe already, the trees follow."""
@@ -187,14 +198,15 @@ class LayerStore:
         pending = [record for chain in chains if not self._synced(chain) and (record := self.get(chain))]
         if not pending:
             return
-        fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            with contextlib.suppress(AttributeError):
-                ctypes.CDLL(None, use_errno=True).syncfs(fd)
-        finally:
-            os.close(fd)
-        for record in pending:
-            self._describe(self.root / record.chain.hex, record, synced=True)
+        flush(self.root)
+        self.note_synced([record.chain for record in pending])
+
+    def note_synced(self, chains: Iterable[Digest]) -> None:
+        """The file system was flushed after these layers were made."""
+        for chain in chains:
+            if not self._synced(chain) and (record := self.peek(chain)):
+                with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                    self._describe(self.root / chain.hex, record, synced=True)
 
     def _synced(self, chain: Digest) -> bool:
         try:

@@ -18,7 +18,7 @@ from typing import Any
 
 from engine.errors import Corrupt, StorageFull, Unsupported
 
-VERSION = 4
+VERSION = 5
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS images (
     digest TEXT PRIMARY KEY, config TEXT NOT NULL, created INTEGER NOT NULL, size INTEGER NOT NULL, added INTEGER NOT NULL);
@@ -38,6 +38,8 @@ CREATE TABLE IF NOT EXISTS events (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, time INTEGER NOT NULL, type TEXT NOT NULL, action TEXT NOT NULL,
     id TEXT NOT NULL, attributes TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS kept (owner TEXT NOT NULL, image TEXT NOT NULL, PRIMARY KEY (owner, image));
+CREATE TABLE IF NOT EXISTS unsynced (
+    kind TEXT NOT NULL, name TEXT NOT NULL, previous TEXT NOT NULL, boot TEXT NOT NULL, PRIMARY KEY (kind, name));
 CREATE TABLE IF NOT EXISTS journals (id TEXT PRIMARY KEY, offset INTEGER NOT NULL);
 """
 KEPT_EVENTS = 10_000
@@ -94,10 +96,16 @@ class Records:
 
     @contextlib.contextmanager
     def write(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
-        """A transaction: commits at the end, rolls back on an exception.
+        """A transaction: commits at the end, rolls back on an exception. Within one of the same thread it is part of that one.
 
         What is not `durable` may be lost in a power cut (never half of it): for what is found again or does not matter.
         """
+        outer: sqlite3.Connection | None = getattr(self._local, "writing", None)
+        if outer is not None:
+            assert not durable or self._local.durable, "what shall last is written within what need not"
+            yield outer
+            return
+        self._local.durable = durable
         try:
             with self._borrowed() as db:
                 try:

@@ -26,8 +26,12 @@ from engine.store.indexes import Indexes
 from engine.store.layers import LayerRecord, LayerStore
 from engine.store.leases import Leases
 from engine.store.records import Records
+from engine.store.recover import recover
 from engine.store.served import Served
+from engine.store.unsynced import Unsynced
 from engine.store.volumes import VolumeStore
+
+CLOSING = 0.2  # seconds that closing waits for the disk
 
 
 class Store:
@@ -40,18 +44,32 @@ class Store:
             for folder in (self.tmp, self.containers, root / "oci"):
                 folder.mkdir(mode=0o710, exist_ok=True)
             self.leases = Leases(root)
-            self.blobs = BlobStore(root / "oci", self.tmp, self.leases)
+            self.unsynced = Unsynced(root)
+            self.blobs = BlobStore(root / "oci", self.tmp, self.leases, self.unsynced)
             self.records = Records(root / "records.sqlite")
         except OSError as error:
             raise from_os_error(error, f"opening the data root {root}") from error
-        self.layers = LayerStore(root / "layers", self.tmp, self.leases)
+        self.layers = LayerStore(root / "layers", self.tmp, self.leases, self.unsynced)
         self.volumes = VolumeStore(root / "volumes", self.tmp)
-        self.images = ImageStore(self.records, self.blobs)
+        self.images = ImageStore(self.records, self.blobs, self.unsynced)
         self.indexes = Indexes(self.records, self.blobs)
         self.served = Served(self.records, self.blobs, self.images)
+        self.unsynced.before_flush = self._before_flush
+        recover(self)
 
     def close(self) -> None:
+        self.unsynced.close(CLOSING)
         self.records.close()
+        self.leases.close()
+
+    def _before_flush(self) -> Callable[[Sequence[str]], None]:
+        images = self.images.unsynced()
+
+        def after(names: Sequence[str]) -> None:
+            self.images.note_synced(images)
+            self.layers.note_synced(Digest(f"sha256:{name[6:]}") for name in names if name.startswith("layer-"))
+
+        return after
 
     @contextlib.contextmanager
     def using(self) -> Iterator[None]:
@@ -126,6 +144,8 @@ class Store:
 
     def sweep(self, *, dry_run: bool = False) -> int:
         """Removes what nothing names and nobody claims; returns the bytes freed (or that would be)."""
+        if not dry_run:
+            self.unsynced.settle_now()  # what replaced the garbage is on the disk before the garbage goes
         return sweep(self, dry_run=dry_run)
 
     def check(self) -> list[Problem]:
