@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from pathlib import Path
 
 from engine.api import Engine, LoopEvent, LoopNotice, ProjectFound, ServiceState
@@ -74,6 +74,12 @@ class InnerLoop:
         for name, each in self._services.items():
             if service in (None, name):
                 each.want(rebuild="asked for")
+
+    def changed(self, paths: Iterable[Path]) -> None:
+        """For callers who know of changes before the watching does (an editor): absolute paths, written, made or removed."""
+        found = list(paths)
+        for each in self._services.values():
+            each.changed(found)
 
     async def close(self) -> None:
         """Stops watching. Containers go on."""

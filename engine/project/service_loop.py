@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import time
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
@@ -91,6 +92,7 @@ class ServiceLoop:
         self._equal = ""  # an image that was built behind the container, and has just what runs
         self._mourner: asyncio.Task[None] | None = None
         self._stops_first_said = False
+        self._told: dict[Path, tuple[int, ...] | None] = {}  # each changed path as it was when it was told of
 
     @property
     def name(self) -> str:
@@ -108,7 +110,10 @@ class ServiceLoop:
     # --- reasons to act ---------------------------------------------------------------------------------
 
     def changed(self, paths: Iterable[Path]) -> None:
-        batch = Batch.of(paths)
+        """What was told in the same state before (by an editor, then by the watching) is no change."""
+        now = {path: _state(path) for path in paths}
+        batch = Batch.of(path for path, state in now.items() if self._told.get(path, ()) != state)
+        self._told |= now
         act = self.judge.decide(batch.paths | self._unsettled.paths, running=True)
         if act.kind == "nothing":
             return
@@ -457,3 +462,11 @@ class ServiceLoop:
                 number = generation_of(now)
                 self._say(ServiceState(self.service.name, "running", self.name, now.image_id, number))
                 self._watch_end(now.id)
+
+
+def _state(path: Path) -> tuple[int, ...] | None:
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_mode

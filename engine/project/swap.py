@@ -88,7 +88,7 @@ class Swap:
 
     async def _tell_failure(self, new: Next, old: ContainerSummary, error: StartFailed) -> None:
         with contextlib.suppress(EngineError):
-            text = words.failed(new.generation, error.message, goes_on=generation_of(old))
+            text = words.failed(new.generation, error.message.splitlines()[0], goes_on=generation_of(old))
             await self._engine.write_rule(new.spec.log_path, text)
 
     async def _create(self, new: Next, name: str) -> str:

@@ -23,7 +23,7 @@ from engine.base.cancel import CancelToken
 from engine.build.dockerfile.mode import parse_chmod
 from engine.errors import Conflict, InvalidInput, from_os_error
 from engine.linux.mount import filesystem
-from engine.linux.openat2 import open_in_root
+from engine.linux.openat2 import open_in_root, resolve_in_root
 from engine.model import Drift, SyncEntry, SyncResult
 from engine.runtime.client import Runtime
 from engine.runtime.users import UserError, identify
@@ -267,16 +267,20 @@ class _Writer:
             return open_in_root(self._root, path, _FOLDER)
         except FileNotFoundError:
             pass
-        above, name = posixpath.split(path)
-        folder = self._folder(above, owner)
+        folder = os.dup(self._root)
         try:
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(name, 0o755, dir_fd=folder)
-                uid, gid = owner or _owner_of(folder)
-                os.chown(name, uid, gid, dir_fd=folder, follow_symlinks=False)
-            return open_in_root(self._root, path, _FOLDER)
-        finally:
+            for name in resolve_in_root(self._root, path):
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(name, 0o755, dir_fd=folder)
+                    uid, gid = owner or _owner_of(folder)
+                    os.chown(name, uid, gid, dir_fd=folder, follow_symlinks=False)
+                below = open_in_root(folder, name, _FOLDER, no_symlinks=True)
+                os.close(folder)
+                folder = below
+            return folder
+        except BaseException:
             os.close(folder)
+            raise
 
     def _place(self, folder: int, name: str, entry: SyncEntry, source: int, owner: tuple[int, int] | None) -> None:
         status = os.fstat(source)

@@ -1,0 +1,238 @@
+"""The next container beside the old one: it takes over ports and names when it is ready, or goes unnoticed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engine.api import LoopNotice, Replaced, ServiceBuildFailed, ServiceState
+from engine.local import LocalEngine
+from engine.project.demo import free_port
+from tests.service.looping import PROGRAM, SERVER, looping
+
+pytestmark = pytest.mark.root
+
+DOCKERFILE = 'FROM workbench/base\nCOPY main.py /main.py\nCMD ["python3", "-u", "/main.py"]\n'
+
+
+def files(port: int, program: str, more: str = "") -> dict[str, str]:
+    compose = f"services:\n  app:\n    build: .\n    ports: ['{port}:8000']\n{more}"
+    return {"compose.yaml": compose, "Dockerfile": DOCKERFILE, "main.py": program}
+
+
+def ask(port: int, host: str = "127.0.0.1") -> str:
+    with socket.create_connection((host, port), timeout=10) as sock:
+        text = b""
+        while block := sock.recv(100):
+            text += block
+        return text.decode()
+
+
+class Asking:
+    """Connects over and over on a thread; every answer and every refusal is kept."""
+
+    def __init__(self, port: int, host: str) -> None:
+        self.answers: list[str] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(port, host))
+
+    def _run(self, port: int, host: str) -> None:
+        while not self._stop.is_set():
+            try:
+                self.answers.append(ask(port, host))
+            except OSError as error:
+                self.answers.append(f"{type(error).__name__}: {error}")
+
+    @contextlib.contextmanager
+    def going(self) -> Iterator[Asking]:
+        self._thread.start()
+        try:
+            yield self
+        finally:
+            self._stop.set()
+            self._thread.join()
+
+
+def host_address() -> str:
+    """An address of this host that is not its loopback."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.connect(("192.0.2.1", 9))
+        return str(sock.getsockname()[0])
+
+
+async def test_a_published_port_answers_all_the_time_by_either_way(local: LocalEngine, tmp_path: Path) -> None:
+    port = free_port(8600)
+    async with looping(local, tmp_path / "port", files(port, SERVER.format(word="one"))) as it:
+        container = (await it.running()).container
+        await asyncio.to_thread(_until_open, port, "127.0.0.1")
+        first = (await local.container(container)).summary
+        with Asking(port, "127.0.0.1").going() as near, Asking(port, host_address()).going() as far:
+            for word in ("two", "three", "four"):
+                it.save("main.py", SERVER.format(word=word))
+                await it.until(Replaced)
+        for each in (near, far):
+            assert set(each.answers) <= {"one", "two", "three", "four"}, each.answers
+            order = list(dict.fromkeys(each.answers))
+            assert order == [word for word in ("one", "two", "three", "four") if word in order]
+        assert await asyncio.to_thread(ask, port) == "four"
+        now = (await local.container(container)).summary
+        assert now.id != first.id
+        assert f"0.0.0.0:{port}->8000/tcp" in now.ports
+        rules = [text for stream, text in await it.log(container) if stream == "workbench"]
+        assert [rule.split()[1] for rule in rules] == ["rebuilt", "generation"] * 3
+        assert "main.py → step 2/3 COPY main.py /main.py · noticed" in rules[0]
+        assert "built" in rules[0]
+        assert "started" in rules[1]
+        assert "healthy" in rules[1]
+    async with asyncio.timeout(20):
+        while [c for c in await local.containers(all=True) if c.name.startswith("port")]:
+            await asyncio.sleep(0.05)
+
+
+async def test_a_connection_stays_with_the_old_container_until_it_ends(local: LocalEngine, tmp_path: Path) -> None:
+    port = free_port(8610)
+    slow = (
+        "import signal, socket, threading, time\n"
+        "done = threading.Event()\n"
+        "signal.signal(signal.SIGTERM, lambda *a: done.set())\n"
+        'sock = socket.create_server(("", 8000))\n'
+        "def serve(client):\n"
+        "    client.sendall({word!r}.encode())\n"
+        "    client.sendall(client.recv(100))\n"
+        "    client.close()\n"
+        "threading.Thread(target=lambda: [threading.Thread(target=serve, args=(sock.accept()[0],)).start() for _ in iter(int, 1)], daemon=True).start()\n"
+        "done.wait()\n"
+        "time.sleep(3)\n"
+    )
+    for host in ("127.0.0.1", host_address()):
+        name = f"stay{host.replace('.', '')}"
+        async with looping(local, tmp_path / name, files(port, slow.format(word="one"))) as it:
+            await it.running()
+            await asyncio.to_thread(_until_open, port, host)
+            with socket.create_connection((host, port), timeout=10) as sock:
+                assert sock.recv(3) == b"one"
+                it.save("main.py", slow.format(word="two"))
+                await it.until(Replaced)
+                with socket.create_connection((host, port), timeout=10) as new:
+                    assert new.recv(3) == b"two"
+                sock.sendall(b"still there")
+                assert sock.recv(100) == b"still there"
+
+
+def _until_open(port: int, host: str) -> None:
+    while True:
+        try:
+            with socket.create_connection((host, port), timeout=10) as sock:
+                if sock.recv(1):
+                    return
+        except OSError:
+            continue
+
+
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [
+        ("print('about to fail', flush=True)\nraise SystemExit(3)\n", "ended with exit code 3"),
+        (PROGRAM.format(word="about to fail"), "did not open port 8000"),
+    ],
+    ids=["dies", "deaf"],
+)
+async def test_a_new_container_that_fails_goes_unnoticed(
+    local: LocalEngine, tmp_path: Path, program: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.project.ready.PORTS", 1.0)
+    port = free_port(8620)
+    name = "fails-deaf" if "sleep" in program else "fails-dies"
+    async with looping(local, tmp_path / name, files(port, SERVER.format(word="one"))) as it:
+        container = (await it.running()).container
+        await asyncio.to_thread(_until_open, port, "127.0.0.1")
+        before = (await local.container(container)).summary
+        it.save("main.py", program)
+        failed = await it.until(ServiceBuildFailed)
+        assert reason in failed.message
+        assert "about to fail" in failed.message
+        assert failed.still_runs
+        assert (await local.container(container)).summary.started == before.started
+        assert await asyncio.to_thread(ask, port) == "one"
+        assert [c.name for c in await local.containers(all=True) if c.name.startswith(name)] == [container]
+        rules = [text for stream, text in await it.log(container) if stream == "workbench"]
+        assert "generation 2 given up" in rules[-1]
+        assert "generation 1 goes on" in rules[-1]
+        it.save("main.py", SERVER.format(word="three"))
+        assert (await it.until(Replaced)).generation == 2
+        assert await asyncio.to_thread(ask, port) == "three"
+
+
+async def test_a_health_check_decides_and_newer_changes_overtake_the_waiting(
+    local: LocalEngine, tmp_path: Path
+) -> None:
+    health = "    healthcheck: {test: [CMD, test, -e, /healthy], interval: 1h, start_period: 1h}\n"
+    program = "import pathlib\n" + "{make}\n" + PROGRAM
+    healthy, ill = "pathlib.Path('/healthy').touch()", ""
+    port = free_port(8630)
+    given = files(port, program.format(make=healthy, word="one"), health)
+    async with looping(local, tmp_path / "health", given) as it:
+        container = (await it.running()).container
+        first = (await local.container(container)).summary.id
+        it.save("main.py", program.format(make=ill, word="never healthy"))
+        await it.until(ServiceState, lambda e: e.phase == "starting" and "until it is healthy" in e.text)
+        assert (await local.container(container)).summary.id == first
+        async for line in local.logs("health-app-1-next", follow=True):
+            if line.text == "never healthy":
+                break
+        it.save("main.py", program.format(make=healthy, word="three"))
+        await it.until(LoopNotice, lambda e: "overtaken" in e.text)
+        await it.until(Replaced)
+        words = [text for stream, text in await it.log(container) if stream == "stdout"]
+        assert words == ["one", "never healthy", "three"]
+        async with asyncio.timeout(20):
+            while len([c for c in await local.containers(all=True) if c.name.startswith("health")]) > 1:
+                await asyncio.sleep(0.05)
+
+
+async def test_what_cannot_overlap_stops_first_and_comes_back_when_the_new_one_fails(
+    local: LocalEngine, tmp_path: Path
+) -> None:
+    port = free_port(8640)
+    more = "    volumes: ['data:/data']\nvolumes: {data: {}}\n"
+    async with looping(local, tmp_path / "alone", files(port, SERVER.format(word="one"), more)) as it:
+        container = (await it.running()).container
+        first = (await local.container(container)).summary
+        it.save("main.py", "raise SystemExit(4)\n")
+        assert "the volume alone_data" in (await it.until(LoopNotice)).text
+        failed = await it.until(ServiceBuildFailed)
+        assert "exit code 4" in failed.message
+        again = (await local.container(container)).summary
+        assert again.id == first.id
+        assert again.started > first.started
+        it.save("main.py", SERVER.format(word="two"))
+        await it.until(Replaced)
+        await asyncio.to_thread(_until_open, port, "127.0.0.1")
+        assert await asyncio.to_thread(ask, port) == "two"
+
+
+async def test_names_lead_to_the_new_container_only_when_it_is_ready(local: LocalEngine, tmp_path: Path) -> None:
+    port = free_port(8650)
+    other = "  other:\n    image: workbench/base\n    command: [sleep, infinity]\n    init: true\n"
+    health = "    healthcheck: {test: [CMD, test, -e, /healthy], interval: 1h, start_period: 1h}\n"
+    program = "import pathlib\n{make}\n" + PROGRAM
+    given = files(port, program.format(make="pathlib.Path('/healthy').touch()", word="one"), health + other)
+    async with looping(local, tmp_path / "names", given) as it:
+        await it.running("app")
+        await it.running("other")
+        look = ("python3", "-c", "import socket; print(sorted({a[4][0] for a in socket.getaddrinfo('app', 80)}))")
+        before = await it.inside("names-other-1", *look)
+        it.save("main.py", program.format(make="", word="two"))
+        await it.until(ServiceState, lambda e: "until it is healthy" in e.text)
+        assert await it.inside("names-other-1", *look) == before
+        await it.inside("names-app-1-next", "touch", "/healthy")
+        await it.until(Replaced)
+        after = await it.inside("names-other-1", *look)
+        assert after != before
+        assert after.count("'") == 2
