@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from pathlib import Path
 
 from engine.api import Engine, LoopEvent, LoopNotice, ProjectFound, ServiceState
@@ -24,7 +24,7 @@ from engine.project.model import Project, Service, container_name
 from engine.project.plan import SyncMode
 from engine.project.service_loop import ServiceLoop, Shared
 from engine.project.swap import generation_of
-from engine.project.watch import Watched, watch
+from engine.project.watch import Watched, Watcher
 
 _LOCK_RETRY = 0.5  # seconds
 
@@ -122,6 +122,8 @@ class InnerLoop:
                 self._queue.put_nowait(None)
                 return
             await self._take_over()
+        if not once:  # what changes while the first images are built is a change too
+            await self._watch_all()
         await self._make_networks()
         for each in self._services.values():
             await self._bring_up(each)
@@ -130,8 +132,6 @@ class InnerLoop:
             return
         for each in self._services.values():
             self._spawn(each.run())
-            for folder in _folders(each.service):
-                self._spawn(self._watch(each, folder))
 
     async def _bring_up(self, each: ServiceLoop) -> None:
         try:
@@ -181,11 +181,25 @@ class InnerLoop:
             await asyncio.sleep(_LOCK_RETRY)
         self._say(LoopNotice("the other workbench has ended: this one rebuilds from now on"))
 
-    async def _watch(self, each: ServiceLoop, watched: Watched) -> None:
-        extra = (self._project.file, *self._project.env_files) if watched.dockerfile else ()
-        watched = Watched(watched.root, watched.dockerfile, extra)
-        async for paths in watch(watched, self._stop, lambda text: self._say(LoopNotice(text, each.service.name))):
-            each.changed(Path(os.path.normpath(watched.root / path)) for path in paths)
+    async def _watch_all(self) -> None:
+        """One look at everything; from then on each folder is followed for all services that it matters to."""
+        folders: dict[tuple[Path, Path | None], list[ServiceLoop]] = {}
+        for each in self._services.values():
+            for folder in _folders(each.service):
+                folders.setdefault((folder.root, folder.dockerfile), []).append(each)
+        for (root, dockerfile), services in folders.items():
+            extra = (self._project.file, *self._project.env_files) if dockerfile else ()
+            watcher = Watcher(Watched(root, dockerfile, extra), self._stop, lambda text: self._say(LoopNotice(text)))
+            self._undo.callback(watcher.close)
+            await watcher.next()
+            self._spawn(self._follow(watcher, root if root.is_dir() else root.parent, services))
+
+    async def _follow(self, watcher: Watcher, root: Path, services: Sequence[ServiceLoop]) -> None:
+        while not self._stop.is_set():
+            if changed := await watcher.next():
+                paths = [Path(os.path.normpath(root / path)) for path in changed]
+                for each in services:
+                    each.changed(paths)
 
     # --- who depends on whom ------------------------------------------------------------------------------
 
@@ -242,7 +256,6 @@ def _folders(service: Service) -> list[Watched]:
     found = [Watched(build.context, build.dockerfile)] if build else []
     others = [Path(where) for where in (build.contexts.values() if build else ()) if where.startswith("/")]
     for path in [*others, *(rule.path for rule in service.watch)]:
-        root = path if path.is_dir() else path.parent
-        if not any(root.is_relative_to(each.root) for each in found):
-            found.append(Watched(root, None))
+        if not any(path.is_relative_to(each.root) for each in found):
+            found.append(Watched(path))
     return found

@@ -287,8 +287,6 @@ async def test_saving_a_file_replaces_the_container_in_one_log(
     state = await next_event(events, ServiceState, seen)
     assert isinstance(state, ServiceState)
     assert (state.phase, state.container, state.generation) == ("running", "shop-app-1", 1)
-    loop._spawn(asyncio.sleep(0))  # let the watcher start before the first change
-    await asyncio.wait_for(_watching(loop), SECONDS)
     (folder / "app.py").write_text(source.format("second"))
     replaced = await next_event(events, Replaced, seen)
     assert isinstance(replaced, Replaced)
@@ -344,13 +342,6 @@ async def test_the_second_workbench_on_a_project_takes_over_when_the_first_ends(
     replaced = await next_event(events, Replaced, seen)
     assert isinstance(replaced, Replaced)
     await second.close()
-
-
-async def _watching(loop: InnerLoop) -> None:
-    """Until the loop's watcher has taken its first look (a change before it would be no change)."""
-    while not any("_watch" in repr(task.get_coro()) for task in loop._tasks):
-        await asyncio.sleep(0.01)
-    await asyncio.sleep(0.3)
 
 
 async def test_names_that_cannot_be(engine: LocalEngine) -> None:
