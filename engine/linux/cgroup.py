@@ -102,6 +102,12 @@ class Cgroup:
             return
         self._set_limits(resources)
 
+    def rename(self, other: Cgroup) -> None:
+        """Gives this group, with whom it has, the path of `other`, which is beside it (v1: rename(2) of each directory).
+        Raises OSError."""
+        for name, directory in self.directories.items():
+            os.rename(directory, other.directories[name])
+
     # --- directories ---------------------------------------------------------------------------------
 
     def _add(self, name: str) -> bool:

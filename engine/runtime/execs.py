@@ -40,10 +40,8 @@ def run(
     stage, report_to = "process", channel.fileno()
     try:
         report_to = os.dup(channel.fileno())
-        init.default_signals()
+        init.leave_monitor()
         libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGKILL)
-        os.setsid()
-        os.umask(0o022)
         init.own_settings(spec)
         stage = "user"
         root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

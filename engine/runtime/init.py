@@ -21,9 +21,9 @@ from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from engine.linux import apparmor, capability, idmap, libc, mount, namespace, pty, seccomp
-from engine.linux.cgroup import Cgroup
+from engine.linux.cgroup import Cgroup, Layout
 from engine.linux.openat2 import open_in_root
-from engine.runtime import init_namespaces, tiny_init
+from engine.runtime import init_namespaces, netns, tiny_init
 from engine.runtime.init_userns import owner
 from engine.runtime.protocol import line
 from engine.runtime.rootfs import Rootfs, mount_root
@@ -261,21 +261,59 @@ def report(channel: int, stage: str, error: BaseException) -> None:
         pass
 
 
+def wait_parked(layout: Layout, channel: socket.socket) -> NoReturn:
+    """Never returns: makes what every container has (see `parked`), then waits for what it is to be."""
+    try:
+        leave_monitor()
+        os.closerange(3, channel.fileno())  # else whoever waits for the end of the monitor waits for ours
+        libc.close_from(channel.fileno() + 1)
+        namespace.unshare(namespace.NEWUTS | namespace.NEWIPC | namespace.NEWNET)
+        namespace.loopback_up()
+        netns.open_bridged(channel, ipv6=False)
+        raw, fds, _flags, _address = socket.recv_fds(channel, 1 << 16, 3, socket.MSG_CMSG_CLOEXEC)
+        if raw:
+            bundle = str(json.loads(raw)["bundle"])
+            with open(os.path.join(bundle, "config.json"), "rb") as file:
+                spec = json.loads(file.read())
+            cgroup = Cgroup(layout, spec["linux"]["cgroupsPath"])
+            run(spec, bundle, cgroup, channel, (fds[0], fds[1], fds[2]), have=frozenset(("network", "uts", "ipc")))
+    except BaseException as error:
+        report(channel.fileno(), "namespaces", error)
+    finally:
+        os._exit(125)
+
+
+def leave_monitor() -> None:
+    """What a fork of the monitor is still like it in."""
+    default_signals()
+    os.setsid()
+    os.umask(0o022)
+    try:
+        libc.join_session_keyring()
+    except OSError:
+        pass
+
+
 def run(
-    spec: dict[str, Any], bundle: str, cgroup: Cgroup, channel: socket.socket, stdio: tuple[int, int, int]
+    spec: dict[str, Any],
+    bundle: str,
+    cgroup: Cgroup,
+    channel: socket.socket,
+    stdio: tuple[int, int, int],
+    have: frozenset[str] = frozenset(),
 ) -> NoReturn:
-    """Never returns: becomes the command, or reports and exits. `stdio` is not used with a terminal."""
+    """Never returns: becomes the command, or reports and exits. `stdio` is not used with a terminal. `have`: the namespaces
+    that are made already (and `leave_monitor` was called)."""
     stage, report_to = "process", channel.fileno()
     try:
         # Room for the fixed numbers of take_stdio; made now so that the report always has a place to go.
         report_to = os.dup(channel.fileno())
-        default_signals()
-        os.setsid()
-        os.umask(0o022)
+        if not have:
+            leave_monitor()
         own_settings(spec)
         stage = "namespaces"
         remap = init_namespaces.user_namespace(spec)
-        shm, held = init_namespaces.enter(spec, channel, remap)
+        shm, held = init_namespaces.enter(spec, channel, remap, have)
         stage = "root file system"
         root = mount_root(spec, bundle, remap)
         stage = "mounts"
@@ -327,7 +365,7 @@ def run(
 
 
 def own_settings(spec: dict[str, Any]) -> None:
-    """The monitor's protection from the out-of-memory killer is not the container's; nor are its keys."""
+    """The monitor's protection from the out-of-memory killer is not the container's."""
     wanted = int(spec["process"].get("oomScoreAdj", 0))
     try:
         with open("/proc/self/oom_score_adj", "r+", encoding="ascii") as file:
@@ -335,10 +373,6 @@ def own_settings(spec: dict[str, Any]) -> None:
                 file.write(str(wanted))
     except PermissionError:
         raise SetupError(f"oom_score_adj {wanted}: lowering it takes CAP_SYS_RESOURCE, which is not there") from None
-    try:
-        libc.join_session_keyring()
-    except OSError:
-        pass
 
 
 def _await_cgroup(spec: dict[str, Any], channel: socket.socket) -> None:

@@ -39,9 +39,8 @@ def shares_pids(spec: dict[str, Any]) -> bool:
     return "pid" not in new_kinds(spec)
 
 
-def before_fork(spec: dict[str, Any]) -> None:
+def before_fork(kinds: set[str], spec: dict[str, Any] | None = None) -> None:
     """In the monitor: which pid and time namespaces its children are in. Raises SetupError, OSError."""
-    kinds = new_kinds(spec)
     flags = (namespace.NEWPID if "pid" in kinds else 0) | (namespace.NEWTIME if "time" in kinds else 0)
     try:
         namespace.unshare(flags)
@@ -49,18 +48,19 @@ def before_fork(spec: dict[str, Any]) -> None:
         if error.errno != errno.EINVAL:
             raise
         # A second start: the last container's pid namespace is dead, and one cannot be made below it.
-        _back_to_own(("pid", namespace.NEWPID), ("time", namespace.NEWTIME))
+        back_to_own()
         if flags & namespace.NEWTIME and not os.path.exists("/proc/self/ns/time"):  # before Linux 5.6
             flags &= ~namespace.NEWTIME
         namespace.unshare(flags)
-    if "pid" in spec["workbench"].get("join", {}):
+    if spec is not None and "pid" in spec["workbench"].get("join", {}):
         fd = _open_namespace(spec, "pid")
         namespace.setns(fd, namespace.NEWPID)
         os.close(fd)
 
 
-def _back_to_own(*which: tuple[str, int]) -> None:
-    for name, flag in which:
+def back_to_own() -> None:
+    """Children are born in the namespaces of the caller again."""
+    for name, flag in (("pid", namespace.NEWPID), ("time", namespace.NEWTIME)):
         try:
             fd = os.open(f"/proc/self/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -104,10 +104,12 @@ def user_namespace(spec: dict[str, Any]) -> Remap | None:
         os.close(other)
 
 
-def enter(spec: dict[str, Any], channel: socket.socket, remap: Remap | None = None) -> tuple[int, dict[str, int]]:
-    """In the first process: joins and makes what it can before it is in its group; the network's sockets go to the
-    monitor over `channel`. Returns the other container's /dev/shm as a detached mount (or -1), and the sources of mounts
-    that stay tied to the host's."""
+def enter(
+    spec: dict[str, Any], channel: socket.socket, remap: Remap | None = None, have: frozenset[str] = frozenset()
+) -> tuple[int, dict[str, int]]:
+    """In the first process: joins and makes what it can before it is in its group, but for the kinds that it has; the
+    network's sockets go to the monitor over `channel`. Returns the other container's /dev/shm as a detached mount (or -1),
+    and the sources of mounts that stay tied to the host's."""
     joined = [
         (_open_namespace(spec, kind), _FLAGS[kind]) for kind in spec["workbench"].get("join", {}) if kind in _FLAGS
     ]
@@ -121,10 +123,10 @@ def enter(spec: dict[str, Any], channel: socket.socket, remap: Remap | None = No
     for kind, fd in made.items():
         namespace.setns(fd, _FLAGS[kind])
         os.close(fd)
-    for kind in kinds - set(made):
+    for kind in kinds - set(made) - have:
         flags |= _FLAGS.get(kind, 0)
     namespace.unshare(flags)
-    if "network" in kinds:
+    if "network" in kinds - have:
         netns.open_inside(netconfig.from_json(spec["workbench"].get("network")), channel)
     if "uts" in kinds:
         if spec["hostname"]:

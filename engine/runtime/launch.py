@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import select
 import signal
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from engine.linux import cgroup as cg
 from engine.runtime import init, init_namespaces, outside
+from engine.runtime.netconfig import NetworkError
 from engine.runtime.netns import ContainerLink
+from engine.runtime.parked import Parked
+
+_REPORT = 10.0  # seconds that an abandoned first process has to say what it left
 
 
 class StartError(Exception):
@@ -43,23 +49,113 @@ class Started:
     copied: dict[str, Any] = field(default_factory=dict)
 
 
-def launch(spec: dict[str, Any], bundle: str, cgroup: cg.Cgroup, network: ContainerLink, fds: list[int]) -> Started:
-    """Starts what `spec` says, in `cgroup`, which is made, and on `network`. Raises StartError, NetworkError or OSError;
-    the caller then cleans up (`ending.clean`). `fds` are a build step's streams, and are closed."""
-    network.prepare()
-    cgroup.create(spec["linux"]["resources"])
-    stdio, ours = _streams(spec, fds)
+@dataclass(slots=True)
+class First:
+    """The first process until execve: what is known of it, our end of its channel, and the sockets of its network namespace
+    where it has sent them (None: it will)."""
+
+    started: Started
+    channel: socket.socket
+    inside: list[int] | None = None
+
+    def abandon(self) -> dict[str, Any] | None:
+        """Ends it, after it has told what it left in the upper directory; returns its own error, if it had one."""
+        error = None
+        with self.channel, contextlib.suppress(OSError):
+            self.channel.shutdown(socket.SHUT_WR)  # it goes on to where it waits for us, and reports
+            self.channel.settimeout(_REPORT)
+            error = _hear(self.channel, self.started)
+        self._reap()
+        for fd in {self.started.stdin, self.started.stdout, self.started.stderr, *(self.inside or ())} - {-1}:
+            os.close(fd)
+        return error
+
+    def failed(self, error: dict[str, Any]) -> StartError:
+        """What it said, as an exception; it has ended."""
+        failure = StartError(str(error["message"]), int(error["code"]), int(error["errno"]))
+        failure.stubs, failure.copied = self.started.stubs, self.started.copied
+        return failure
+
+    def _reap(self) -> None:
+        started = self.started
+        with contextlib.suppress(OSError):
+            signal.pidfd_send_signal(started.pidfd, signal.SIGKILL)
+        os.waitpid(started.pid, 0)
+        os.close(started.pidfd)
+        if started.master >= 0:
+            os.close(started.master)
+
+
+def begin(spec: dict[str, Any], bundle: str, cgroup: cg.Cgroup, fds: list[int], parked: Parked | None) -> First | None:
+    """Makes `parked` the first process, where it fits: it mounts while the caller does the rest. Else it is discarded."""
+    if parked is None:
+        return None
+    if not parked.fits(spec):
+        parked.discard()
+        return None
     try:
-        started = _fork_init(spec, bundle, cgroup, network, stdio)
+        parked.adopt(cgroup)
+        stdio, ours = _streams(spec, fds)
     except BaseException:
-        for fd in ours:
-            if fd >= 0:
-                os.close(fd)
+        parked.discard()
+        raise
+    first = First(Started(parked.pid, parked.pidfd, -1, *ours), parked.channel, parked.inside)
+    try:
+        parked.go(bundle, stdio)
+    except BaseException:
+        first.abandon()
         raise
     finally:
         for fd in {*stdio}:
             os.close(fd)
-    started.stdin, started.stdout, started.stderr = ours
+    return first
+
+
+def launch(
+    spec: dict[str, Any],
+    bundle: str,
+    cgroup: cg.Cgroup,
+    network: ContainerLink,
+    fds: list[int],
+    first: First | None = None,
+    meanwhile: Callable[[], object] = lambda: None,
+) -> Started:
+    """Starts what `spec` says, in `cgroup`, and on `network`: with `first` (see `begin`), or a process of its own. Calls
+    `meanwhile` while that does its last steps. Raises StartError, NetworkError or OSError; the caller then cleans up
+    (`ending.clean`). `fds` are a build step's streams, and are closed."""
+    try:
+        network.prepare()
+        cgroup.create(spec["linux"]["resources"])
+        if first is None:
+            first = _fork_init(spec, bundle, cgroup, fds)
+            error = network.receive(first.channel, first.started.pid)
+            if error is None:
+                cgroup.join(first.started.pid)
+        else:
+            assert first.inside is not None
+            inside, first.inside = first.inside, []
+            network.set_up(first.started.pid, inside)
+            error = None
+        if error is None:
+            _let_go(first.channel)
+            meanwhile()
+            error = _hear(first.channel, first.started)
+    except BaseException as trouble:
+        if first is None:
+            raise
+        # Init may have failed meanwhile, and its namespace be gone: then what it says is the reason, not this.
+        ended = _has_ended(first.started, trouble)
+        error = first.abandon()
+        if error is not None and ended:
+            raise first.failed(error) from trouble
+        if isinstance(trouble, NetworkError):
+            raise first.failed({"message": str(trouble), "code": 125, "errno": 0}) from trouble
+        raise
+    if error is not None:
+        first.abandon()
+        raise first.failed(error)
+    first.channel.close()
+    started = first.started
     if started.master >= 0:
         started.stdin = started.stdout = started.master
     return started
@@ -84,59 +180,42 @@ def _streams(spec: dict[str, Any], fds: list[int]) -> tuple[tuple[int, int, int]
     return (in_read, out_write, err_write), (in_write, out_read, err_read)
 
 
-def _fork_init(
-    spec: dict[str, Any], bundle: str, cgroup: cg.Cgroup, network: ContainerLink, stdio: tuple[int, int, int]
-) -> Started:
+def _fork_init(spec: dict[str, Any], bundle: str, cgroup: cg.Cgroup, fds: list[int]) -> First:
+    stdio, streams = _streams(spec, fds)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    if outside.returns():
-        # For children only. Our execs land in it too, which spares them a second fork.
-        init_namespaces.before_fork(spec)
-        pid = os.fork()
-    else:
-        pid = outside.fork_into(lambda: init_namespaces.before_fork(spec))
-    if pid == 0:
+    try:
+        kinds = init_namespaces.new_kinds(spec)
+        if outside.returns():
+            # For children only. Our execs land in it too, which spares them a second fork.
+            init_namespaces.before_fork(kinds, spec)
+            pid = os.fork()
+        else:
+            pid = outside.fork_into(lambda: init_namespaces.before_fork(kinds, spec))
+        if pid == 0:
+            ours.close()
+            init.run(spec, bundle, cgroup, theirs, stdio)
+    except BaseException:
         ours.close()
-        init.run(spec, bundle, cgroup, theirs, stdio)
-    theirs.close()
-    started = Started(pid, os.pidfd_open(pid))
-    with ours:
-        try:
-            error = network.receive(ours, pid)
-        except BaseException as trouble:
-            # Init may have failed meanwhile, and its namespace be gone: then what it says is the reason, not this.
-            error = _hear(ours, started) if _has_ended(started, trouble) else None
-            if error is None:
-                signal.pidfd_send_signal(started.pidfd, signal.SIGKILL)
-                os.waitpid(pid, 0)
-                os.close(started.pidfd)
-                raise
-        if error is None:
-            _join_cgroup(cgroup, pid, ours)
-            error = _hear(ours, started)
-    if error is not None:
-        os.waitpid(pid, 0)
-        os.close(started.pidfd)
-        if started.master >= 0:
-            os.close(started.master)
-        failure = StartError(str(error["message"]), int(error["code"]), int(error["errno"]))
-        failure.stubs, failure.copied = started.stubs, started.copied
-        raise failure
-    return started
+        for fd in {*streams} - {-1}:
+            os.close(fd)
+        raise
+    finally:
+        theirs.close()
+        for fd in {*stdio}:
+            os.close(fd)
+    return First(Started(pid, os.pidfd_open(pid), -1, *streams), ours)
 
 
 def _has_ended(started: Started, trouble: BaseException) -> bool:
-    gone = getattr(trouble.__cause__, "errno", 0) == errno.ESRCH
-    return bool(select.select([started.pidfd], [], [], 1.0 if gone else 0)[0])
+    gone = trouble if isinstance(trouble, ProcessLookupError) else trouble.__cause__
+    waits = getattr(gone, "errno", 0) == errno.ESRCH
+    return bool(select.select([started.pidfd], [], [], 1.0 if waits else 0)[0])
 
 
-def _join_cgroup(cgroup: cg.Cgroup, pid: int, channel: socket.socket) -> None:
-    try:
-        cgroup.join(pid)
+def _let_go(channel: socket.socket) -> None:
+    """It is in its group, and its network is there."""
+    with contextlib.suppress(BrokenPipeError):  # it died: what it had to say is on the channel
         channel.send(init.JOINED)
-    except ProcessLookupError:  # it died: what it had to say is on the channel
-        pass
-    except BrokenPipeError:
-        pass
 
 
 def _hear(channel: socket.socket, started: Started) -> dict[str, Any] | None:

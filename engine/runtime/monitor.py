@@ -27,10 +27,11 @@ from engine.runtime.exec_sessions import ClientListener, DetachedListener, ExecS
 from engine.runtime.health import Healthcheck
 from engine.runtime.journal import Journal
 from engine.runtime.jsonlog import Log, compress_file
-from engine.runtime.launch import Started, StartError, launch
+from engine.runtime.launch import First, Started, StartError, begin, launch
 from engine.runtime.loop import READ, Loop, Timer
 from engine.runtime.netconfig import NetworkError
 from engine.runtime.netns import ContainerLink
+from engine.runtime.parked import Parked
 from engine.runtime.probes import Prober
 from engine.runtime.restart import RestartPolicy
 from engine.runtime.ringlog import BUFFER, RingLog
@@ -48,10 +49,14 @@ _LOCK_SECONDS = 30.0  # how long a start waits for whoever holds the container's
 class Monitor:
     """See the module. `run()` is the whole life."""
 
-    def __init__(self, run_dir: str, boot: str, layout: cg.Layout, client: Client) -> None:
+    starter: Client
+
+    def __init__(self, run_dir: str, boot: str, layout: cg.Layout, parked: Parked | None = None) -> None:
+        """`parked` becomes the container's first process if it fits it."""
         self.run_dir = run_dir
         self.layout = layout
-        self.starter = client
+        self.parked = parked
+        self.first: First | None = None
         self.state = states.State(boot_id=boot, monitor_pid=os.getpid(), monitor_start=states.start_time(os.getpid()))
         self.loop = Loop()
         self.clients = Clients(self)
@@ -76,7 +81,8 @@ class Monitor:
 
     # --- start ---------------------------------------------------------------------------------------
 
-    def run(self, request: dict[str, Any], fds: list[int]) -> None:
+    def run(self, client: Client, request: dict[str, Any], fds: list[int]) -> None:
+        self.starter = client
         try:
             self._begin(request, fds)
         except Exception as error:
@@ -92,6 +98,9 @@ class Monitor:
         self._lock()
         with open(os.path.join(self.bundle, "config.json"), "rb") as file:
             self.spec = json.loads(file.read())
+        self.cgroup = cg.Cgroup(self.layout, self.spec["linux"]["cgroupsPath"])
+        parked, self.parked = self.parked, None
+        self.first = begin(self.spec, self.bundle, self.cgroup, fds, parked)
         libc.set_name(f"wb-{self.id[:12]}")
         extra = self.spec["workbench"]
         self.life = extra.get("life") or {}
@@ -106,6 +115,7 @@ class Monitor:
         if request.get("attach"):
             self.note("attach")
         self._launch(fds)
+        self._began_running()
         self._answer_starter(request)
 
     def _lock(self) -> None:
@@ -162,16 +172,23 @@ class Monitor:
         self._save()
 
     def _launch(self, fds: list[int]) -> None:
-        """One start, the first or one by the restart policy: everything is made anew."""
-        with open(os.path.join(self.bundle, "config.json"), "rb") as file:  # `update` may have changed the limits
-            self.spec["linux"]["resources"] = json.loads(file.read())["linux"]["resources"]
-        self.cgroup = cg.Cgroup(self.layout, self.spec["linux"]["cgroupsPath"])
-        self.started = started = launch(self.spec, self.bundle, self.cgroup, self.network, fds)
+        """One start, the first or one by the restart policy."""
+        assert self.cgroup is not None
+        first, self.first = self.first, None
+        self.started = launch(self.spec, self.bundle, self.cgroup, self.network, fds, first, self._prepare)
+
+    def _prepare(self) -> None:
+        """While the first process does its last steps."""
+        assert self.cgroup is not None
+        self.clients.listen(os.path.join(self.run_dir, "c"), f"{self.id[:12]}.sock")
         self.state.notes = (*self.cgroup.notes, *([self.network.trouble] if self.network.trouble else []))
         self.state.network = self.network.report()
+
+    def _began_running(self) -> None:
+        started = self.started
+        assert started is not None
         self.streams.open(started)
         self.loop.watch(started.pidfd, READ, self._on_exit)
-        self.clients.listen(os.path.join(self.run_dir, "c"), f"{self.id[:12]}.sock")
         self._began = time.monotonic()
         self.state.status, self.state.pid = "running", started.pid
         self.state.pid_start = states.start_time(started.pid)
@@ -206,6 +223,10 @@ class Monitor:
 
     def _start_failed(self, error: Exception) -> None:
         message, code, number = _explain(error)
+        if self.parked is not None:
+            self.parked.discard()
+        if self.first is not None:
+            self.first.abandon()
         if self.started is not None:
             with contextlib.suppress(OSError):
                 signal.pidfd_send_signal(self.started.pidfd, signal.SIGKILL)
@@ -230,7 +251,7 @@ class Monitor:
             self._see_to_removal(True)
 
     def _clean(self, error: Exception | None = None) -> bool:
-        report: Any = error if isinstance(error, StartError) else self.started
+        report: Any = error if isinstance(error, StartError) else self.first.started if self.first else self.started
         made, copied = (report.stubs, report.copied) if report is not None else ([], {})
         self.network.ended()
         if self.cgroup is not None and self.spec:
@@ -273,7 +294,11 @@ class Monitor:
     def _restart(self) -> None:
         try:
             self.state.restart_count += 1
+            with open(os.path.join(self.bundle, "config.json"), "rb") as file:  # `update` may have changed the limits
+                self.spec["linux"]["resources"] = json.loads(file.read())["linux"]["resources"]
+            self.cgroup = cg.Cgroup(self.layout, self.spec["linux"]["cgroupsPath"])
             self._launch([])
+            self._began_running()
         except Exception as error:
             message, code, _number = _explain(error)
             self._clean(error)

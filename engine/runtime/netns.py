@@ -47,7 +47,12 @@ def open_inside(config: ContainerNetwork, channel: socket.socket) -> None:
     namespace.loopback_up()
     if config.mode != "bridge":
         return
-    if not any(endpoint.address6 for endpoint in config.endpoints):
+    open_bridged(channel, ipv6=any(endpoint.address6 for endpoint in config.endpoints))
+
+
+def open_bridged(channel: socket.socket, *, ipv6: bool) -> None:
+    """`open_inside` for a container on bridges."""
+    if not ipv6:
         # "default" for links to come, "all" for those that are there (CVE-2024-32473).
         for name in ("default", "all"):
             bridges.sysctl(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6", "1")
@@ -177,12 +182,16 @@ class ContainerLink:
         message = json.loads(raw)
         if "error" in message:
             return dict(message["error"])
+        self.set_up(pid, fds)
+        return None
+
+    def set_up(self, pid: int, inside: list[int]) -> None:
+        """With init's sockets (see `open_inside`), which are closed in the end."""
         self._pid = pid
         try:
-            self._set_up([socket.socket(fileno=fd) for fd in fds])
+            self._set_up([socket.socket(fileno=fd) for fd in inside])
         except NetlinkError as error:
             raise NetworkError(f"network: {bridges.explain(error)}") from error
-        return None
 
     def _set_up(self, inside: list[socket.socket]) -> None:
         self._inside, *self._for_dns = Netlink(sock=inside[0]), *inside[1:]

@@ -15,15 +15,19 @@ import signal
 import socket
 import sys
 import time
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn
 
 from engine.linux import cgroup, libc
 from engine.linux.inotify import IN_CLOSE_WRITE, Inotify
-from engine.runtime import bridges, protocol, state, usernet
+from engine.runtime import bridges, outside, protocol, state, usernet
 from engine.runtime.bootstrap import SOCKET, bootstrap
 from engine.runtime.clients import Client
 from engine.runtime.monitor import Monitor
+from engine.runtime.parked import Parked
 from engine.runtime.rootfs_devices import SetupError
+from engine.runtime.spares import Spares
 from engine.runtime.viewer import Busy, make_view
 
 LOCK = "supervisor.lock"
@@ -110,31 +114,57 @@ def serve(run_dir: str, listener: socket.socket, lock: int, version: str) -> Non
     gc.collect()
     gc.freeze()  # a collection in a child would touch, and so copy, every page
     gc.disable()
+    me = os.getpid()
     idle = _IdleNetworks(run_dir)
+
+    def serve_one(connection: socket.socket, parked: Parked | None, begin: Callable[[], None]) -> None:
+        _serve(_Place(run_dir, boot, layout, version, me), connection, parked, begin)
+
+    def alone() -> None:
+        """In a child."""
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # whoever ends the session means the container: it gets its own
+        os.setsid()
+        libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
+        listener.close()
+        os.close(lock)
+        idle.close()
+
+    spares = Spares(layout, alone, serve_one)
     while True:
         try:
-            if not idle.wait(listener):
+            if not _wait(listener, idle, spares):
                 continue
             connection, _address = listener.accept()
         except OSError:
             continue
-        try:
-            child = os.fork()
-        except OSError as error:
-            _refuse(connection, f"cannot fork: {error.strerror}")
-            continue
-        if child:
-            connection.close()
-            continue
-        try:
-            listener.close()
-            os.close(lock)
-            idle.close()
-            _monitor(run_dir, boot, layout, connection, version)
-        except BaseException as error:  # the child must never come back into this loop
-            _refuse(connection, f"{type(error).__name__}: {error}")
-        finally:
-            os._exit(0)
+        if not spares.hand(connection):
+            try:
+                if not os.fork():
+                    try:
+                        spares.forget()
+                        alone()
+                        serve_one(connection, None, lambda: None)
+                    finally:  # the child must never come back into this loop
+                        os._exit(0)
+            except OSError as error:
+                _refuse(connection, f"cannot fork: {error.strerror}")
+        connection.close()
+
+
+def _wait(listener: socket.socket, idle: _IdleNetworks, spares: Spares) -> bool:
+    """Does what is to be done beside; True when there is a connection to accept."""
+    due = [when for when in (idle.due(), spares.due()) if when is not None]
+    timeout = max(0.0, min(due) - time.monotonic()) if due else None
+    watched: list[Any] = [listener, *idle.fds(), *spares.fds()]
+    ready = select.select(watched, [], [], timeout)[0]
+    for fd in ready:
+        if isinstance(fd, int) and fd in spares.fds():
+            spares.hear(fd)
+    idle.turn(ready)
+    if listener not in ready:
+        spares.turn()
+    return listener in ready
 
 
 class _IdleNetworks:
@@ -153,16 +183,18 @@ class _IdleNetworks:
         except OSError:
             pass  # no instance left: then it looks every second as long as there are networks
 
-    def wait(self, listener: socket.socket) -> bool:
-        """True when there is a connection to accept."""
-        timeout = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
-        watched: list[Any] = [listener] if self._events is None else [listener, self._events.fd]
-        ready = select.select(watched, [], [], timeout)[0]
+    def fds(self) -> list[int]:
+        return [] if self._events is None else [self._events.fd]
+
+    def due(self) -> float | None:
+        """When `turn` has something to do (time.monotonic)."""
+        return self._deadline
+
+    def turn(self, ready: list[Any]) -> None:
         if self._events is not None and self._events.fd in ready and self._events.drain() and self._deadline is None:
             self._deadline = time.monotonic() + bridges.IDLE
         if self._deadline is not None and time.monotonic() >= self._deadline:
             self._look()
-        return listener in ready
 
     def close(self) -> None:
         """In a monitor: it is not its affair."""
@@ -201,36 +233,70 @@ def _view(request: dict[str, Any], connection: socket.socket) -> None:
         protocol.send_line(connection, {"ok": True}, fds)
 
 
-def _monitor(run_dir: str, boot: str, layout: cgroup.Layout, connection: socket.socket, version: str) -> None:
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # whoever ends the session means the container: it gets its own
-    if protocol.peer_uid(connection) != os.geteuid():
-        return
-    connection.settimeout(30)
-    reader = protocol.LineReader(connection)
-    request = reader.read()
-    if request is None:
-        return
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What a monitor has of the supervisor it is forked from."""
+
+    run_dir: str
+    boot: str
+    layout: cgroup.Layout
+    version: str
+    supervisor: int
+
+
+def _serve(place: _Place, connection: socket.socket, parked: Parked | None, begin: Callable[[], None]) -> None:
+    """In a child: answers a connection, or calls `begin`, becomes a container's monitor and never returns."""
+    try:
+        connection.settimeout(30)
+        reader = protocol.LineReader(connection)
+        request = reader.read() if protocol.peer_uid(connection) == os.geteuid() else None
+        if request is None:
+            return
+        if request.get("op") == "start" and request.get("program", place.version) == place.version:
+            begin()
+            _monitor(place, connection, reader, request, parked)
+        elif parked is None:
+            _answer(place, connection, request)
+        else:  # a view goes into namespaces of its own, which is no way for a monitor
+            pid = outside.fork()
+            if not pid:
+                try:
+                    _answer(place, connection, request)
+                finally:
+                    os._exit(0)
+            os.waitpid(pid, 0)
+    except BaseException as error:
+        _refuse(connection, f"{type(error).__name__}: {error}")
+
+
+def _answer(place: _Place, connection: socket.socket, request: dict[str, Any]) -> None:
     if request.get("op") == "ping":
-        connection.sendall(protocol.line({"ok": True, "pid": os.getppid(), "program": version}))
-        return
-    if request.get("op") not in ("start", "view"):
+        connection.sendall(protocol.line({"ok": True, "pid": place.supervisor, "program": place.version}))
+    elif request.get("op") not in ("start", "view"):
         _refuse(connection, f"no operation {request.get('op')!r}")
-        return
-    if request.get("program", version) != version:
+    elif request.get("program", place.version) != place.version:
         # Ours is another version of the program than the caller's. It starts its own supervisor; what we have started
         # goes on, since a monitor needs no supervisor.
-        supervisor = os.getppid()
-        os.kill(supervisor, signal.SIGTERM)
-        connection.sendall(protocol.line({"error": "another version of the program", "stale": supervisor}))
-        return
-    if request["op"] == "view":
+        os.kill(place.supervisor, signal.SIGTERM)
+        connection.sendall(protocol.line({"error": "another version of the program", "stale": place.supervisor}))
+    else:
         _view(request, connection)
-        return
-    os.setsid()
-    libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
-    client = Client(connection)
-    client.reader = reader
-    fds, reader.fds = reader.fds, []
-    connection.setblocking(True)
-    Monitor(run_dir, boot, layout, client).run(request, fds)
+
+
+def _monitor(
+    place: _Place,
+    connection: socket.socket,
+    reader: protocol.LineReader,
+    request: dict[str, Any],
+    parked: Parked | None,
+) -> NoReturn:
+    try:
+        client = Client(connection)
+        client.reader = reader
+        fds, reader.fds = reader.fds, []
+        connection.setblocking(True)
+        Monitor(place.run_dir, place.boot, place.layout, parked).run(client, request, fds)
+    except BaseException as error:
+        _refuse(connection, f"{type(error).__name__}: {error}")
+    finally:
+        os._exit(0)

@@ -12,10 +12,11 @@ import json
 import os
 import shutil
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from engine.base.atomic import write_atomic
 from engine.base.clock import rfc3339
@@ -67,6 +68,7 @@ from engine.service.networks import NetworkService
 from engine.service.system import require_root
 from engine.service.userns import id_maps
 from engine.store.images import Image
+from engine.store.records import add_event
 from engine.store.store import Store
 
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -319,7 +321,6 @@ class ContainerService:
             if isinstance(error, OSError):
                 raise from_os_error(error, f"creating container {name}") from error
             raise
-        self.event("create", container_id, record)
         return container_id
 
     def _hostname(self, spec: ContainerSpec, container_id: str) -> str:
@@ -332,11 +333,14 @@ class ContainerService:
     def _insert(self, container_id: str, name: str, image: Image, record: dict[str, Any], *, picked: bool) -> None:
         for attempt in range(10):
             try:
+                # The one flush of a container's life: a record lost in a power cut would take its files with it (`Life._sweep`).
                 with self._store.records.write() as db:
                     db.execute(
                         "INSERT INTO containers VALUES (?, ?, ?, ?, ?)",
                         (container_id, name, image.digest, record["created"], json.dumps(record)),
                     )
+                    attributes = self.event_attributes({**record, "name": name})
+                    add_event(db, "container", "create", container_id, attributes)
                 record["name"] = name
                 return
             except Corrupt as error:
@@ -633,24 +637,25 @@ class ContainerService:
             raise from_os_error(error, f"removing container {record['name']}") from error
         self.finish_removal(container_id, record, volumes=volumes)
 
+    def settle(self) -> None:
+        """Waits for what removals left to be done."""
+        all_buried()
+
     def finish_removal(self, container_id: str, record: dict[str, Any], *, volumes: bool) -> None:
         """The record of a container whose folder is gone, and what is left of that."""
         # Before the record: on a full disk this makes the room that the record needs.
-        shutil.rmtree(self._store.tmp / f"stale-{container_id[:16]}", ignore_errors=True)
-        attributes = json.dumps(self.event_attributes(record))
-        with self._store.records.write() as db:
+        bury(self._store.tmp / f"stale-{container_id[:16]}")
+        # No flush: what a power cut brings back has no folder, or is a container that has ended; either can be removed.
+        with self._store.records.write(durable=False) as db:
             if db.execute("DELETE FROM containers WHERE id = ?", (container_id,)).rowcount:
                 db.execute("DELETE FROM journals WHERE id = ?", (container_id,))
-                db.execute(
-                    "INSERT INTO events (time, type, action, id, attributes) VALUES (?, 'container', 'destroy', ?, ?)",
-                    (time.time_ns(), container_id, attributes),
-                )
+                add_event(db, "container", "destroy", container_id, self.event_attributes(record))
+            db.execute("DELETE FROM endpoints WHERE container = ?", (container_id,))
         self._remove_log(record)
         self._mounts.release(points_of(record), self.runs_with)
         if volumes:
             self._mounts.remove_anonymous(points_of(record), self._volume_users)
         self.life.forget(container_id)
-        self.endpoints.release(container_id)
 
     def _remove_log(self, record: dict[str, Any]) -> None:
         """A service's log lives on while any of its containers does."""
@@ -742,6 +747,41 @@ class ContainerService:
         """What Docker tells with every event of a container."""
         labels = {key: str(value) for key, value in record["spec"]["labels"].items()}
         return {**labels, "image": record["spec"]["image"], "name": record["name"]}
+
+
+class _Burial(threading.Thread):
+    """Removes a folder while its caller goes on. What is not removed when the process is killed, the next engine sweeps away
+    (`Life._sweep`)."""
+
+    running: ClassVar[set[_Burial]] = set()
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(name="burial")
+        self._folder = folder
+
+    def run(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self.running.discard(self)
+
+
+def bury(folder: Path) -> None:
+    """Removes a container's folder; in the background where it holds nothing but our own few small files."""
+    try:
+        ours = not os.listdir(folder / "upper")
+    except OSError:
+        ours = False
+    if not ours:
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    burial = _Burial(folder)
+    _Burial.running.add(burial)
+    burial.start()
+
+
+def all_buried() -> None:
+    """Waits for the removals of this process."""
+    for burial in list(_Burial.running):
+        burial.join()
 
 
 _NESTED: dict[str, Any] = {

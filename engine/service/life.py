@@ -31,6 +31,7 @@ from engine.runtime import journal
 from engine.runtime.client import LOST, REBOOTED, Runtime
 from engine.runtime.restart import on_boot
 from engine.runtime.state import State
+from engine.store.records import add_event
 from engine.store.store import Store
 
 if TYPE_CHECKING:
@@ -180,6 +181,7 @@ class Life:
 
     def _sweep(self, known: set[str]) -> None:
         """What an engine that was killed in a `create` or a `rm` left: folders without a record."""
+        self._containers.settle()
         for name in os.listdir(self._store.tmp):
             if name.startswith("stale-"):
                 shutil.rmtree(self._store.tmp / name, ignore_errors=True)
@@ -230,17 +232,15 @@ class Life:
         if size <= self._copied.get(container_id, 0):
             return
         common = self._containers.event_attributes(record)
-        with self._store.records.write() as db:
+        # No flush: line and offset are lost together, if at all, and then copied again.
+        with self._store.records.write(durable=False) as db:
             db.execute("INSERT OR IGNORE INTO journals VALUES (?, 0)", (container_id,))
             (offset,) = db.execute("SELECT offset FROM journals WHERE id = ?", (container_id,)).fetchone()
             end, ends = offset, 0
             for behind, line in _lines(path, offset):
                 end, ends = behind, ends + (line["action"] == "die")
                 attributes = {**common, **line.get("attributes", {})}
-                db.execute(
-                    "INSERT INTO events (time, type, action, id, attributes) VALUES (?, 'container', ?, ?, ?)",
-                    (int(line["time"]), str(line["action"]), container_id, json.dumps(attributes)),
-                )
+                add_event(db, "container", str(line["action"]), container_id, attributes, int(line["time"]))
             if end != offset:
                 db.execute("UPDATE journals SET offset = ? WHERE id = ?", (end, container_id))
         self._copied[container_id] = end

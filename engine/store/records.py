@@ -45,6 +45,18 @@ CREATE TABLE IF NOT EXISTS journals (id TEXT PRIMARY KEY, offset INTEGER NOT NUL
 KEPT_EVENTS = 10_000
 
 
+def add_event(
+    db: sqlite3.Connection, type_: str, action: str, id_: str, attributes: Mapping[str, str], when: int | None = None
+) -> None:
+    """Within a transaction of `Records.write`. `when` in ns, None for now."""
+    cursor = db.execute(
+        "INSERT INTO events (time, type, action, id, attributes) VALUES (?, ?, ?, ?, ?)",
+        (time.time_ns() if when is None else when, type_, action, id_, json.dumps(dict(attributes))),
+    )
+    if cursor.lastrowid and cursor.lastrowid % 500 == 0:
+        db.execute("DELETE FROM events WHERE seq <= ?", (cursor.lastrowid - KEPT_EVENTS,))
+
+
 class Records:
     """One database file shared by any number of processes and threads."""
 
@@ -139,12 +151,7 @@ class Records:
         self, type_: str, action: str, id_: str, attributes: Mapping[str, str] | None = None, *, durable: bool = True
     ) -> None:
         with self.write(durable=durable) as db:
-            cursor = db.execute(
-                "INSERT INTO events (time, type, action, id, attributes) VALUES (?, ?, ?, ?, ?)",
-                (time.time_ns(), type_, action, id_, json.dumps(dict(attributes or {}))),
-            )
-            if cursor.lastrowid and cursor.lastrowid % 500 == 0:
-                db.execute("DELETE FROM events WHERE seq <= ?", (cursor.lastrowid - KEPT_EVENTS,))
+            add_event(db, type_, action, id_, attributes or {})
 
     def document(self, table: str, key_column: str, key: str) -> Any | None:
         """The JSON document of a row of `cache`, `inputs` or `steps`, None if there is none."""

@@ -1,0 +1,195 @@
+"""Monitors that wait for a container, each with a parked first process (`parked`): what a start gets from the supervisor is then
+ready, instead of being made while somebody waits.
+
+A few processes that share the supervisor's memory; they wait in recvmsg(2) and use no processor. None is made while
+containers come one after the other, since that would only slow them. Those that nobody needed for `IDLE` seconds are given
+back, and made again after the next start. A spare whose supervisor goes away, however it does, hears that on its channel, takes away
+what it has prepared and ends; what of a killed spare stays (an empty group), the supervisor removes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from engine.linux import cgroup as cg
+from engine.linux import idmap
+from engine.runtime.parked import PARENT, Parked, park
+
+WANTED, LOW = 4, 1  # made anew when so few are left
+PAUSE = 0.004  # seconds without a connection before spares are made
+IDLE = 600.0
+SWEEP = 1.0
+TRIES = 3  # so many that die before they are ready: this host does not let us, so no more of them
+_READY = b"."
+Serve: TypeAlias = Callable[[socket.socket, Parked | None, Callable[[], None]], None]
+
+
+@dataclass(slots=True)
+class _Spare:
+    pid: int
+    channel: socket.socket
+    proven: bool = False  # it was ready once
+    busy: bool = False
+
+
+class Spares:
+    """The supervisor's side. A spare calls `alone`, and `serve(connection, parked, begin)` with each connection: that calls
+    `begin` and never returns when a container is to be started."""
+
+    def __init__(self, layout: cg.Layout, alone: Callable[[], None], serve: Serve) -> None:
+        self._layout, self._alone, self._serve = layout, alone, serve
+        self._all: dict[int, _Spare] = {}  # by the descriptor of the channel
+        self._fill_at: float | None = None
+        self._until = 0.0
+        self._tries = TRIES if os.geteuid() == 0 and not idmap.inside() and layout.version != "none" else 0
+        self._graves = _left_over(layout)  # names of groups that may be there still
+        self._sweep_at = time.monotonic()
+
+    def fds(self) -> list[int]:
+        return list(self._all)
+
+    def due(self) -> float | None:
+        """When `turn` has something to do (time.monotonic)."""
+        times = [self._fill_at, self._until if self._all else None, self._sweep_at if self._graves else None]
+        return min((when for when in times if when is not None), default=None)
+
+    def hand(self, connection: socket.socket) -> bool:
+        """Gives the connection to a spare; False: there is none."""
+        if self._tries:
+            self._fill_at = time.monotonic() + PAUSE
+        for fd, spare in list(self._all.items()):
+            if spare.busy:
+                continue
+            try:
+                socket.send_fds(spare.channel, [b"c"], [connection.fileno()])
+            except OSError:
+                self._drop(fd)
+                continue
+            spare.busy = True
+            return True
+        return False
+
+    def hear(self, fd: int) -> None:
+        spare = self._all[fd]
+        try:
+            word = spare.channel.recv(16)
+        except OSError:
+            word = b""
+        if word == _READY:
+            spare.proven, spare.busy, self._tries = True, False, TRIES
+        else:
+            self._drop(fd)
+
+    def _drop(self, fd: int) -> None:
+        """It has become a container's monitor, or it is dead."""
+        spare = self._all.pop(fd)
+        spare.channel.close()
+        if not spare.proven:
+            self._tries -= 1
+        self._bury(spare)
+
+    def _bury(self, spare: _Spare) -> None:
+        self._graves.add(_name(spare.pid))
+        self._sweep_at = time.monotonic() + SWEEP
+
+    def _sweep(self) -> None:
+        """Groups of spares that are gone. One that is not empty belongs to a monitor which has yet to rename it."""
+        for name in list(self._graves):
+            if not _remove_group(self._layout, name):
+                self._graves.discard(name)
+        self._sweep_at = time.monotonic() + SWEEP
+
+    def turn(self) -> None:
+        """Makes what is missing, gives back what nobody needs."""
+        now = time.monotonic()
+        if self._graves and now >= self._sweep_at:
+            self._sweep()
+        if self._all and now >= self._until and self._fill_at is None:
+            self.dismiss()
+        if self._fill_at is None or now < self._fill_at:
+            return
+        self._fill_at, self._until = None, now + IDLE
+        have = sum(not spare.busy for spare in self._all.values())
+        # Several at a time: the kernel makes everybody's groups wait while a process moves, and the next ones move for nothing.
+        if have <= LOW and self._tries:
+            for _ in range(WANTED - have):
+                self._add()
+
+    def _add(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            pid = os.fork()
+        except OSError:
+            ours.close()
+            theirs.close()
+            return
+        if pid == 0:
+            try:
+                ours.close()
+                self.forget()
+                self._alone()
+                _wait(self._layout, theirs, self._serve)
+            finally:
+                os._exit(0)
+        theirs.close()
+        self._all[ours.fileno()] = _Spare(pid, ours)
+
+    def forget(self) -> None:
+        """In a child: they are not its affair."""
+        for spare in self._all.values():
+            spare.channel.close()
+        self._all = {}
+
+    def dismiss(self) -> None:
+        for fd in list(self._all):
+            spare = self._all.pop(fd)
+            spare.channel.close()
+            self._bury(spare)
+
+
+def _name(pid: int) -> str:
+    return f"spare-{pid}"
+
+
+def _left_over(layout: cg.Layout) -> set[str]:
+    """Groups of spares that were killed together with their supervisor."""
+    found: set[str] = set()
+    for root in layout.roots.values():
+        with contextlib.suppress(OSError):
+            names = [name for name in os.listdir(root / PARENT) if name.startswith("spare-")]
+            found.update(name for name in names if not os.path.exists(f"/proc/{name[6:]}"))
+    return found
+
+
+def _remove_group(layout: cg.Layout, name: str) -> bool:
+    """Whether some of it is still there."""
+    left = False
+    for root in layout.roots.values():
+        try:
+            os.rmdir(root / PARENT / name)
+        except OSError as error:
+            left = left or error.errno == errno.EBUSY
+    return left
+
+
+def _wait(layout: cg.Layout, channel: socket.socket, serve: Serve) -> None:
+    parked = park(layout, _name(os.getpid()))
+    try:
+        while True:
+            channel.send(_READY)
+            raw, fds, _flags, _address = socket.recv_fds(channel, 16, 1, socket.MSG_CMSG_CLOEXEC)
+            if not raw or not fds:
+                break
+            with socket.socket(fileno=fds[0]) as connection:
+                serve(connection, parked, channel.close)
+    finally:
+        with contextlib.suppress(OSError):
+            if parked is not None:
+                parked.discard()
