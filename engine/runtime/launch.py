@@ -90,11 +90,10 @@ def begin(spec: dict[str, Any], bundle: str, cgroup: cg.Cgroup, fds: list[int], 
     """Makes `parked` the first process, where it fits: it mounts while the caller does the rest. Else it is discarded."""
     if parked is None:
         return None
-    if not parked.fits(spec):
+    if not parked.fits(spec) or not parked.adopt(cgroup):
         parked.discard()
         return None
     try:
-        parked.adopt(cgroup)
         stdio, ours = _streams(spec, fds)
     except BaseException:
         parked.discard()

@@ -53,10 +53,14 @@ class Parked:
             and not {"cpus", "mems"} & set(resources.get("cpu", {}))
         )
 
-    def adopt(self, cgroup: cg.Cgroup) -> None:
-        """Its group becomes `cgroup`. Raises OSError."""
-        self.group.rename(cgroup)
+    def adopt(self, cgroup: cg.Cgroup) -> bool:
+        """Its group becomes `cgroup`. False: there is one by that name, of a monitor that was lost."""
+        try:
+            self.group.rename(cgroup)
+        except OSError:
+            return False
         self.group = cgroup
+        return True
 
     def go(self, bundle: str, stdio: tuple[int, int, int]) -> None:
         socket.send_fds(self.channel, [line({"bundle": bundle})], stdio)
