@@ -117,7 +117,7 @@ def serve(run_dir: str, listener: socket.socket, lock: int, version: str) -> Non
     me = os.getpid()
     idle = _IdleNetworks(run_dir)
 
-    def serve_one(connection: socket.socket, parked: Parked | None, begin: Callable[[], None]) -> None:
+    def serve_one(connection: socket.socket, parked: Parked | None, begin: Callable[[], None] | None) -> None:
         _serve(_Place(run_dir, boot, layout, version, me), connection, parked, begin)
 
     def alone() -> None:
@@ -144,7 +144,7 @@ def serve(run_dir: str, listener: socket.socket, lock: int, version: str) -> Non
                     try:
                         spares.forget()
                         alone()
-                        serve_one(connection, None, lambda: None)
+                        serve_one(connection, None, None)
                     finally:  # the child must never come back into this loop
                         os._exit(0)
             except OSError as error:
@@ -244,8 +244,9 @@ class _Place:
     supervisor: int
 
 
-def _serve(place: _Place, connection: socket.socket, parked: Parked | None, begin: Callable[[], None]) -> None:
-    """In a child: answers a connection, or calls `begin`, becomes a container's monitor and never returns."""
+def _serve(place: _Place, connection: socket.socket, parked: Parked | None, begin: Callable[[], None] | None) -> None:
+    """In a child: answers a connection, or becomes a container's monitor and never returns. `begin`, before that, is for a
+    spare, which goes on after an answer."""
     try:
         connection.settimeout(30)
         reader = protocol.LineReader(connection)
@@ -253,9 +254,10 @@ def _serve(place: _Place, connection: socket.socket, parked: Parked | None, begi
         if request is None:
             return
         if request.get("op") == "start" and request.get("program", place.version) == place.version:
-            begin()
+            if begin is not None:
+                begin()
             _monitor(place, connection, reader, request, parked)
-        elif parked is None:
+        elif begin is None:
             _answer(place, connection, request)
         else:  # a view goes into namespaces of its own, which is no way for a monitor
             pid = outside.fork()
