@@ -82,7 +82,14 @@ class TarStream:
     def _skip(self) -> None:
         while self._left:
             self.read(min(CHUNK, self._left))
-        self._take(self._padding)
+        self._skip_padding()
+
+    def _skip_padding(self) -> None:
+        """A stream may end within it: the docker command line leaves out the padding of the last file (`build -f -`)."""
+        while self._padding and (data := self._raw.read(self._padding)):
+            self._padding -= len(data)
+            if self._hashed:
+                self.hash.update(data)
         self._padding = 0
 
     def _enter(self, stored: int) -> None:

@@ -14,12 +14,12 @@ _NATIVE = {"amd64": ("amd64", "386"), "arm64": ("arm64", "arm")}
 _QEMU = {"amd64": "x86_64", "arm64": "aarch64", "386": "i386", "ppc64le": "ppc64le", "mips64le": "mips64el"}
 
 
-def check_runnable(config: ImageConfig, what: str, binfmt: Path = BINFMT) -> None:
+def check_runnable(config: ImageConfig, binfmt: Path = BINFMT) -> None:
     """Raises `Unsupported`."""
     host = Platform.host().architecture
     wanted = config.architecture or host
     if config.os != "linux":
-        raise Unsupported(f"{what}: the image is for {config.os}", hint="only Linux images run here")
+        raise Unsupported(f"the image is for {config.os}", hint="only Linux images run here")
     if wanted in _NATIVE.get(host, (host,)):
         return
     entry = binfmt / f"qemu-{_QEMU.get(wanted, wanted)}"
@@ -29,6 +29,6 @@ def check_runnable(config: ImageConfig, what: str, binfmt: Path = BINFMT) -> Non
     except OSError:
         pass
     raise Unsupported(
-        f"{what}: the image is for linux/{wanted} and this machine is {host}",
+        f"the image is for linux/{wanted} and this machine is {host}",
         hint=f"register an emulator (Debian: apt-get install qemu-user-static), or build for --platform linux/{host}",
     )

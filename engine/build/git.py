@@ -157,8 +157,8 @@ class Git:
             )
         raise NotFound(f"{_shown(git.remote)} has no ref {wanted!r}")
 
-    def checkout(self, git: GitRef, commit: str, *, keep_git_dir: bool) -> Path:
-        """A new folder of ours with the files of `commit`, owned by us, times as the commit's (or now)."""
+    def checkout(self, git: GitRef, commit: str, *, keep_git_dir: bool) -> tuple[Path, int]:
+        """A new folder of ours with the files of `commit`, owned by us, times as the commit's (or now); and the commit's time."""
         folder = self._tmp / f"git-{secrets.token_hex(8)}"
         folder.mkdir(mode=0o700)
         try:
@@ -170,11 +170,11 @@ class Git:
                 self._run(
                     ["submodule", "update", "--init", "--recursive", "--depth=1", "--force"], git.remote, cwd=folder
                 )
-            stamp = self._stamp(git, folder)
+            committed = self._committed(git, folder)
             for name in () if keep_git_dir else _git_dirs(folder):
                 shutil.rmtree(name) if name.is_dir() and not name.is_symlink() else name.unlink()
-            _settle(folder, stamp)
-            return folder
+            _settle(folder, int(time.time()) if git.mtime == "checkout" else committed)
+            return folder, committed
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -188,9 +188,7 @@ class Git:
             spec = [git.ref or "HEAD"] if not _SHA.fullmatch(git.ref) else ["+refs/heads/*:refs/remotes/origin/*"]
             self._run([*common, "--", git.remote, *spec], git.remote, cwd=folder)
 
-    def _stamp(self, git: GitRef, folder: Path) -> int:
-        if git.mtime == "checkout":
-            return int(time.time())
+    def _committed(self, git: GitRef, folder: Path) -> int:
         text = self._run(["log", "-1", "--format=%ct"], git.remote, cwd=folder).strip()
         return int(text) if text.isdigit() else 0
 
@@ -327,7 +325,7 @@ class GitSource(ContextSource):
         runner = Git(tmp, request, cancel)
         self.commit = commit or runner.resolve(git)
         keep = git.keep_git_dir if git.keep_git_dir is not None else keep_git_dir
-        self._checkout = runner.checkout(git, self.commit, keep_git_dir=keep)
+        self._checkout, self.committed = runner.checkout(git, self.commit, keep_git_dir=keep)
         where = f"{_shown(git.remote)}#{git.ref}"
         try:
             root = self._inside(git, where, cancel)

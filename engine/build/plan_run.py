@@ -52,7 +52,7 @@ def plan_run(site: Site, state: State, run: Run, stage: int, step: StepInfo) -> 
     """Raises `InvalidInput`, `AccessDenied` (a right that was not given), `Unsupported`."""
     args, script = run_words(state, run)
     network, privileged = _rights(site, run)
-    check_runnable(state.config, run.source)
+    check_runnable(state.config)
     if run.devices:
         raise Unsupported("RUN --device needs CDI devices, which are not known here", hint="leave --device out")
     plan = _mounts(site, state, run, stage)

@@ -109,7 +109,7 @@ class Build:
     def _finish(self, outcome: Outcome, image: Image | None, seconds: float) -> BuildFinished:
         config_digest = outcome.usual.manifest.config.digest
         first, reason = self._shop.first or (None, "")
-        tags = image.familiar_tags if image else ()
+        tags = tuple(dict.fromkeys(Reference.parse(name).familiar for name in outcome.names)) if image else ()
         finished = BuildFinished(config_digest, outcome.top.digest, tags, seconds, first, reason)
         self._emit(finished)
         return finished

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from engine.build.dockerfile.ast import Arg, Dockerfile, Stage
 from engine.build.dockerfile.words import expand
 from engine.build.state import State
-from engine.errors import DockerfileError, InvalidInput, Unsupported
+from engine.errors import DockerfileError, InvalidInput
 from engine.oci.platform import Platform
 
 PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
@@ -106,7 +106,10 @@ def source_date_epoch(scope: Mapping[str, str], given: Mapping[str, str]) -> int
     if digits and len(digits) <= 11 and all(char in string.digits for char in digits):
         return int(text)
     if text == "context":
-        raise Unsupported("SOURCE_DATE_EPOCH=context needs a git context", hint="give the seconds since 1970")
+        raise InvalidInput(
+            "SOURCE_DATE_EPOCH=context takes the time of a commit, and this context is no git repository",
+            hint="build a git URL, or give the seconds since 1970: $(git log -1 --format=%ct)",
+        )
     raise InvalidInput(f"invalid SOURCE_DATE_EPOCH: {text[:80]}", hint="give the seconds since 1970")
 
 

@@ -72,6 +72,7 @@ class Source:
     context: Path
     dockerfile: Path | None = None
     text: str | None = None
+    epoch: int | None = None  # a commit's time
 
 
 @contextlib.contextmanager
@@ -80,6 +81,8 @@ def _source(parsed: Parsed, root: Path) -> Iterator[Source]:
     place, file = parsed.args[0], parsed.text("file")
     if place == "-" and file == "-":
         raise InvalidInput("stdin cannot be the context and the Dockerfile at once")
+    from engine.build.remote import is_remote
+
     if place != "-" and not is_remote(place):
         context = Path(place)
         if not context.is_dir():
@@ -102,53 +105,32 @@ def _source(parsed: Parsed, root: Path) -> Iterator[Source]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def is_remote(place: str) -> bool:
-    """A URL or a git repository, by the Docker command line's own signs."""
-    return place.startswith(("http://", "https://", "git://", "ssh://", "git@", "github.com/"))
-
-
 def _fetched(place: str, file: str, folder: Path, parsed: Parsed, root: Path, closing: contextlib.ExitStack) -> Source:
-    from engine.build.contexts import read_stream
+    from engine.build.remote import fetch_context
 
-    if place == "-":
-        unpacked = read_stream(sys.stdin.buffer, folder)
-    else:
-        from engine.base.cancel import CancelToken
-        from engine.build.fetch import Fetcher
-        from engine.build.git import GitSource, parse_git_ref
-        from engine.store.store import Store
-
-        # What fetching may need of the request: secrets and agents that open private places.
-        request = BuildRequest(
-            folder,
-            secrets=build_flags.secrets(parsed.items("secret")),
-            ssh=build_flags.ssh(parsed.items("ssh")),
-            build_args=build_flags.build_args(parsed.items("build-arg")),
-        )
-        store, cancel = Store(root), CancelToken()
-        closing.callback(store.close)
-        git = parse_git_ref(place)
-        if git is not None:
-            keep = request.build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR", "") in ("1", "true")
-            source = GitSource(git, store.tmp, request, cancel, keep_git_dir=keep)
-            closing.callback(source.close)
-            return Source(source.root, source.root / file if file else None)
-        with open(Fetcher(store, request, cancel).get(place).path, "rb") as stream:
-            unpacked = read_stream(stream, folder)
-    if unpacked.dockerfile_text is not None and file:
-        what = "stdin" if place == "-" else place
-        raise InvalidInput(f"{what} is the Dockerfile itself: -f names no other one", hint="leave -f out")
-    return Source(folder, folder / file if file else None, unpacked.dockerfile_text)
+    request = BuildRequest(
+        folder,
+        secrets=build_flags.secrets(parsed.items("secret")),
+        ssh=build_flags.ssh(parsed.items("ssh")),
+        build_args=build_flags.build_args(parsed.items("build-arg")),
+    )
+    stream = sys.stdin.buffer if place == "-" else None
+    found = fetch_context(place, folder, root, closing, request=request, stream=stream)
+    dockerfile = found.dockerfile(file, "stdin" if place == "-" else place)
+    return Source(found.context, dockerfile, found.text, found.epoch)
 
 
 def make_request(parsed: Parsed, source: Source) -> BuildRequest:
+    arguments = build_flags.build_args(parsed.items("build-arg"))
+    if source.epoch is not None and arguments.get("SOURCE_DATE_EPOCH") == "context":
+        arguments["SOURCE_DATE_EPOCH"] = str(source.epoch)
     return BuildRequest(
         context=source.context,
         dockerfile=source.dockerfile,
         dockerfile_text=source.text,
         tags=tuple(parsed.items("tag")),
         target=parsed.text("target"),
-        build_args=build_flags.build_args(parsed.items("build-arg")),
+        build_args=arguments,
         labels=build_flags.pairs(parsed.items("label"), "label"),
         no_cache=parsed.on("no-cache"),
         pull=parsed.on("pull"),

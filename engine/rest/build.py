@@ -22,7 +22,9 @@ from engine.api import (
     StepOutput,
     StepStarted,
 )
+from engine.base.cancel import CancelToken
 from engine.build.contexts import read_stream
+from engine.build.remote import Fetched, fetch_context, is_remote
 from engine.errors import InvalidInput, Unsupported
 from engine.rest.files import BodyFile
 from engine.rest.http import Answer, Query, Request, Response
@@ -59,10 +61,15 @@ class BuildRoutes:
     async def _build(self, request: Request) -> AsyncIterator[dict[str, Any]]:
         folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="context-", dir=self._scratch))
         body = BodyFile(request.body)
+        closing = contextlib.ExitStack()
         try:
-            unpacked = await asyncio.to_thread(read_stream, io.BufferedReader(body, 1 << 18), folder)
+            place = request.query.text("remote")
+            if place in ("client-session", ""):
+                fetched = await self._sent(body, folder)
+            else:
+                fetched = await self._elsewhere(place, folder, closing)
             await body.drain()
-            plan = _request(request.query, folder, unpacked.dockerfile_text)
+            plan = _request(request.query, fetched)
             lines = _Lines(quiet=request.query.flag("q"))
             async with contextlib.aclosing(_events(self._engine, plan)) as events:
                 async for event in events:
@@ -70,7 +77,28 @@ class BuildRoutes:
                         yield line
         finally:
             body.abandon()
+            await asyncio.shield(asyncio.to_thread(closing.close))
             await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, True))
+
+    async def _sent(self, body: BodyFile, folder: Path) -> Fetched:
+        unpacked = await asyncio.to_thread(read_stream, io.BufferedReader(body, 1 << 18), folder)
+        return Fetched(folder, unpacked.dockerfile_text)
+
+    async def _elsewhere(self, place: str, folder: Path, closing: contextlib.ExitStack) -> Fetched:
+        """`remote=`: a git repository, or a URL of an archive or a Dockerfile. What takes long stops when the client goes."""
+        if self._scratch is None:
+            raise Unsupported("remote contexts need an engine in this process", hint="send the context as a tar")
+        if not is_remote(place):
+            raise InvalidInput(f"{place[:200]!r} is no URL and no git repository")
+        cancel = CancelToken()
+        root = self._scratch.parent
+        work = asyncio.create_task(asyncio.to_thread(fetch_context, place, folder, root, closing, cancel=cancel))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            cancel.cancel()
+            await asyncio.wait([work])
+            raise
 
 
 async def _events(engine: Engine, plan: BuildRequest) -> AsyncGenerator[Any, None]:
@@ -80,8 +108,6 @@ async def _events(engine: Engine, plan: BuildRequest) -> AsyncGenerator[Any, Non
 
 def _refuse(query: Query) -> None:
     """What would change the result and cannot be done ends the build."""
-    if query.text("remote"):
-        raise Unsupported("remote contexts are fetched by the client", hint="send the context as a tar")
     if query.text("version", "1") == "2":
         raise Unsupported(
             "BuildKit sessions are not served", hint="DOCKER_BUILDKIT=0 docker build …, or `workbench build`"
@@ -94,8 +120,9 @@ def _refuse(query: Query) -> None:
             raise Unsupported(f"{name}={value} is not supported for RUN steps")
 
 
-def _request(query: Query, folder: Path, dockerfile: str | None) -> BuildRequest:
+def _request(query: Query, fetched: Fetched) -> BuildRequest:
     name = query.text("dockerfile") or "Dockerfile"
+    folder, dockerfile = fetched.context, fetched.text
     args = query.document("buildargs") or {}
     if not isinstance(args, dict):
         raise InvalidInput("buildargs must be a JSON object")

@@ -15,6 +15,7 @@ import pytest
 from engine.archive.compression import decompress
 from engine.archive.diff import write_upper
 from engine.archive.reader import Limits, apply_layer
+from engine.archive.tarstream import TarStream
 from engine.archive.writer import LayerWriter, TarEntry
 from engine.errors import Corrupt, EngineError, HostileArchive
 
@@ -201,3 +202,16 @@ def test_links_in_a_ring_are_refused(tmp_path: Path) -> None:
     layer = make(entry("a", "symlink", link="b"), entry("b", "symlink", link="a"), entry("a/c"))
     with pytest.raises(EngineError, match="symbolic links"):
         apply_layer(io.BytesIO(layer), tmp_path)
+
+
+def test_the_padding_of_the_last_file_may_be_missing() -> None:
+    """As the docker command line sends contexts with `build -f -`; a file that is itself cut off stays an error."""
+    whole = io.BytesIO()
+    with tarfile.open(fileobj=whole, mode="w") as tar:
+        info = tarfile.TarInfo("f")
+        info.size = 5
+        tar.addfile(info, io.BytesIO(b"hello"))
+    stream = TarStream(io.BytesIO(whole.getvalue()[: 512 + 5]))
+    assert [member.name for member in stream.members()] == ["f"]
+    with pytest.raises(Corrupt):
+        list(TarStream(io.BytesIO(whole.getvalue()[: 512 + 4])).members())

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
+import json
 import os
+import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 pytestmark = [pytest.mark.root, pytest.mark.peer("docker")]
@@ -173,3 +179,37 @@ def test_networks(docker: Docker) -> None:
     docker("network", "connect", "apinet", "served")
     docker("rm", "-f", "served")
     docker("network", "rm", "apinet")
+
+
+@pytest.mark.peer("git")
+def test_contexts_from_stdin_and_from_elsewhere(docker: Docker, tmp_path: Path) -> None:
+    folder = tmp_path / "context"
+    folder.mkdir()
+    (folder / "f").write_text("f\n")
+    text = f"FROM {BASE}\nCOPY f /f\nRUN cat /f\n"
+    (folder / "Dockerfile").write_text(text)
+    docker("build", "-q", "-f", "-", str(folder), stdin=text)
+    assert "Successfully built" in docker("build", "-", stdin=f"FROM {BASE}\nRUN true\n").stdout
+    for args in (("init", "-q"), ("add", "-A"), ("commit", "-qm", "c"), ("update-server-info",)):
+        who = ["-c", "user.name=t", "-c", "user.email=t@t", "-c", "safe.directory=*"]
+        subprocess.run(["git", *who, *args], cwd=folder, check=True)
+    shutil.copytree(folder / ".git", tmp_path / "repo.git")
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        base = f"http://127.0.0.1:{server.server_port}"
+        built = {docker("build", "-q", f"{base}/repo.git").stdout, _remote(docker, f"{base}/repo.git")}
+        assert built == {docker("build", "-q", str(folder)).stdout}
+        assert "404" in _remote(docker, f"{base}/none")
+        assert "no URL" in _remote(docker, "/etc")
+        server.shutdown()
+
+
+def _remote(docker: Docker, place: str) -> str:
+    """`POST /build?remote=`, which the command line no longer sends: the id, or the error."""
+    socket = docker("context", "inspect", "--format", "{{.Endpoints.docker.Host}}").stdout.strip()
+    transport = httpx.HTTPTransport(uds=socket.removeprefix("unix://"))
+    with httpx.Client(transport=transport, base_url="http://engine", timeout=60) as client:
+        answer = client.post("/build", params={"remote": place, "q": "1"})
+    last = [json.loads(line) for line in answer.text.splitlines()][-1]
+    return str(last.get("stream") or last["error"])
