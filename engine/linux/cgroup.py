@@ -30,10 +30,12 @@ _V2 = ("cpu", "memory", "pids", "io", "cpuset")
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where the controllers are mounted. `roots` maps a v1 controller to its mount, or "" to the v2 mount."""
+    """Where the controllers are mounted. `roots` maps a v1 controller to its mount, or "" to the v2 mount; `delegated`: to
+    an ordinary user's own part of that tree (see `delegation`)."""
 
     version: Version
     roots: dict[str, Path]
+    delegated: bool = False
 
 
 def discover(mountinfo: str) -> Layout:
@@ -57,6 +59,11 @@ def discover(mountinfo: str) -> Layout:
     return Layout("v2", {"": v2}) if v2 else Layout("none", {})
 
 
+def recorded(root: str) -> Layout:
+    """The layout of a container whose monitor has noted its delegated subtree; without one, what this process sees."""
+    return Layout("v2", {"": Path(root)}, delegated=True) if root else here()
+
+
 def here() -> Layout:
     """The layout that this process sees."""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
@@ -77,6 +84,10 @@ class Cgroup:
     def v2(self) -> bool:
         return self.layout.version == "v2"
 
+    def exists(self) -> bool:
+        """Whether the container has a group here at all."""
+        return any(directory.is_dir() for directory in self.directories.values())
+
     def create(self, resources: dict[str, Any]) -> None:
         """Makes the directories and puts OCI's `linux.resources` in force. A limit that is refused raises OSError; what
         this host has no controller for is in `notes`."""
@@ -84,7 +95,8 @@ class Cgroup:
             self._add("cpuset")
         for name in list(self.directories):
             self._make(name)
-        self._set_devices(resources.get("devices", ()))
+        if not idmap.inside():  # an ordinary user has no devices to give, and may not filter them
+            self._set_devices(resources.get("devices", ()))
         self._set_limits(resources)
         if self.notes and not self.directories and idmap.inside():
             # An ordinary user without a group of its own, which `info` says. Here only what was asked for and is not so.

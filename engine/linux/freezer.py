@@ -20,7 +20,9 @@ _PATIENCE = 5.0  # seconds for the last process to stop
 def freeze(cgroup: Cgroup, path: str) -> None:
     """Returns when all are stopped. `path` is the group's path below a controller's mount. Raises OSError."""
     if cgroup.layout.version == "v2":
-        group = cgroup.directories[""]
+        group = cgroup.directories.get("")
+        if group is None:
+            raise OSError(errno.EOPNOTSUPP, "pausing needs a control group, and there is none of one's own here")
         _write(group / "cgroup.freeze", "1")
         _await(group / "cgroup.events", "frozen 1")
         return
@@ -40,8 +42,8 @@ def freeze(cgroup: Cgroup, path: str) -> None:
 def thaw(cgroup: Cgroup, path: str) -> None:
     """Lets them go on. Fine when they were not frozen."""
     if cgroup.layout.version == "v2":
-        group = cgroup.directories[""]
-        if group.exists():
+        group = cgroup.directories.get("")
+        if group is not None and group.exists():
             _write(group / "cgroup.freeze", "0")
         return
     folder = _folder(path)

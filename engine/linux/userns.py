@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import Unsupported
-from engine.linux import libc, mount, namespace
+from engine.linux import delegation, libc, mount, namespace
 from engine.linux.idmap import inside, read_map, single
 
 MARK = "WORKBENCH_USERNS"  # in the environment of everything inside: the user's id outside
@@ -235,13 +235,24 @@ def _command(program: str, own: int, ranges: list[tuple[int, int]], pid: int) ->
     return [shutil.which(program, path=_PATH) or program, *words]
 
 
+def _lingers(uid: int) -> bool:
+    """Whether logind keeps the user's services when no session is left (loginctl(1), enable-linger)."""
+    try:
+        return Path("/var/lib/systemd/linger", pwd.getpwuid(uid).pw_name).exists()
+    except KeyError:
+        return False
+
+
 def notes() -> list[str]:
     """What does not hold in this namespace, each in one sentence; for `info`, and once at first use."""
     uid = entered_by()
     if uid is None:
         return []
     said = [note] if (note := network_note()) else []
-    said.append("no control group of one's own: limits of memory, CPU and processes, pause, top and stats do not hold")
+    if Path("/run/systemd/system").exists() and not _lingers(uid):
+        said.append("containers end with your last session on this host: `loginctl enable-linger` keeps them running")
+    if limits := delegation.note(uid):
+        said.append(limits)
     if single():
         said.append(
             "only one user id: files of an image belong to its root, and programs cannot change user; "

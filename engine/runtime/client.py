@@ -30,7 +30,7 @@ import engine
 from engine.base.cancel import CancelToken
 from engine.errors import Conflict, EngineError, StartFailed, Unavailable, Unsupported
 from engine.linux import cgroup, freezer
-from engine.runtime import protocol
+from engine.runtime import places, protocol
 from engine.runtime import state as states
 from engine.runtime.bootstrap import SOCKET, bootstrap
 from engine.runtime.connections import AttachConnection, ExecConnection
@@ -86,7 +86,7 @@ def scope_command(running: str = "/run/systemd/system") -> list[str]:
     runner = shutil.which("systemd-run", path="/usr/bin:/bin") if os.path.isdir(running) else None
     if runner is None:
         return []
-    user = [] if os.geteuid() == 0 else ["--user"]
+    user = [] if places.user() is None else ["--user"]
     return [runner, *user, "--scope", "--quiet", "--collect", "--property=Delegate=yes", "--"]
 
 
@@ -141,8 +141,8 @@ class Runtime:
             text = bootstrap(root)
             command = [interpreter, "-I", "-S", "-c", text, str(self.run_dir), str(write), "plain", program()]
             environment = {"PATH": "/usr/bin:/bin", "LC_CTYPE": "C.UTF-8"}
-            if scope and "XDG_RUNTIME_DIR" in os.environ:  # the user manager's bus
-                environment["XDG_RUNTIME_DIR"] = os.environ["XDG_RUNTIME_DIR"]
+            if scope and (base := places.user_base()):  # the user manager's bus
+                environment["XDG_RUNTIME_DIR"] = base
             process = subprocess.Popen(
                 [*scope, *command],
                 pass_fds=(write,),
@@ -456,7 +456,7 @@ class Runtime:
             path = str(json.loads((bundle / "config.json").read_bytes())["linux"]["cgroupsPath"])
         except (OSError, ValueError, KeyError):
             path = f"workbench/{bundle.name}"
-        group = cgroup.Cgroup(cgroup.here(), path)
+        group = cgroup.Cgroup(cgroup.recorded(state.cgroup), path)
         with contextlib.suppress(OSError, KeyError):
             freezer.thaw(group, path)  # a frozen process does not die
         if states.is_alive(state.pid, state.pid_start):

@@ -58,6 +58,7 @@ class Monitor:
         self.parked = parked
         self.first: First | None = None
         self.state = states.State(boot_id=boot, monitor_pid=os.getpid(), monitor_start=states.start_time(os.getpid()))
+        self.state.cgroup = str(layout.roots[""]) if layout.delegated else ""
         self.loop = Loop()
         self.clients = Clients(self)
         self.streams = Streams(self.loop, None, self.clients.output)

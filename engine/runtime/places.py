@@ -23,12 +23,19 @@ def user() -> int | None:
     return userns.entered_by() if os.geteuid() == 0 else os.geteuid()
 
 
+def user_base() -> str:
+    """XDG_RUNTIME_DIR, also where it is not in the environment (`su`, cron): one data root has one set of sockets."""
+    who = user()
+    found = f"/run/user/{who}"
+    return os.environ.get("XDG_RUNTIME_DIR") or (found if who is not None and os.path.isdir(found) else "")
+
+
 def runtime_dir(root: Path) -> Path:
     """Sockets live under /run (short paths, gone after a reboot); one folder for each data root."""
     who = user()
     base = Path("/run/workbench")
     if who is not None:
-        base = Path(os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/workbench-{who}") / "workbench"
+        base = Path(user_base() or f"/tmp/workbench-{who}") / "workbench"
         _own_folder(base.parent)
     return base if str(root) == "/var/lib/workbench" else base / hashlib.sha256(str(root).encode()).hexdigest()[:12]
 

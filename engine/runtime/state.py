@@ -32,6 +32,7 @@ class State:
     stopped_by_hand: bool = False  # `unless-stopped` does not bring it back
     kept: bool = False  # auto-remove does not apply: this end is half of a restart
     health: dict[str, Any] | None = None  # Docker's State.Health
+    cgroup: str = ""  # an ordinary user's: the delegated subtree that its group is in
     network: dict[str, Any] | None = None  # while it runs: endpoints and published ports, as `netns.report` has them
 
     @property

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from engine.linux import cgroup, libc
+from engine.linux import cgroup, delegation, libc
 from engine.linux.inotify import IN_CLOSE_WRITE, Inotify
 from engine.runtime import bridges, outside, protocol, state, usernet
 from engine.runtime.bootstrap import SOCKET, bootstrap
@@ -110,7 +110,7 @@ def serve(run_dir: str, listener: socket.socket, lock: int, version: str) -> Non
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # monitors are not waited for
     boot = state.boot_id()
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        layout = cgroup.discover(file.read())
+        layout = delegation.take(cgroup.discover(file.read()))
     gc.collect()
     gc.freeze()  # a collection in a child would touch, and so copy, every page
     gc.disable()

@@ -51,6 +51,22 @@ class Process:
         return int(self.fields[21]) * _PAGE
 
 
+def of_namespace(pid: int) -> list[int]:
+    """The processes in the pid namespace of `pid`, which must not be our own: for a container without a control group."""
+    try:
+        wanted = os.stat(f"/proc/{pid}/ns/pid").st_ino
+    except OSError:
+        return []
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if os.stat(f"/proc/{name}/ns/pid").st_ino == wanted:
+                found.append(int(name))
+        except OSError:
+            continue  # another user's, or gone
+    return found if wanted != os.stat("/proc/self/ns/pid").st_ino else [pid]
+
+
 def _clock(seconds: float) -> str:
     total = int(seconds)
     days, rest = divmod(total, 86400)

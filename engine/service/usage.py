@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from engine.base.atomic import write_atomic
-from engine.errors import Conflict, InvalidInput, from_os_error
+from engine.errors import Conflict, InvalidInput, Unsupported, from_os_error
 from engine.linux import cgroup
 from engine.model import ContainerSpec, ContainerStats, ProcessList, Resources, RestartPolicy
 from engine.runtime import spec_resources
 from engine.runtime.client import Runtime
+from engine.runtime.state import State
 from engine.service import hostside, life_config, processes, stats
 from engine.service.containers import ContainerService, spec_from_json
 from engine.store.store import Store
@@ -32,29 +33,35 @@ class UsageService:
         document: dict[str, Any] = json.loads((self._containers.bundle(container_id) / "config.json").read_bytes())
         return document
 
-    def _running(self, name: str) -> tuple[str, str, dict[str, Any], int]:
-        """Id, name, configuration and first process. Raises Conflict when it does not run."""
+    def _running(self, name: str) -> tuple[str, str, dict[str, Any], State]:
+        """Id, name, configuration and state. Raises Conflict when it does not run."""
         container_id, record = self._containers.resolve(name)
         state = self._runtime.state(self._containers.bundle(container_id))
         if state.status not in ("running", "paused"):
             raise Conflict(
                 f"container {record['name']} is not running", hint=f"start it: workbench start {record['name']}"
             )
-        return container_id, record["name"], self._config(container_id), state.pid
+        return container_id, record["name"], self._config(container_id), state
 
     def stats(self, name: str) -> ContainerStats:
         """One reading. Raises NotFound, Conflict."""
-        container_id, shown, config, pid = self._running(name)
-        group = cgroup.Cgroup(_layout(), config["linux"]["cgroupsPath"])
+        container_id, shown, config, state = self._running(name)
+        group = _group(config, state)
+        if not group.exists():
+            raise Unsupported(
+                f"stats of container {shown}: there is no control group of its own to read them from",
+                hint="`workbench info` says what this host gives to this user; `workbench top` works without",
+            )
         own = any(entry["type"] == "network" for entry in config["linux"]["namespaces"])
-        return stats.sample(container_id, shown, group, pid, own_network=own)
+        return stats.sample(container_id, shown, group, state.pid, own_network=own)
 
     def top(self, name: str, arguments: Sequence[str] = ()) -> ProcessList:
         """Its processes, with ps(1)'s options. Raises NotFound, Conflict, InvalidInput."""
         processes.columns(arguments)
-        _id, _name, config, _pid = self._running(name)
-        group = cgroup.Cgroup(_layout(), config["linux"]["cgroupsPath"])
-        return processes.processes([int(pid) for pid in group.members()], arguments)
+        _id, _name, config, state = self._running(name)
+        group = _group(config, state)
+        members = [int(pid) for pid in group.members()] if group.exists() else processes.of_namespace(state.pid)
+        return processes.processes(members, arguments)
 
     def update(self, name: str, changes: Resources, restart_policy: RestartPolicy | None = None) -> Sequence[str]:
         """New limits and another restart policy, now and for later starts; what is not set in `changes` stays. Returns
@@ -74,7 +81,7 @@ class UsageService:
                 self._runtime.change_policy(container_id, restart_policy.name, restart_policy.maximum_retry_count)
         if state.status in ("running", "paused"):
             config = self._config(container_id)
-            group = cgroup.Cgroup(_layout(), config["linux"]["cgroupsPath"])
+            group = _group(config, state)
             try:
                 group.update(wanted)
             except OSError as error:
@@ -104,6 +111,11 @@ class UsageService:
         self._store.records.event(
             "container", "update", container_id, {"name": row["name"], "image": record["spec"]["image"]}
         )
+
+
+def _group(config: dict[str, Any], state: State) -> cgroup.Cgroup:
+    layout = cgroup.recorded(state.cgroup) if state.cgroup else _layout()
+    return cgroup.Cgroup(layout, config["linux"]["cgroupsPath"])
 
 
 def _with_policy(before: ContainerSpec, policy: RestartPolicy, name: str) -> ContainerSpec:

@@ -256,6 +256,15 @@ def test_a_scope_of_systemds_and_what_if_there_is_no_bus(
         assert "--scope --quiet --collect --property=Delegate=yes --" in (tmp_path / "asked").read_text()
 
 
+def test_an_ordinary_user_asks_its_own_manager_for_the_scope(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In its namespace it looks like root; the system's manager would refuse it, and its session would take all with it."""
+    monkeypatch.setattr(client.shutil, "which", lambda name, path=None: f"/usr/bin/{name}")
+    assert "--user" not in client.scope_command(str(tmp_path))
+    monkeypatch.setenv("WORKBENCH_USERNS", "1000")
+    monkeypatch.setattr("engine.linux.userns.inside", lambda: True)
+    assert client.scope_command(str(tmp_path))[:2] == ["/usr/bin/systemd-run", "--user"]
+
+
 def supervisor_pid(engine: LocalEngine) -> int:
     from engine.runtime import protocol
 

@@ -15,7 +15,7 @@ import sys
 import sysconfig
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -78,8 +78,11 @@ def user(request: pytest.FixtureRequest, program: tuple[str, str]) -> Iterator[t
         path.write_text("\n".join([*kept, *([f"{name}:{1_000_000 + uid * 65536}:65536"] if ranges else []), ""]))
     interpreter, path = program
 
-    def run(*args: str, code: int = 0, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    def run(
+        *args: str, code: int = 0, env: Mapping[str, str] | None = None, within: Sequence[str] = ()
+    ) -> subprocess.CompletedProcess[str]:
         command = [
+            *within,
             "setpriv",
             "--reuid",
             name,
@@ -370,3 +373,70 @@ def _comm(pid: str) -> str:
 
 def _owner(pid: str) -> int:
     return int(Path(f"/proc/{pid}/status").read_text().partition("\nUid:")[2].split()[0])
+
+
+# --- control groups ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def delegated(user: tuple[Run, Path, bool]) -> Iterator[list[str]]:
+    """The beginning of a command that runs in a cgroup v2 subtree of the user's, without any v1 mount in sight."""
+    mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+    where = next((words[1] for words in mounts if words[2] == "cgroup2"), None)
+    if where is None:
+        pytest.skip("no cgroup v2 mount")
+    _run, home, _ranges = user
+    group = Path(where) / f"wbtest-{secrets.token_hex(4)}"
+    group.mkdir()
+    for path in (group, *(group / name for name in ("cgroup.procs", "cgroup.subtree_control", "cgroup.threads"))):
+        os.chown(path, home.stat().st_uid, home.stat().st_gid)
+    script = f'umount -a -t cgroup; echo $$ > {group}/cgroup.procs; exec "$@"'
+    yield ["unshare", "-m", "--propagation", "private", "sh", "-c", script, "sh"]
+    _end_group(group)
+
+
+def _end_group(group: Path) -> None:
+    kill = group / "cgroup.kill"
+    if kill.exists():
+        kill.write_text("1")
+    eventually(lambda: "populated 0" in (group / "cgroup.events").read_text())
+    for folder, _folders, _files in os.walk(group, topdown=False):
+        os.rmdir(folder)
+
+
+@pytest.mark.parametrize("user", ["ranges"], indirect=True)
+def test_a_delegated_subtree_is_used(user: tuple[Run, Path, bool], delegated: list[str]) -> None:
+    run, home, _ranges = user
+
+    def go(*args: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        return run(*args, code=code, within=delegated)
+
+    built = go("build", "-q", "-t", "b", "-f", _write(home / "Dockerfile", "FROM workbench/base\n"), ".")
+    assert "do not hold: their controllers are not delegated" in built.stderr
+    limited = go(
+        "run", "-d", "--name", "busy", "--network", "none", "-m", "64m", "b", "sh", "-c", "while :; do :; done"
+    )
+    assert "memory cannot be limited here" in limited.stderr, "this kernel's v2 tree has no controllers"
+    assert "while :; do :; done" in go("top", "busy").stdout
+    eventually(lambda: not go("stats", "--no-stream", "--format", "{{.CPUPerc}}", "busy").stdout.startswith("0.00"))
+    go("pause", "busy")
+    assert "(Paused)" in go("ps").stdout
+    go("unpause", "busy")
+    go("rm", "-f", "busy")
+
+
+@pytest.mark.parametrize("user", ["ranges"], indirect=True)
+def test_without_a_control_group(user: tuple[Run, Path, bool]) -> None:
+    """RT-14 (CVE-2023-25809): the host's control groups are not written to from a container without its own namespace."""
+    run, home, _ranges = user
+    run("build", "-q", "-t", "b", "-f", _write(home / "Dockerfile", "FROM workbench/base\n"), ".")
+    script = "mkdir /sys/fs/cgroup/x || echo refused; for d in /sys/fs/cgroup/*/; do mkdir $d/x && echo made; done"
+    for mode in ("host", "private"):
+        told = run("run", "--rm", "--network", "none", "--cgroupns", mode, "b", "sh", "-c", f"{script}; true")
+        assert told.stdout == "refused\n"
+    run("run", "-d", "--name", "idle", "--network", "none", "b", "sleep", "1000")
+    if Path("/sys/fs/cgroup/memory").exists():  # v1: nothing of it is an ordinary user's
+        assert "sleep 1000" in run("top", "idle").stdout
+        assert "no control group of its own" in run("stats", "--no-stream", "idle", code=1).stderr
+        assert "cannot pause" in run("pause", "idle", code=1).stderr
+    run("rm", "-f", "idle")
