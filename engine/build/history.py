@@ -40,6 +40,7 @@ from engine.model import (
 BUDGET_BYTES = 256 << 20
 BUDGET_BUILDS = 1000
 OUTPUT_LIMIT = 32 << 20  # bytes of output kept of one build
+PRUNE_EVERY = 16  # builds between two looks at the budget
 FLUSH_SECONDS = 0.2
 TAIL = 16384  # the last line is at most this long: its texts are cut to fit
 _SUFFIX = ".jsonl"
@@ -136,6 +137,7 @@ class History:
 
     def __init__(self, folder: Path, *, budget: int = BUDGET_BYTES, count: int = BUDGET_BUILDS) -> None:
         self._folder, self._budget, self._count = folder, budget, count
+        self._last = 0  # the highest number that is known to be taken
 
     def _numbers(self) -> list[int]:
         try:
@@ -149,19 +151,23 @@ class History:
 
     def begin(self, request: BuildRequest) -> Recorder:
         """A new build's file under the next number."""
-        self._folder.mkdir(mode=0o700, exist_ok=True)
-        numbers = self._numbers()
-        number = max((numbers or [0])[-1], self._last_removed()) + 1
+        if not self._last:
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            self._last = max(self._numbers(), default=0)
         while True:
+            number = max(self._last, self._last_removed()) + 1
             try:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-                fd = os.open(self.path(number), flags, 0o600)
+                fd = os.open(f"{self._folder}/{number}{_SUFFIX}", flags, 0o600)
                 break
-            except FileExistsError:
-                number += 1
+            except FileExistsError:  # another process's, or another thread's
+                self._last = max(self._numbers(), default=number)
+            except FileNotFoundError:
+                self._folder.mkdir(mode=0o700, exist_ok=True)
+        self._last = number
         fcntl.flock(fd, fcntl.LOCK_EX)
-        if number % 16 == 0 or len(numbers) >= self._count:
-            self._prune([*numbers, number])
+        if number % min(PRUNE_EVERY, max(1, self._count // 8)) == 0:
+            self._prune(self._numbers())
         return Recorder(os.fdopen(fd, "w", encoding="utf-8", errors="surrogateescape"), number, request)
 
     def _prune(self, numbers: Sequence[int]) -> None:

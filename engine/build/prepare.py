@@ -9,6 +9,7 @@ from engine.build.dockerfile.ast import Dockerfile, Instruction, Onbuild, Stage
 from engine.build.dockerfile.parser import parse_trigger
 from engine.build.graph import StagePlan, plan_stages, target_index
 from engine.build.lint import LintInput, lint, options_of
+from engine.build.lint_rules import LintWarning
 from engine.build.origins import Contexts, Named
 from engine.build.reading import Input
 from engine.build.variables import (
@@ -27,6 +28,8 @@ from engine.store.images import Image
 from engine.store.store import Store
 
 SCRATCH = "scratch"
+REMEMBERED = 64  # what the linter said
+_LINTED: dict[object, tuple[LintWarning, ...]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +105,18 @@ def _check(
         return store.images.config(image) if image is not None else None
 
     wanted = LintInput(given.dockerfile, request.build_args, predefined, target, given.matcher, base)
-    warnings = lint(wanted, [plan.stage.index for plan in plans])
+    indexes = tuple(plan.stage.index for plan in plans)
+    # The same Dockerfile with the same arguments on the same bases says the same: it is asked at each save.
+    key = (
+        given.text, tuple(request.build_args.items()), tuple(predefined.items()), target, indexes,
+        given.matcher.patterns if given.matcher else (), tuple((n, i.config_digest) for n, i in by_name.items()),
+    )  # fmt: skip
+    warnings = _LINTED.get(key)
+    if warnings is None:
+        warnings = tuple(lint(wanted, indexes))
+        if len(_LINTED) >= REMEMBERED:
+            _LINTED.clear()
+        _LINTED[key] = warnings
     if warnings and options_of(wanted).error:
         first = warnings[0]
         names = ", ".join(dict.fromkeys(warning.rule for warning in warnings))

@@ -13,6 +13,7 @@ import contextlib
 import ctypes
 import hashlib
 import os
+import queue
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from engine.linux.inotify import Inotify
 
 MAX_FOLDERS = 8192  # watched in one context; a larger one is looked through for each build
 MAX_INDEXES = 16
+MOMENT = 0.03  # seconds between a build and the look at what it relied on
 _MASK = (
     inotify.IN_MODIFY
     | inotify.IN_ATTRIB
@@ -200,8 +202,9 @@ class ContextIndexes:
         self._folder, self._keep = folder, keep
         self._known: OrderedDict[tuple[str, tuple[str, ...]], Watched] = OrderedDict()
         self._lock = threading.Lock()
-        self._closed = False
-        self._threads: list[threading.Thread] = []
+        self._closed = threading.Event()
+        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
 
     def get(self, root: Path, matcher: Matcher | None, where: str = "") -> Watched:
         """Raises `InvalidInput` when there is no such folder."""
@@ -245,18 +248,25 @@ class ContextIndexes:
                 watched.index.save()
                 if relied:
                     watched.verify(report)
-                elif watched.builds > 1 and not self._closed:
+                elif watched.builds > 1 and not self._closed.is_set():
                     watched.watch()
 
-        thread = threading.Thread(target=work, name="context-index", daemon=True)
-        thread.start()
         with self._lock:
-            self._threads = [*(other for other in self._threads if other.is_alive()), thread]
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="context-index", daemon=True)
+                self._thread.start()
+        self._work.put(work)
+
+    def _run(self) -> None:
+        while (work := self._work.get()) is not None:
+            self._closed.wait(MOMENT)  # the build answers first
+            work()
 
     def close(self) -> None:
-        self._closed = True
-        for thread in self._threads:
-            thread.join()
+        self._closed.set()
+        self._work.put(None)
+        if self._thread is not None:
+            self._thread.join()
         with self._lock:
             for watched in self._known.values():
                 with watched.index.lock:

@@ -128,7 +128,9 @@ class ImageStore:
             self.publish_index()
         else:
             self._unsynced.later(self._publish_soon)
-        return self.get(digest)
+        found = self._at(digest)
+        assert found is not None  # recorded a moment ago
+        return found
 
     def _publish_soon(self) -> None:
         self.publish_index(durable=False)

@@ -30,6 +30,7 @@ from pathlib import Path
 from engine.errors import EngineError
 
 DELAY = 1.0  # seconds without further writes before what is unsynced is flushed
+MOMENT = 0.03  # seconds until what can be done after the answer is done
 LATEST = 10.0  # … and after that many in any case
 
 
@@ -92,7 +93,7 @@ class Unsynced:
                 self._thread.start()
 
     def later(self, job: Callable[[], None]) -> None:
-        """Does `job` on the thread that waits, at once, and once for any number of calls before it begins."""
+        """Does `job` on the thread that waits, in a moment, and once for any number of calls before it begins."""
         with self._mutex:
             if job not in self._jobs:
                 self._jobs.append(job)
@@ -107,25 +108,22 @@ class Unsynced:
     def _wait(self) -> None:
         with self._mutex:
             while not self._closed:
-                if self._jobs:
-                    self._mutex.release()
-                    try:
-                        self._do_jobs()
-                    finally:
-                        self._mutex.acquire()
-                    continue
-                if not self._first:
+                if not self._first and not self._jobs:
                     self._mutex.wait(DELAY * 10)
-                    if not self._first:
-                        self._thread = None
-                        return
-                left = min(self._last + DELAY, self._first + LATEST) - time.monotonic()
-                if left > 0:
-                    self._mutex.wait(left)
+                    if not self._first and not self._jobs:
+                        break
                     continue
+                now = time.monotonic()
+                due = min(self._last + DELAY, self._first + LATEST) if self._first else now + DELAY
+                if self._jobs:
+                    due = min(due, self._last + MOMENT)
+                if due > now:
+                    self._mutex.wait(due - now)
+                    continue
+                work = self._do_jobs if self._jobs else self.settle
                 self._mutex.release()
                 try:
-                    self.settle()
+                    work()
                 finally:
                     self._mutex.acquire()
             self._thread = None
