@@ -291,7 +291,9 @@ async def test_saving_a_file_replaces_the_container_in_one_log(
     replaced = await next_event(events, Replaced, seen)
     assert isinstance(replaced, Replaced)
     assert "app.py → step 2/3 COPY app.py /app.py" in replaced.rule
-    (folder / "app.py").touch()
+    (folder / "app.py").touch()  # is no change at all
+    with (folder / "Dockerfile").open("a") as file:
+        file.write("# a remark changes nothing that is built\n")
     notice = await next_event(events, LoopNotice, seen)
     assert isinstance(notice, LoopNotice)
     assert "content unchanged" in notice.text
