@@ -321,6 +321,9 @@ class Engine(Protocol):
     async def build_diff(self, first: int, second: int) -> Sequence[FileDifference]:
         """What the results of two builds do not share, by path."""
 
+    async def image_diff(self, first: str, second: str) -> Sequence[FileDifference]:
+        """What two images (names or ids) do not share, by path. Raises `NotFound`."""
+
     async def remove_build(self, number: int) -> None: ...
 
     async def why(self, request: BuildRequest, paths: Sequence[str]) -> Sequence[WhyReport]:

@@ -16,6 +16,10 @@ VERSION = "0.1.0"
 VERBS: dict[str, tuple[str, str]] = {
     "demo": ("project", "Make a small sample project, build it, run it, open the app on it"),
     "up": ("project", "Build, run, watch and rebuild without the app"),
+    "generations": ("generations", "List and compare the generations of a project's service"),
+    "rollback": ("generations", "Run an earlier generation of a service again"),
+    "bisect": ("generations", "Find the first bad generation of a service"),
+    "drift": ("generations", "Show what differs between a service's container and its image"),
     "build": ("build", "Build an image from a Dockerfile"),
     "builder": ("builds", "Manage builds: build, du, prune"),
     "why": ("builds", "Say which steps, stages, images and containers a change of a file would invalidate"),

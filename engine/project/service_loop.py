@@ -43,7 +43,7 @@ from engine.errors import (
 )
 from engine.project import words
 from engine.project.batch import Batch
-from engine.project.generations import Generations, made
+from engine.project.generations import KEPT, Generations, made
 from engine.project.initial import initial_entries
 from engine.project.judge import Judge
 from engine.project.model import Hook, Project, Service, build_request, config_hash, container_name, container_spec
@@ -335,7 +335,8 @@ class ServiceLoop:
             if entries := initial_entries(self.judge.rules()):
                 await self._engine.sync(created, entries)
             paths = [words.shown(path, self._folder) for path in sorted(batch.paths)]
-            dropped = self.generations.accept(made(number, image, spec, paths, words.step_text(finished), phases))
+            accepted = made(number, image, spec, paths, words.step_text(finished), phases)
+            dropped = self.generations.accept(accepted, kept=KEPT)
         new_image = old is None or old.image_id != image
         self._synced.clear()
         self._equal = ""
@@ -432,7 +433,8 @@ class ServiceLoop:
             log_path=self.log_path,
         )
         step = words.step_text(finished)
-        dropped = self.generations.accept(made(number, image, spec, paths, step, phases, synced=True))
+        accepted = made(number, image, spec, paths, step, phases, synced=True)
+        dropped = self.generations.accept(accepted, kept=KEPT)
         await self._keep([each.image for each in dropped])
         self._say(
             LoopNotice(f"generation {number} built behind: the next container has what was synced", self.service.name)
