@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
+from engine.build.reading import dockerfile_name
 from engine.errors import Cancelled, NotFound
 from engine.model import (
     BuildDetail,
@@ -60,8 +61,8 @@ class Recorder:
         self._write(
             {
                 "started": time.time_ns(),
-                "context": str(request.context),
-                "dockerfile": str(request.dockerfile or request.context / "Dockerfile"),
+                "context": request.remote.rpartition("@")[2] or str(request.context),
+                "dockerfile": str(dockerfile_name(request)),
                 "target": request.target,
                 "tags": list(request.tags),
                 "args": dict(request.build_args),
@@ -274,7 +275,7 @@ def _as_record(number: int, head: dict[str, Any], footer: dict[str, Any]) -> Bui
         status=status,
         started=head["started"],
         seconds=seconds if seconds is not None else (time.time_ns() - head["started"]) / 1e9,
-        name=tags[0] if tags else Path(head["context"]).name,
+        name=tags[0] if tags else Path(head["context"]).name or head["context"],
         context=head["context"],
         dockerfile=head["dockerfile"],
         target=head["target"],

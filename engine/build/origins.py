@@ -73,7 +73,8 @@ class Contexts:
     def main(self) -> IndexedSource:
         with self._lock:
             if self._main is None:
-                self._main = self._folder(self._request.context, self._matcher, changed=self._request.changed)
+                where = f"the build context {self._request.remote.rpartition('@')[2]}" if self._request.remote else ""
+                self._main = self._folder(self._request.context, self._matcher, where, self._request.changed)
             return self._main
 
     @property

@@ -40,7 +40,18 @@ def read_input(request: BuildRequest) -> Input:
         text = request.dockerfile_text
     else:
         text = _decode(_read(file, request.context), file)
-    return Input(text, file, _parse(text, str(file)), _ignore(request, file))
+    named = dockerfile_name(request)
+    return Input(text, named, _parse(text, str(named)), _ignore(request, file))
+
+
+def dockerfile_name(request: BuildRequest) -> Path:
+    """How messages call the Dockerfile: by the place that it came from, without a password that stands there."""
+    file = request.dockerfile or request.context / "Dockerfile"
+    if not request.remote or not file.is_relative_to(request.context):
+        return file
+    place = request.remote.partition("://")[2] or request.remote
+    whole = Path(place.rpartition("@")[2])
+    return whole if request.dockerfile_text is not None else whole / file.relative_to(request.context)
 
 
 @functools.lru_cache(maxsize=32)

@@ -87,9 +87,7 @@ def find_sources(source: Source, pattern: str) -> list[tuple[str, Node]]:
     if not rest:
         node = source.lookup(literal)
         if node is None:
-            raise InvalidInput(
-                f"{pattern!r} is not in {source.where}", hint="check the path, and what .dockerignore excludes"
-            )
+            raise _missing(source, pattern, literal)
         return [(literal, node)]
     start = source.lookup(literal)
     found = [start] if start is not None else []
@@ -106,6 +104,20 @@ def find_sources(source: Source, pattern: str) -> list[tuple[str, Node]]:
         found = following
     nodes = ((node.path, source.lookup(node.path)) for node in found)
     return [(path, node) for path, node in nodes if node is not None]
+
+
+def _missing(source: Source, pattern: str, literal: str) -> InvalidInput:
+    """Why there is nothing: a link on the way that leads out of the source, or to nothing in it, is named."""
+    parts = literal.split("/")
+    for count in range(1, len(parts) + 1):
+        path = "/".join(parts[:count])
+        node = source.lookup(path, follow=False)
+        if node is not None and node.is_link and source.lookup(path) is None:
+            return InvalidInput(
+                f"{pattern!r} is not in {source.where}: {path} is a link to {node.link}, and that is not in it",
+                hint="a link is followed inside the context alone: copy the file itself into the context",
+            )
+    return InvalidInput(f"{pattern!r} is not in {source.where}", hint="check the path, and what .dockerignore excludes")
 
 
 def _matches(name: str, part: str, glob: Wild | None) -> bool:

@@ -73,6 +73,7 @@ class Source:
     dockerfile: Path | None = None
     text: str | None = None
     epoch: int | None = None  # a commit's time
+    remote: str = ""  # where it came from
 
 
 @contextlib.contextmanager
@@ -117,7 +118,7 @@ def _fetched(place: str, file: str, folder: Path, parsed: Parsed, root: Path, cl
     stream = sys.stdin.buffer if place == "-" else None
     found = fetch_context(place, folder, root, closing, request=request, stream=stream)
     dockerfile = found.dockerfile(file, "stdin" if place == "-" else place)
-    return Source(found.context, dockerfile, found.text, found.epoch)
+    return Source(found.context, dockerfile, found.text, found.epoch, "stdin" if place == "-" else place)
 
 
 def make_request(parsed: Parsed, source: Source) -> BuildRequest:
@@ -128,6 +129,7 @@ def make_request(parsed: Parsed, source: Source) -> BuildRequest:
         context=source.context,
         dockerfile=source.dockerfile,
         dockerfile_text=source.text,
+        remote=source.remote,
         tags=tuple(parsed.items("tag")),
         target=parsed.text("target"),
         build_args=arguments,

@@ -76,6 +76,7 @@ class BuildRequest:
     changed: frozenset[str] | None = (
         None  # paths below the context that may differ from the last build here; None: look
     )
+    remote: str = ""  # where `context` was fetched from: messages and the history name this, not the temporary folder
     allow_metadata: bool = False  # RUN steps may reach the cloud's metadata addresses
 
 

@@ -134,6 +134,7 @@ def _request(query: Query, fetched: Fetched) -> BuildRequest:
         context=folder,
         dockerfile=None if dockerfile is not None else folder / name,
         dockerfile_text=dockerfile,
+        remote=query.text("remote") or "client",
         tags=tuple(query.all("t")),
         target=query.text("target"),
         build_args={str(key): str(value) for key, value in args.items() if value is not None},
