@@ -21,6 +21,7 @@ PEERS = {
     "tmux": "tmux",
     "newuidmap": "newuidmap",
     "pasta": "pasta",
+    "systemd-analyze": "systemd-analyze",
     "slirp4netns": "slirp4netns",
     "podman": "podman",
     "openssl": "openssl",

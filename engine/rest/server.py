@@ -134,6 +134,8 @@ class ApiServer:
         if os.environ.get("LISTEN_PID") != str(os.getpid()):
             return 0
         count = int(os.environ.get("LISTEN_FDS", "0"))
+        for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):  # no child of ours takes them for its own
+            os.environ.pop(name, None)
         for fd in range(_FIRST_PASSED, _FIRST_PASSED + count):
             sock = socket.socket(fileno=fd)
             if sock.family != socket.AF_UNIX:

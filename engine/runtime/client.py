@@ -106,9 +106,10 @@ class Runtime:
             return protocol.connect(folder, SOCKET)
         except _ABSENT:
             pass
-        self.run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.run_dir.mkdir(parents=True, exist_ok=True, mode=0o711)
         (self.run_dir / "c").mkdir(exist_ok=True, mode=0o700)
-        os.chmod(self.run_dir, 0o700)
+        # Others may pass through to the API's socket, whose group says who they are; all else in it is for us alone.
+        os.chmod(self.run_dir, 0o711)
         # One starter at a time, over all processes: the second finds the first's supervisor.
         fd = os.open(self.run_dir / "supervisor.starting", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:

@@ -324,7 +324,7 @@ def test_rt19_nobody_but_its_user_speaks_to_the_engine(box: MakeBox) -> None:
     one = box("sh", "-c", "grep -c '@.*\\(workbench\\|wb-\\|supervisor\\)' /proc/net/unix; sleep 100")
     one.start()
     run_dir = Path(one.runtime.run_dir)
-    assert stat.S_IMODE(run_dir.stat().st_mode) == 0o700
+    assert stat.S_IMODE(run_dir.stat().st_mode) == 0o711
     for path in run_dir.rglob("*.sock"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     supervisor = run_dir / "supervisor.sock"
