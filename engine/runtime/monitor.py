@@ -16,6 +16,7 @@ import json
 import os
 import signal
 import time
+from collections.abc import Callable
 from typing import Any
 
 from engine.linux import cgroup as cg
@@ -51,11 +52,18 @@ class Monitor:
 
     starter: Client
 
-    def __init__(self, run_dir: str, boot: str, layout: cg.Layout, parked: Parked | None = None) -> None:
-        """`parked` becomes the container's first process if it fits it."""
+    def __init__(
+        self,
+        run_dir: str,
+        boot: str,
+        layout: cg.Layout,
+        parked: Parked | None = None,
+        begun: Callable[[], None] | None = None,
+    ) -> None:
+        """`parked` becomes the container's first process if it fits it; `begun` is called when that is decided."""
         self.run_dir = run_dir
         self.layout = layout
-        self.parked = parked
+        self.parked, self._begun = parked, begun
         self.first: First | None = None
         self.state = states.State(boot_id=boot, monitor_pid=os.getpid(), monitor_start=states.start_time(os.getpid()))
         self.state.cgroup = str(layout.roots[""]) if layout.delegated else ""
@@ -102,6 +110,8 @@ class Monitor:
         self.cgroup = cg.Cgroup(self.layout, self.spec["linux"]["cgroupsPath"])
         parked, self.parked = self.parked, None
         self.first = begin(self.spec, self.bundle, self.cgroup, fds, parked)
+        if self._begun is not None:
+            self._begun()
         libc.set_name(f"wb-{self.id[:12]}")
         extra = self.spec["workbench"]
         self.life = extra.get("life") or {}

@@ -36,6 +36,13 @@ class Parked:
     channel: socket.socket
     group: cg.Cgroup
     inside: list[int]
+    joined: bool = False
+
+    def join(self) -> None:
+        """Goes into its group. The kernel makes everybody's groups wait meanwhile, so this has its moment (`spares`)."""
+        if not self.joined:
+            self.group.join(self.pid)
+            self.joined = True
 
     def fits(self, spec: dict[str, Any]) -> bool:
         """Whether a container of this spec can be made of it."""
@@ -81,7 +88,7 @@ class Parked:
 
 
 def park(layout: cg.Layout, name: str) -> Parked | None:
-    """None where nothing can be prepared: without groups that can be renamed. Raises OSError, SetupError."""
+    """All but `Parked.join`. None where nothing can be prepared: without groups that can be renamed. Raises OSError, SetupError."""
     group = cg.Cgroup(layout, f"{PARENT}/{name}")
     if layout.version not in ("v1", "hybrid"):
         return None
@@ -102,7 +109,6 @@ def park(layout: cg.Layout, name: str) -> Parked | None:
         raw, parked.inside, _flags, _address = socket.recv_fds(ours, 4096, 8, socket.MSG_CMSG_CLOEXEC)
         if len(parked.inside) != 4:
             raise OSError(f"a first process could not be prepared: {raw.decode(errors='replace')}")
-        group.join(pid)
     except BaseException:
         parked.discard()
         raise

@@ -24,10 +24,11 @@ from engine.runtime.parked import PARENT, Parked, park
 
 WANTED, LOW = 4, 1  # made anew when so few are left
 PAUSE = 0.004  # seconds without a connection before spares are made
+QUIET = 0.05  # seconds without one before they join their groups, if no start does
 IDLE = 600.0
 SWEEP = 1.0
 TRIES = 3  # so many that die before they are ready: this host does not let us, so no more of them
-_READY = b"."
+_PREPARED, _READY, _JOIN = b"a", b".", b"j"
 Serve: TypeAlias = Callable[[socket.socket, Parked | None, Callable[[], None]], None]
 
 
@@ -35,7 +36,8 @@ Serve: TypeAlias = Callable[[socket.socket, Parked | None, Callable[[], None]], 
 class _Spare:
     pid: int
     channel: socket.socket
-    proven: bool = False  # it was ready once
+    proven: bool = False  # it was prepared once
+    joins: bool = False
     busy: bool = False
 
 
@@ -47,6 +49,7 @@ class Spares:
         self._layout, self._alone, self._serve = layout, alone, serve
         self._all: dict[int, _Spare] = {}  # by the descriptor of the channel
         self._fill_at: float | None = None
+        self._join_at: float | None = None
         self._until = 0.0
         self._tries = TRIES if os.geteuid() == 0 and not idmap.inside() and layout.version != "none" else 0
         self._graves = _left_over(layout)  # names of groups that may be there still
@@ -57,14 +60,19 @@ class Spares:
 
     def due(self) -> float | None:
         """When `turn` has something to do (time.monotonic)."""
-        times = [self._fill_at, self._until if self._all else None, self._sweep_at if self._graves else None]
+        times = [
+            self._fill_at,
+            self._join_at,
+            self._until if self._all else None,
+            self._sweep_at if self._graves else None,
+        ]
         return min((when for when in times if when is not None), default=None)
 
     def hand(self, connection: socket.socket) -> bool:
         """Gives the connection to a spare; False: there is none."""
         if self._tries:
             self._fill_at = time.monotonic() + PAUSE
-        for fd, spare in list(self._all.items()):
+        for fd, spare in sorted(self._all.items(), key=lambda pair: not pair[1].joins):
             if spare.busy:
                 continue
             try:
@@ -82,10 +90,25 @@ class Spares:
             word = spare.channel.recv(16)
         except OSError:
             word = b""
-        if word == _READY:
+        if word in (_PREPARED, _READY):
             spare.proven, spare.busy, self._tries = True, False, TRIES
+            if word == _PREPARED:
+                self._join_at = time.monotonic() + QUIET
         else:
             self._drop(fd)
+            if (
+                spare.busy
+            ):  # a start has renamed its group: now, and until its end, nobody is held up by a process that moves
+                self._join()
+
+    def _join(self) -> None:
+        """Several at once: the first one waits in the kernel, the others then move for nothing."""
+        self._join_at = None
+        for spare in self._all.values():
+            if spare.proven and not spare.joins:
+                spare.joins = True
+                with contextlib.suppress(OSError):
+                    spare.channel.send(_JOIN)
 
     def _drop(self, fd: int) -> None:
         """It has become a container's monitor, or it is dead."""
@@ -111,13 +134,14 @@ class Spares:
         now = time.monotonic()
         if self._graves and now >= self._sweep_at:
             self._sweep()
+        if self._join_at is not None and now >= self._join_at:
+            self._join()
         if self._all and now >= self._until and self._fill_at is None:
             self.dismiss()
         if self._fill_at is None or now < self._fill_at:
             return
         self._fill_at, self._until = None, now + IDLE
         have = sum(not spare.busy for spare in self._all.values())
-        # Several at a time: the kernel makes everybody's groups wait while a process moves, and the next ones move for nothing.
         if have <= LOW and self._tries:
             for _ in range(WANTED - have):
                 self._add()
@@ -182,13 +206,18 @@ def _remove_group(layout: cg.Layout, name: str) -> bool:
 def _wait(layout: cg.Layout, channel: socket.socket, serve: Serve) -> None:
     parked = park(layout, _name(os.getpid()))
     try:
+        channel.send(_PREPARED)
         while True:
-            channel.send(_READY)
             raw, fds, _flags, _address = socket.recv_fds(channel, 16, 1, socket.MSG_CMSG_CLOEXEC)
-            if not raw or not fds:
+            if not raw:
                 break
-            with socket.socket(fileno=fds[0]) as connection:
-                serve(connection, parked, channel.close)
+            if parked is not None:
+                parked.join()
+            if fds:
+                with socket.socket(fileno=fds[0]) as connection:
+                    serve(connection, parked, channel.close)
+            if raw != _JOIN:
+                channel.send(_READY)
     finally:
         with contextlib.suppress(OSError):
             if parked is not None:

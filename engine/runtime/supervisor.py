@@ -254,9 +254,7 @@ def _serve(place: _Place, connection: socket.socket, parked: Parked | None, begi
         if request is None:
             return
         if request.get("op") == "start" and request.get("program", place.version) == place.version:
-            if begin is not None:
-                begin()
-            _monitor(place, connection, reader, request, parked)
+            _monitor(place, connection, reader, request, parked, begin)
         elif begin is None:
             _answer(place, connection, request)
         else:  # a view goes into namespaces of its own, which is no way for a monitor
@@ -291,13 +289,14 @@ def _monitor(
     reader: protocol.LineReader,
     request: dict[str, Any],
     parked: Parked | None,
+    begin: Callable[[], None] | None,
 ) -> NoReturn:
     try:
         client = Client(connection)
         client.reader = reader
         fds, reader.fds = reader.fds, []
         connection.setblocking(True)
-        Monitor(place.run_dir, place.boot, place.layout, parked).run(client, request, fds)
+        Monitor(place.run_dir, place.boot, place.layout, parked, begin).run(client, request, fds)
     except BaseException as error:
         _refuse(connection, f"{type(error).__name__}: {error}")
     finally:
