@@ -71,10 +71,11 @@ def set_link(
     return Message(NEWLINK, body, 0, f"link {name or index}")
 
 
-def isolate_port(index: int) -> Message:
-    """A bridge port that exchanges frames with no other isolated port (IFLA_BRPORT_ISOLATED)."""
-    body = _ifinfo(index, family=socket.AF_BRIDGE) + nested(_IFLA_PROTINFO, u8(33, 1))
-    return Message(NEWLINK, body, 0, f"isolation of link {index}")
+def isolate_port(name: str) -> Message:
+    """A bridge port that exchanges frames with no other isolated port (IFLA_BRPORT_ISOLATED), only with the bridge itself."""
+    body = _ifinfo() + text(_IFLA_IFNAME, name)
+    body += nested(_IFLA_LINKINFO, text(4, "bridge"), nested(5, u8(33, 1)))  # IFLA_INFO_SLAVE_KIND and _DATA
+    return Message(NEWLINK, body, 0, f"isolation of link {name}")
 
 
 def delete_link(name: str) -> Message:

@@ -8,6 +8,10 @@ Published ports are elements of maps, so that a container's coming and going mov
 the monitor's proxy serves the loopback. So the bridge needs no `route_localnet`, which would let a neighbour on the
 same link (or a container) reach the host's loopback (CVE-2020-8558 and its kin).
 
+**A network's own containers reach its published ports through the proxy too**, as they do with Docker: nothing that comes
+from the bridge is translated. With br_netfilter (a Docker on the host loads it) the kernel would turn such a packet round in
+the bridge, where a port never sends a frame back to its sender, and isolated ports (`enable_icc=false`) none to each other.
+
 **A foreign FORWARD policy.** A packet must be accepted by every base chain. Docker (and ufw) set the policy of
 `filter FORWARD` to drop, and no rule in a table of ours can overrule it. Docker's own answer for others is a rule in that
 chain. Ours go to its very end, where only packets arrive that no rule of Docker, ufw or the administrator has spoken
@@ -46,17 +50,18 @@ def network_batch(network: NetworkConfig) -> Batch:
     batch.add_chain("forward", Hook("filter", nft.FORWARD, FILTER))
     if not network.internal:
         for chain in ("prerouting", "output"):
-            _destination(batch, chain, 4)
-            _destination(batch, chain, 6)
+            others = nft.iif(network.bridge, nft.NEQ) if chain == "prerouting" else b""
+            _destination(batch, chain, 4, others)
+            _destination(batch, chain, 6, others)
         _source(batch, network)
     _forward(batch, network)
     return batch
 
 
-def _destination(batch: Batch, chain: str, version: int) -> None:
+def _destination(batch: Batch, chain: str, version: int, others: bytes) -> None:
     size, offset, family = (4, 16, nft.IPV4) if version == 4 else (16, 24, nft.IPV6)
     words = size // 4
-    here = nft.family_is(family)
+    here = nft.family_is(family) + others
     if version == 4:
         here += nft.payload(nft.NETWORK, offset, 1) + nft.cmp(b"\x7f", nft.NEQ)
     else:
@@ -77,8 +82,6 @@ def _source(batch: Batch, network: NetworkConfig) -> None:
         inside += nft.bitwise(gateway.network.netmask.packed) + nft.cmp(gateway.network.network_address.packed)
         if network.masquerade:
             batch.add_rule("postrouting", inside, nft.oif(network.bridge, nft.NEQ), nft.masquerade())
-        # A container that calls its own network's published port: the answer must come back by way of the host.
-        batch.add_rule("postrouting", inside, nft.oif(network.bridge), nft.status(nft.DST_NAT), nft.masquerade())
 
 
 def _forward(batch: Batch, network: NetworkConfig) -> None:

@@ -245,9 +245,7 @@ class ContainerLink:
     def _on_host(self, endpoint: Endpoint) -> None:
         assert self._host is not None
         if not endpoint.network.icc:
-            port = rt.get_link(self._host, endpoint.host_link)
-            if port is not None:
-                self._host.send([rt.isolate_port(port.index)])
+            self._host.send([rt.isolate_port(endpoint.host_link)])
         # An address of Docker's form follows from the IP address and is the same for whoever has it next. Of any other
         # the host may remember the one before.
         index = self._members[endpoint.network.bridge].index
