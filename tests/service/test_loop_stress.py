@@ -1,0 +1,79 @@
+"""Saves at random moments, ten files each, while builds and new containers are under way: the last state runs, and nothing is left.
+
+Thirty of them here; WORKBENCH_SAVES=500 for the long run."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from engine.api import LoopNotice, Replaced, ServiceBuildFailed
+from engine.errors import EngineError
+from engine.local import LocalEngine
+from tests.service.looping import PROGRAM, Looping, looping
+
+pytestmark = pytest.mark.root
+
+SAVES = int(os.environ.get("WORKBENCH_SAVES", "30"))
+DOCKERFILE = (
+    "FROM workbench/base\nWORKDIR /app\nCOPY *.txt ./\nRUN cat *.txt | sort | uniq > sum\nCOPY main.py .\n"
+    'CMD ["python3", "-u", "/app/main.py"]\n'
+)
+
+
+def mounts() -> int:
+    return len(Path("/proc/self/mountinfo").read_text().splitlines())
+
+
+async def quiet(it: Looping) -> None:
+    """Until the loop has nothing left to do."""
+    worker = it.loop._services["app"]
+    async with asyncio.timeout(120):
+        while not worker.idle:
+            await asyncio.sleep(0.02)
+
+
+async def said(it: Looping, container: str) -> str:
+    try:
+        return (await it.inside(container, "cat", "/app/sum")).strip()
+    except EngineError:  # it was just replaced
+        return ""
+
+
+async def test_the_last_of_many_saves_runs_and_nothing_is_left(local: LocalEngine, tmp_path: Path) -> None:
+    files = {"Dockerfile": DOCKERFILE, "main.py": PROGRAM.format(word="0")}
+    files |= {f"f{number}.txt": "0" for number in range(10)}
+    chance = random.Random(5)
+    before_mounts = mounts()
+    async with looping(local, tmp_path / "stress", files) as it:
+        container = (await it.running()).container
+        for number in range(1, SAVES + 1):
+            # Real files, noticed by the watching; now and then a Dockerfile that cannot be built.
+            broken = chance.random() < 0.1
+            (it.folder / "Dockerfile").write_text(DOCKERFILE + ("RUN false\n" if broken and number < SAVES else ""))
+            for each in range(10):
+                (it.folder / f"f{each}.txt").write_text(f"{number}\n")
+            (it.folder / "main.py").write_text(PROGRAM.format(word=str(number)))
+            await asyncio.sleep(chance.random() ** 3 * 0.5)
+        async with asyncio.timeout(120):
+            while await said(it, container) != str(SAVES):
+                await asyncio.sleep(0.05)
+        await quiet(it)
+        assert str(SAVES) in {text for stream, text in await it.log(container) if stream == "stdout"}
+        assert await it.inside(container, "sh", "-c", "cat /app/f*.txt") == f"{SAVES}\n" * 10
+        replaced = [event for event in it.seen if isinstance(event, Replaced)]
+        overtaken = [e for e in it.seen if isinstance(e, LoopNotice) and "overtaken" in e.text]
+        failed = [event for event in it.seen if isinstance(event, ServiceBuildFailed)]
+        print(f"{SAVES} saves: {len(replaced)} generations, {len(overtaken)} overtaken, {len(failed)} failed builds")
+        assert all("ended with exit code" not in event.message for event in failed), failed
+        async with asyncio.timeout(60):
+            while [c.name for c in await local.containers(all=True) if c.name.startswith("stress")] != [container]:
+                await asyncio.sleep(0.05)
+        bundles = {path.name for path in (local.root / "containers").iterdir()}
+        assert bundles == {each.id for each in await local.containers(all=True)}
+    assert mounts() == before_mounts
+    assert not [path for path in (local.root / "tmp").iterdir() if path.name.startswith(("making-", "stale-"))]
