@@ -63,6 +63,7 @@ from engine.model import (
 )
 from engine.runtime.client import Runtime
 from engine.runtime.places import runtime_dir as runtime_dir
+from engine.service import oci_runtimes
 from engine.service.containers import ContainerService
 from engine.service.images import BASE, ImageService
 from engine.service.life import Condition
@@ -184,6 +185,7 @@ class LocalEngine:
 
     async def info(self) -> SystemInfo:
         cgroup, notes = await self._do(describe_host)
+        runtimes = await self._do(oci_runtimes.available, self.root)
         containers = await self.containers(all=True)
         return SystemInfo(
             "0.1.0",
@@ -194,6 +196,8 @@ class LocalEngine:
             len(containers),
             sum(container.running for container in containers),
             tuple(notes),
+            {oci_runtimes.NATIVE: "", **{name: one.path for name, one in runtimes.items()}},
+            await self._do(oci_runtimes.default, self.root),
         )
 
     async def check(self, *, repair: bool = False) -> Sequence[CheckFinding]:

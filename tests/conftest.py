@@ -14,6 +14,7 @@ from tests.faults.leaks import LeakCheck, end_supervisor
 
 PEERS = {
     "runc": "runc",
+    "crun": "crun",
     "docker": "docker",
     "apparmor_parser": "apparmor_parser",
     "registry": "docker-registry",

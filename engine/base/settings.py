@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,24 @@ class NetworkSettings:
     block_metadata: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class RuntimeProgram:
+    """An OCI runtime: where it is, and global options for it."""
+
+    path: str
+    args: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeSettings:
+    """`userns_remap`: whose ids containers have, "" for no user namespaces; `default`: the runtime of a container that names
+    none, "" for this engine's own; `runtimes`: further OCI runtimes by name."""
+
+    userns_remap: str = ""
+    default: str = ""
+    runtimes: Mapping[str, RuntimeProgram] = field(default_factory=dict)
+
+
 def build_settings(root: Path) -> BuildSettings:
     """Raises `InvalidInput`, naming the file, for what cannot be read or is not known."""
     return BuildSettings(**_settings(root, "build", _BUILD))
@@ -59,17 +77,17 @@ def _settings(root: Path, section: str, known: Mapping[str, Callable[[Any], Any]
     return merged
 
 
+def runtime_settings(root: Path) -> RuntimeSettings:
+    """Raises `InvalidInput`, naming the file, for what cannot be read or is not known."""
+    values = _settings(root, "runtime", _RUNTIME)
+    return RuntimeSettings(
+        values.get("userns_remap", ""), values.get("default_runtime", ""), values.get("runtimes", {})
+    )
+
+
 def userns_remap(root: Path) -> str:
     """`{"runtime": {"userns-remap": "default"}}`: user namespaces for every container; "" is none. Raises InvalidInput."""
-    chosen = ""
-    for path in (SYSTEM, root / "settings.json"):
-        for name, value in _section(path, "runtime").items():
-            if name != "userns-remap":
-                raise InvalidInput(f"{path}: runtime.{name} is not a setting", hint="known: userns-remap")
-            if not isinstance(value, str):
-                raise InvalidInput(f"{path}: runtime.userns-remap is not a text", hint='"default" or "100000:65536"')
-            chosen = value
-    return chosen
+    return runtime_settings(root).userns_remap
 
 
 def _section(path: Path, name: str) -> Mapping[str, Any]:
@@ -95,5 +113,27 @@ def _size(value: object) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) else parse_size(str(value))
 
 
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise InvalidInput(f"{value!r} is not a text")
+    return value
+
+
+def _programs(value: object) -> Mapping[str, RuntimeProgram]:
+    if not isinstance(value, dict):
+        raise InvalidInput("it is not an object", hint='{"mine": {"path": "/usr/local/bin/mine"}}')
+    found = {}
+    for name, entry in value.items():
+        path = entry.get("path") if isinstance(entry, dict) else None
+        words = (entry.get("runtimeArgs") or []) if isinstance(entry, dict) else None
+        if not isinstance(path, str) or not path.startswith("/") or set(entry) - {"path", "runtimeArgs"}:
+            raise InvalidInput(f"{name}: it takes an absolute path", hint='{"path": "/usr/local/bin/mine"}')
+        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+            raise InvalidInput(f"{name}: runtimeArgs is not a list of texts")
+        found[name] = RuntimeProgram(path, tuple(words))
+    return found
+
+
+_RUNTIME = {"userns-remap": _text, "default-runtime": _text, "runtimes": _programs}
 _BUILD = {"host-ca": _switch, "history-size": _size, "cache-size": _size, "block-metadata": _switch}
 _NETWORK = {"block-metadata": _switch}

@@ -58,7 +58,7 @@ HOST_FLAGS = [
     Flag("cgroup-parent", "Parent cgroup of the container's", kind="str"),
     Flag("storage-opt", "Storage driver options (not supported)", kind="list"),
     Flag("annotation", "Add an annotation to the container (passed to the OCI runtime)", kind="list"),
-    Flag("runtime", "Runtime to use for this container (native)", kind="str"),
+    Flag("runtime", "Runtime to use for this container: native, runc, crun, a name of the settings, a path", kind="str"),
 ]  # fmt: skip
 
 

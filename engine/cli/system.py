@@ -51,6 +51,7 @@ def cmd_info(root: Path, args: list[str]) -> int:
             f"Version:    {info.version}\nRoot:       {info.root}\nKernel:     {info.kernel}\nCgroup:     {info.cgroup}"
         )
         print(f"Images:     {info.images}\nContainers: {info.containers} ({info.running} running)")
+        print(f"Runtimes:   {' '.join(info.runtimes)} (default: {info.default_runtime})")
         for note in info.notes:
             print(f"Note:       {note}")
         return 0

@@ -85,7 +85,7 @@ class ContainerSpec(HostConfig):
     healthcheck: Healthcheck | None = None  # None is the image's
     log_config: LogConfig = LogConfig()
     log_path: str = ""  # "" is the container's own file; a service's containers share one
-    runtime: str = ""  # "" or "native": this engine starts it itself
+    runtime: str = ""  # "" is the default of the settings, "native" this engine's own launcher; else an OCI runtime
 
 
 @dataclass(frozen=True, slots=True)

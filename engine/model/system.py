@@ -84,3 +84,5 @@ class SystemInfo:
     containers: int
     running: int
     notes: tuple[str, ...] = ()  # limits that do not hold here, each in one sentence
+    runtimes: Mapping[str, str] = field(default_factory=dict)  # name to path; "" is this engine's own launcher
+    default_runtime: str = "native"

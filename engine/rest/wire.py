@@ -140,7 +140,7 @@ def container_spec(document: Mapping[str, Any], name: str, platform: str = "") -
         auto_remove=host.flag("AutoRemove"),
         restart_policy=restart_policy(host),
         log_config=LogConfig(host.object("LogConfig").text("Type"), host.object("LogConfig").mapping("Config")),
-        runtime=host.text("Runtime") if host.text("Runtime") != "workbench" else "",
+        runtime=host.text("Runtime"),
         domainname=config.text("Domainname"),
         exposed_ports=config.keys("ExposedPorts"),
         **_network(config, host, Fields(document.get("NetworkingConfig"), "NetworkingConfig")),

@@ -111,6 +111,28 @@ def mount_bind(rootfs: Rootfs, entry: dict[str, Any], held: dict[str, int]) -> N
             os.close(fd)
 
 
+def protect_below(entry: dict[str, Any], tree: int) -> None:
+    """Makes the mounts below a read-only detached tree read-only too, where the entry asks for it; for an OCI runtime, which
+    sees to the topmost one itself. Raises SetupError on Linux before 5.12 when it must be."""
+    options = entry["options"]
+    below = (entry.get("workbench") or {}).get("read_only", "try") != "top"
+    if "rbind" not in options or not below or not {"ro", "rro"} & set(options):
+        return
+    try:
+        m.set_attributes(tree, m.MS_RDONLY, recursive=True)
+    except OSError as error:
+        if error.errno != errno.ENOSYS:
+            raise
+        if "rro" in options:
+            raise _cannot_protect(entry) from None
+
+
+def _cannot_protect(entry: dict[str, Any]) -> SetupError:
+    return SetupError(
+        f"mount at {entry['destination']}: this kernel cannot make the mounts below read-only (it takes Linux 5.12)"
+    )
+
+
 def _attach(entry: dict[str, Any], tree: int, target: int) -> None:
     options, kind = entry["options"], propagation(entry)
     flags = m.MS_RDONLY if "rro" in options else 0
@@ -127,9 +149,7 @@ def _attach(entry: dict[str, Any], tree: int, target: int) -> None:
         if error.errno != errno.ENOSYS:  # Linux before 5.12
             raise
         if "rro" in options:
-            raise SetupError(
-                f"mount at {entry['destination']}: this kernel cannot make the mounts below read-only (it takes Linux 5.12)"
-            ) from None
+            raise _cannot_protect(entry) from None
         m.attach_tree(tree, target)
         if kind.removeprefix("r") == "slave":
             m.mount("", f"/proc/self/fd/{tree}", "", m.MS_SLAVE | (m.MS_REC if kind.startswith("r") else 0))
@@ -140,7 +160,7 @@ def _attach(entry: dict[str, Any], tree: int, target: int) -> None:
 def mount_image(rootfs: Rootfs, entry: dict[str, Any]) -> None:
     """The tree of another image: read-only, or with an upper directory for what is written."""
     extra = entry["workbench"]
-    tree = _clone_image(extra, f"image {entry['source']}", rootfs.path)
+    tree = clone_image(extra, f"image {entry['source']}", rootfs.path)
     try:
         target = _target(rootfs, entry, directory=stat.S_ISDIR(os.fstat(tree).st_mode))
         try:
@@ -151,7 +171,7 @@ def mount_image(rootfs: Rootfs, entry: dict[str, Any]) -> None:
         os.close(tree)
 
 
-def _clone_image(extra: dict[str, Any], shown: str, scratch: str) -> int:
+def clone_image(extra: dict[str, Any], shown: str, scratch: str) -> int:
     """A detached mount of the merged layers, or of one path in them. `scratch` (a host path) is mounted upon meanwhile."""
     lowers, subpath, upper = extra["lowers"], extra.get("subpath", ""), extra.get("upper", "")
     if len(lowers) == 1 and not upper:  # overlayfs wants two layers where there is no upper one

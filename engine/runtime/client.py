@@ -371,6 +371,10 @@ class Runtime:
         except EngineError:
             return []
 
+    def update(self, container_id: str, resources: dict[str, Any]) -> None:
+        """New limits for a running container that an OCI runtime made, by that runtime. Raises Conflict, EngineError."""
+        self._ask(container_id, {"op": "update", "resources": resources})
+
     def resize(self, container_id: str, rows: int, columns: int) -> None:
         self._ask(container_id, {"op": "resize", "rows": rows, "columns": columns})
 
@@ -453,10 +457,14 @@ class Runtime:
         from engine.runtime import netns  # only here: the packet filter takes longer to load than all of this
 
         netns.bury(str(self.run_dir), state.network)
-        try:
-            path = str(json.loads((bundle / "config.json").read_bytes())["linux"]["cgroupsPath"])
-        except (OSError, ValueError, KeyError):
-            path = f"workbench/{bundle.name}"
+        path, foreign = f"workbench/{bundle.name}", None
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            config = json.loads((bundle / "config.json").read_bytes())
+            path, foreign = str(config["linux"]["cgroupsPath"]), config["workbench"].get("runtime")
+        if foreign:  # its monitor's guard has done it, unless it was killed too
+            from engine.runtime import oci_command
+
+            oci_command.bury(foreign, str(self.run_dir), bundle.name)
         group = cgroup.Cgroup(cgroup.recorded(state.cgroup), path)
         with contextlib.suppress(OSError, KeyError):
             freezer.thaw(group, path)  # a frozen process does not die

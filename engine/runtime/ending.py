@@ -10,17 +10,14 @@ from engine.linux.cgroup import Cgroup
 from engine.runtime import stubs
 
 
-def clean(spec: dict[str, Any], cgroup: Cgroup | None, made: list[Any], copied: dict[str, Any]) -> bool:
+def clean(spec: dict[str, Any], cgroup: Cgroup | None, made: list[Any], copied: dict[str, Any]) -> None:
     """Everything the container left outside its (gone) namespaces, before anybody hears of its end. `made` and `copied`
-    are init's report on mount points. True: the kernel killed something in it for memory."""
+    are init's report on mount points."""
     extra = spec.get("workbench", {})
-    oom_killed = False
     if cgroup is not None:
-        oom_killed = cgroup.oom_killed()
         cgroup.remove()
     if extra.get("clean_stubs") and (made or copied):
         with contextlib.suppress(OSError):
             stubs.clean(extra["upper"], made, copied)
     if extra.get("volatile"):
         overlay.forget_volatile(extra["work"])
-    return oom_killed

@@ -27,6 +27,18 @@ class Listener(Protocol):
     def ended(self, code: int) -> None: ...
 
 
+class Session(Protocol):
+    """One process beside the container's first, whoever made it. `exit_code` is None while it runs."""
+
+    id: str
+    pid: int
+    exit_code: int | None
+
+    def register(self, loop: Loop) -> None: ...
+
+    def kill(self) -> None: ...
+
+
 class ClientListener:
     """Tells a client `{"started": pid}` and then `{"exit_code": n}`, or `{"error", "code", "errno"}`. The process goes on
     when the client goes away."""

@@ -53,7 +53,7 @@ def before_fork(kinds: set[str], spec: dict[str, Any] | None = None) -> None:
             flags &= ~namespace.NEWTIME
         namespace.unshare(flags)
     if spec is not None and "pid" in spec["workbench"].get("join", {}):
-        fd = _open_namespace(spec, "pid")
+        fd = open_namespace(spec, "pid")
         namespace.setns(fd, namespace.NEWPID)
         os.close(fd)
 
@@ -83,7 +83,7 @@ def _open_process(spec: dict[str, Any], kind: str) -> int:
     raise SetupError(f"the container whose {kind} namespace is to be joined is not running any more")
 
 
-def _open_namespace(spec: dict[str, Any], kind: str) -> int:
+def open_namespace(spec: dict[str, Any], kind: str) -> int:
     process = _open_process(spec, kind)
     try:
         return os.open(f"ns/{_FILES[kind]}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=process)
@@ -97,7 +97,7 @@ def user_namespace(spec: dict[str, Any]) -> Remap | None:
     """The container's user namespace: a new one, or that of the container whose namespaces it shares."""
     if "user" not in spec["workbench"].get("join", {}):
         return init_userns.make(spec)
-    other = _open_namespace(spec, "user")
+    other = open_namespace(spec, "user")
     try:
         return init_userns.make(spec, other)
     finally:
@@ -111,9 +111,9 @@ def enter(
     network's sockets go to the monitor over `channel`. Returns the other container's /dev/shm as a detached mount (or -1),
     and the sources of mounts that stay tied to the host's."""
     joined = [
-        (_open_namespace(spec, kind), _FLAGS[kind]) for kind in spec["workbench"].get("join", {}) if kind in _FLAGS
+        (open_namespace(spec, kind), _FLAGS[kind]) for kind in spec["workbench"].get("join", {}) if kind in _FLAGS
     ]
-    shm = _take_shm(spec) if spec["workbench"].get("share_shm") else -1
+    shm = take_shm(spec) if spec["workbench"].get("share_shm") else -1
     for fd, flag in joined:
         namespace.setns(fd, flag)
         os.close(fd)
@@ -127,7 +127,7 @@ def enter(
         flags |= _FLAGS.get(kind, 0)
     namespace.unshare(flags)
     if "network" in kinds - have:
-        netns.open_inside(netconfig.from_json(spec["workbench"].get("network")), channel)
+        open_network(spec, channel)
     if "uts" in kinds:
         if spec["hostname"]:
             namespace.sethostname(spec["hostname"])
@@ -138,7 +138,12 @@ def enter(
     return shm, held
 
 
-def _take_shm(spec: dict[str, Any]) -> int:
+def open_network(spec: dict[str, Any], channel: socket.socket) -> None:
+    """In the new network namespace: what has to be there first, and the sockets for the monitor."""
+    netns.open_inside(netconfig.from_json(spec["workbench"].get("network")), channel)
+
+
+def take_shm(spec: dict[str, Any]) -> int:
     """A copy of the mount that the other container has at /dev/shm. It can only be taken from inside its mount
     namespace: go there, take it, come back. Its root is in force meanwhile, so a link of its own leads nowhere else."""
     process = _open_process(spec, "ipc")

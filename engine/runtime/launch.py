@@ -94,7 +94,7 @@ def begin(spec: dict[str, Any], bundle: str, cgroup: cg.Cgroup, fds: list[int], 
         parked.discard()
         return None
     try:
-        stdio, ours = _streams(spec, fds)
+        stdio, ours = stdio_of(spec, fds)
     except BaseException:
         parked.discard()
         raise
@@ -160,7 +160,7 @@ def launch(
     return started
 
 
-def _streams(spec: dict[str, Any], fds: list[int]) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+def stdio_of(spec: dict[str, Any], fds: list[int]) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
     """(the container's ends, ours)."""
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     if spec["process"]["terminal"]:
@@ -180,7 +180,7 @@ def _streams(spec: dict[str, Any], fds: list[int]) -> tuple[tuple[int, int, int]
 
 
 def _fork_init(spec: dict[str, Any], bundle: str, cgroup: cg.Cgroup, fds: list[int]) -> First:
-    stdio, streams = _streams(spec, fds)
+    stdio, streams = stdio_of(spec, fds)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         kinds = init_namespaces.new_kinds(spec)

@@ -20,16 +20,17 @@ from collections.abc import Callable
 from typing import Any
 
 from engine.linux import cgroup as cg
-from engine.linux import freezer, libc
+from engine.linux import libc
 from engine.runtime import ending, init_namespaces, netconfig, outside, protocol
 from engine.runtime import state as states
 from engine.runtime.clients import Client
-from engine.runtime.exec_sessions import ClientListener, DetachedListener, ExecSession, Listener, start_exec
+from engine.runtime.exec_sessions import ClientListener, DetachedListener, Listener, Session
 from engine.runtime.health import Healthcheck
 from engine.runtime.journal import Journal
 from engine.runtime.jsonlog import Log, compress_file
-from engine.runtime.launch import First, Started, StartError, begin, launch
+from engine.runtime.launch import First, Started, StartError, begin
 from engine.runtime.loop import READ, Loop, Timer
+from engine.runtime.native import Launcher, Native
 from engine.runtime.netconfig import NetworkError
 from engine.runtime.netns import ContainerLink
 from engine.runtime.parked import Parked
@@ -71,7 +72,8 @@ class Monitor:
         self.clients = Clients(self)
         self.streams = Streams(self.loop, None, self.clients.output)
         self.started: Started | None = None
-        self.execs: list[ExecSession] = []
+        self.execs: list[Session] = []
+        self.launcher: Launcher = Native("")
         self.cgroup: cg.Cgroup | None = None
         self.spec: dict[str, Any] = {}
         self.life: dict[str, Any] = {}  # the engine's wishes for what we do by ourselves (service.life_config)
@@ -115,6 +117,7 @@ class Monitor:
         libc.set_name(f"wb-{self.id[:12]}")
         extra = self.spec["workbench"]
         self.life = extra.get("life") or {}
+        self.launcher = self._choose_launcher()
         if extra["stdio"] == "log":
             states.reserve(self.bundle)
             self._journal = Journal(self.bundle)
@@ -145,6 +148,13 @@ class Monitor:
                     what = "is running already" if running else "is in use: its files are being copied"
                     raise StartError(f"container {self.id[:12]} {what}") from None
                 time.sleep(0.002)
+
+    def _choose_launcher(self) -> Launcher:
+        if not self.spec["workbench"].get("runtime"):
+            return Native(self.bundle)
+        from engine.runtime.oci_runtime import OciRuntime  # only here: most monitors have no use for it
+
+        return OciRuntime(self.run_dir, self.bundle, self.id, self.spec, self.layout)
 
     def _open_log(self, extra: dict[str, Any]) -> Log | RingLog | None:
         options = self.life.get("log_config") or {}
@@ -186,7 +196,7 @@ class Monitor:
         """One start, the first or one by the restart policy."""
         assert self.cgroup is not None
         first, self.first = self.first, None
-        self.started = launch(self.spec, self.bundle, self.cgroup, self.network, fds, first, self._prepare)
+        self.started = self.launcher.launch(self.spec, self.cgroup, self.network, fds, first, self._prepare)
 
     def _prepare(self) -> None:
         """While the first process does its last steps."""
@@ -265,9 +275,13 @@ class Monitor:
         report: Any = error if isinstance(error, StartError) else self.first.started if self.first else self.started
         made, copied = (report.stubs, report.copied) if report is not None else ([], {})
         self.network.ended()
-        if self.cgroup is not None and self.spec:
-            freezer.remove(self.cgroup, self.spec["linux"]["cgroupsPath"])
-        return ending.clean(self.spec, self.cgroup, made, copied)
+        oom_killed = self.cgroup is not None and self.cgroup.oom_killed()
+        try:
+            self.launcher.delete()
+        except OSError as trouble:
+            self.state.notes = (*self.state.notes, str(trouble))[-8:]
+        ending.clean(self.spec, self.cgroup, made, copied)
+        return oom_killed
 
     # --- end -----------------------------------------------------------------------------------------
 
@@ -423,11 +437,10 @@ class Monitor:
         return {"error": f"cannot {what}: the container {text}", "errno": errno.ESRCH, "code": 126, "reason": text}
 
     def kill(self, number: int) -> dict[str, Any]:
-        """Race free: while we have not reaped it the pid is its own."""
         try:
             if self.started is None:
                 raise ProcessLookupError(errno.ESRCH, "the container is not running")
-            signal.pidfd_send_signal(self.started.pidfd, number)
+            self.launcher.kill(self.started, number)
             if number == signal.SIGKILL and self.state.status == "paused":
                 self._thaw()
         except OSError as error:
@@ -486,9 +499,8 @@ class Monitor:
             return {"error": "the container is already paused", "conflict": True}
         if refusal := self.refuses("pause"):
             return refusal
-        assert self.cgroup is not None
         try:
-            freezer.freeze(self.cgroup, self.spec["linux"]["cgroupsPath"])
+            self.launcher.pause()
         except OSError as error:
             return {"error": f"cannot pause: {error.strerror or error}", "errno": error.errno}
         self.state.status = "paused"
@@ -507,13 +519,20 @@ class Monitor:
         return {"ok": True}
 
     def _thaw(self) -> None:
-        assert self.cgroup is not None
-        freezer.thaw(self.cgroup, self.spec["linux"]["cgroupsPath"])
+        self.launcher.resume()
         self.state.status = "running"
         if self._prober is not None:
             self._prober.begin()
         self.note("unpause")
         self._save()
+
+    def update(self, resources: dict[str, Any]) -> dict[str, Any]:
+        """New limits, by whoever made the container."""
+        try:
+            self.launcher.update(resources)
+        except OSError as error:
+            return {"error": error.strerror or str(error), "errno": error.errno}
+        return {"ok": True}
 
     def resize(self, rows: int, columns: int) -> None:
         if self.streams.resize(rows, columns):
@@ -538,16 +557,14 @@ class Monitor:
             request, fds, DetachedListener(client, self.loop) if request.get("detach") else ClientListener(client)
         )
 
-    def _exec(self, request: dict[str, Any], fds: list[int], listener: Listener) -> ExecSession | None:
-        assert self.cgroup is not None
+    def _exec(self, request: dict[str, Any], fds: list[int], listener: Listener) -> Session | None:
         assert self.started is not None
         identity = str(request.get("id") or os.urandom(32).hex())
         command = " ".join(map(str, request.get("args") or ()))
         self.note(f"exec_create: {command}", execID=identity)
         self.note(f"exec_start: {command}", execID=identity)
-        target = (self.started.pid, self.started.pidfd, self.cgroup)
-        journalled = _ExecNotes(self, identity)
-        session = start_exec(self.spec, {**request, "id": identity}, fds, target, [journalled, listener])
+        told = [_ExecNotes(self, identity), listener]
+        session = self.launcher.exec(self.spec, {**request, "id": identity}, fds, self.started, told)
         if session is not None:
             ended = [one for one in self.execs if one.exit_code is not None]
             self.execs = [one for one in self.execs if one.exit_code is None] + ended[-_KEPT_EXECS:] + [session]
@@ -557,7 +574,7 @@ class Monitor:
     def exec_documents(self) -> list[dict[str, Any]]:
         return [{"id": one.id, "pid": one.pid, "exit_code": one.exit_code} for one in self.execs]
 
-    def _start_probe(self, args: tuple[str, ...], fds: list[int], listener: Listener) -> ExecSession | None:
+    def _start_probe(self, args: tuple[str, ...], fds: list[int], listener: Listener) -> Session | None:
         return self._exec({"args": list(args)}, fds, listener)
 
     def _probed(self, changed: bool) -> None:

@@ -193,6 +193,10 @@ class ContainerLink:
         except NetlinkError as error:
             raise NetworkError(f"network: {bridges.explain(error)}") from error
 
+    def moved(self, pid: int) -> None:
+        """The namespace is now that of process `pid`: an OCI runtime's container has joined it."""
+        self._pid = pid
+
     def _set_up(self, inside: list[socket.socket]) -> None:
         self._inside, *self._for_dns = Netlink(sock=inside[0]), *inside[1:]
         self._attach(self.endpoints)

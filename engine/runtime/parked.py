@@ -51,6 +51,7 @@ class Parked:
         memory = resources.get("memory", {}).get("limit", -1)
         return (
             not extra.get("join")
+            and not extra.get("runtime")
             and init_namespaces.new_kinds(spec) == {*KINDS, "mount", "cgroup"}
             and network.get("mode") == "bridge"
             and not network.get("way_out")

@@ -6,12 +6,12 @@ import os
 import time
 from collections.abc import Callable
 
-from engine.runtime.exec_sessions import ExecSession, Listener
+from engine.runtime.exec_sessions import Listener, Session
 from engine.runtime.health import MAX_OUTPUT, TIMED_OUT, Health, Healthcheck, clip
 from engine.runtime.loop import READ, Loop, Timer
 
 # Starts a command with these stdin, stdout, stderr (which it closes); None: the listener was told why not.
-StartProbe = Callable[[tuple[str, ...], list[int], Listener], "ExecSession | None"]
+StartProbe = Callable[[tuple[str, ...], list[int], Listener], "Session | None"]
 
 
 class Prober:
@@ -59,7 +59,7 @@ class _Probe:
         self._loop, self._done = loop, done
         self._output = bytearray()
         self._read = -1
-        self._session: ExecSession | None = None
+        self._session: Session | None = None
         self._limit: Timer | None = None
         self._told = False
         self.started_ns = time.time_ns()

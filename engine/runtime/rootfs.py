@@ -22,7 +22,7 @@ from engine.runtime.rootfs_devices import SetupError, make_device, make_standard
 
 _HANDLE = os.O_PATH | os.O_CLOEXEC
 _INERT = m.MS_NOSUID | m.MS_NODEV | m.MS_NOEXEC
-_KERNEL_DIRS = ("/proc", "/sys", "/dev")
+KERNEL_DIRS = ("/proc", "/sys", "/dev")
 # These two the engine fills or sizes itself; any other tmpfs is the user's.
 _OWN_TMPFS = ("/dev", "/dev/shm")
 
@@ -162,7 +162,7 @@ class Rootfs:
         for node in spec["linux"].get("devices", ()):
             make_device(self, node)
 
-    def _ordinary(self, path: str) -> int:
+    def ordinary(self, path: str) -> int:
         """`path` as a plain directory, not through any symbolic link: else labels, masks and device nodes would
         land in a decoy (CVE-2019-19921, CVE-2023-28642)."""
         try:
@@ -193,7 +193,7 @@ class Rootfs:
     def _kernel(self, entry: dict[str, Any]) -> None:
         flags, data = self._options(entry["options"])
         where = entry["destination"]
-        fd = self._ordinary(where) if where in _KERNEL_DIRS else self.target(where, directory=True)
+        fd = self.ordinary(where) if where in KERNEL_DIRS else self.target(where, directory=True)
         try:
             if entry["type"] == "devpts" and not idmap.exists(5, "/proc/self/gid_map"):
                 data = data.replace(",gid=5", "")  # no group tty in this user namespace

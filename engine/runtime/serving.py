@@ -169,6 +169,8 @@ class Clients:
             client.send_line(monitor.unpause())
         elif op == "policy":
             client.send_line(monitor.change_policy(dict(request["restart_policy"])))
+        elif op == "update":
+            client.send_line(monitor.update(dict(request["resources"])))
         elif op == "resize":
             monitor.resize(int(request["rows"]), int(request["columns"]))
             client.send_line({"ok": True})

@@ -74,6 +74,8 @@ class SpecParams(HostConfig):
     join: Mapping[str, spaces.Join] = field(default_factory=dict)  # OCI namespace type: whose it is
     masked_paths: Sequence[str] = MASKED_PATHS
     readonly_paths: Sequence[str] = READONLY_PATHS
+    # {"name", "path", "args", "time"} of the OCI runtime that is to start it ("time": it can make time namespaces); {}: we do
+    oci_runtime: Mapping[str, Any] = field(default_factory=dict)
 
 
 def capability_names(
@@ -180,12 +182,16 @@ def make_spec(params: SpecParams, *, seccomp_program: bytes | None = None) -> di
     """The document. `seccomp_program` is a compiled filter; None: the one that `security_opt` means."""
     security = check(params)
     caps = capability_names(add=params.cap_add, drop=params.cap_drop, privileged=params.privileged)
-    if seccomp_program is None:
+    foreign = dict(params.oci_runtime)
+    seccomp_document = security.seccomp_document(caps, privileged=params.privileged) if foreign else None
+    if foreign:
+        seccomp_program = b""
+    elif seccomp_program is None:
         seccomp_program = security.seccomp_program(caps, privileged=params.privileged)
     bare = params.privileged or security.systempaths_unconfined
     prefixed = [f"CAP_{name}" for name in caps]
     return {
-        "ociVersion": "1.2.0",
+        "ociVersion": "1.1.0",  # the first with domainname and time namespaces
         "process": {
             "terminal": params.tty,
             "user": {"uid": 0, "gid": 0},  # an OCI runtime is given what the names below mean in the mounted root
@@ -212,6 +218,7 @@ def make_spec(params: SpecParams, *, seccomp_program: bytes | None = None) -> di
             "sysctl": spaces.sysctls(params, params.network),
             "devices": [node.document() for node in params.device_nodes],
             "resources": resources(params, params.device_nodes, params.device_numbers),
+            **({"seccomp": seccomp_document} if seccomp_document is not None else {}),
         },
         "workbench": {
             "version": SPEC_VERSION,
@@ -234,5 +241,6 @@ def make_spec(params: SpecParams, *, seccomp_program: bytes | None = None) -> di
             "join": {kind: [join.pid, join.start] for kind, join in params.join.items()},
             "share_shm": spaces.shm_of(params),
             "network": dict(params.network_section) if params.network == "bridge" else {},
+            **({"runtime": foreign} if foreign else {}),
         },
     }

@@ -32,6 +32,16 @@ class SecurityOptions:
 
         return seccomp.default_program(frozenset(capabilities))
 
+    def seccomp_document(self, capabilities: Sequence[str], *, privileged: bool) -> dict[str, Any] | None:
+        """The same filter as OCI's `linux.seccomp`, for a runtime that compiles it itself; None for none."""
+        if self.seccomp == "unconfined" or (privileged and self.seccomp is None):
+            return None
+        from engine.runtime import oci_seccomp, seccomp_profile
+
+        if isinstance(self.seccomp, dict):
+            return oci_seccomp.document(seccomp_profile.read_profile(self.seccomp, capabilities))
+        return oci_seccomp.document(oci_seccomp.default_profile(capabilities))
+
 
 def parse_security_options(options: Sequence[str]) -> SecurityOptions:
     """Reads the options; `name=value` and Docker's older `name:value`. Raises InvalidInput, Unsupported."""

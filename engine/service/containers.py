@@ -55,7 +55,7 @@ from engine.runtime.ports import holder
 from engine.runtime.spec import SpecParams, make_spec, validate
 from engine.runtime.spec_namespaces import Join
 from engine.runtime.state import State
-from engine.service import hostside, life_config
+from engine.service import hostside, life_config, oci_runtimes
 from engine.service.endpoints import EndpointService, Prepared, endpoint_settings, exposed, mode_of
 from engine.service.inspect_host import host_config_document
 from engine.service.inspect_network import PORT_DENIED, PORT_TAKEN, SUBNET_TAKEN, host_network, network_settings
@@ -520,7 +520,7 @@ class ContainerService:
         """Checked, and with the containers that it shares namespaces with by their ids. Raises InvalidInput, NotFound."""
         if spec.uts_mode == "host" and spec.hostname:
             raise InvalidInput("conflicting options: hostname and the UTS mode")
-        hostside.check_runtime(spec.runtime)
+        spec = dataclasses.replace(spec, runtime=oci_runtimes.settled(self._store.root, spec.runtime))
         mode: Any = mode_of(spec.network_mode)
         if spec.userns_mode != "host" and id_maps(self._store.root) is not None:
             if spec.privileged:
@@ -558,6 +558,7 @@ class ContainerService:
         return {
             "device_nodes": hostside.device_nodes(spec),
             "device_numbers": hostside.device_numbers(spec),
+            "oci_runtime": oci_runtimes.section(self._store.root, spec.runtime),
             "apparmor_profile": hostside.apparmor_profile(spec),
             "id_maps": maps,
             "join": join,

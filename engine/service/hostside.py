@@ -87,14 +87,6 @@ def has_own_users(pid: int) -> bool:
         return False
 
 
-def check_runtime(runtime: str) -> None:
-    """Raises Unsupported for an OCI runtime: containers are started by this engine's own launcher."""
-    if runtime not in ("", "native"):
-        raise Unsupported(
-            f"--runtime {runtime}: only the native runtime starts containers here", hint="leave --runtime out"
-        )
-
-
 def check_limits(wanted: Resources) -> None:
     """What depends on this host's size. Raises InvalidInput in Docker's words."""
     count = os.cpu_count() or 1

@@ -83,7 +83,10 @@ class UsageService:
             config = self._config(container_id)
             group = _group(config, state)
             try:
-                group.update(wanted)
+                if config["workbench"].get("runtime"):  # the group is its runtime's
+                    self._runtime.update(container_id, wanted)
+                else:
+                    group.update(wanted)
             except OSError as error:
                 raise from_os_error(error, f"Cannot update container {record['name']}") from error
             notes = group.notes
