@@ -15,7 +15,10 @@ VERSION = "0.1.0"
 # verb -> (module, one line for the overview)
 VERBS: dict[str, tuple[str, str]] = {
     "demo": ("project", "Make a small sample project, build it, run it, open the app on it"),
-    "up": ("project", "Build, run, watch and rebuild without the app"),
+    "up": ("project_up", "Build, run, watch and rebuild without the app"),
+    "down": ("compose", "Stop and remove a project's containers and networks"),
+    "config": ("compose", "Print a project as it is understood"),
+    "compose": ("compose", "Docker's verbs by project and service: up, down, ps, logs, run, exec, …"),
     "generations": ("generations", "List and compare the generations of a project's service"),
     "rollback": ("generations", "Run an earlier generation of a service again"),
     "bisect": ("generations", "Find the first bad generation of a service"),

@@ -23,19 +23,37 @@ def project_name(folder: Path) -> str:
 
 
 def discover(
-    folder: Path, *, files: Sequence[Path] = (), profiles: frozenset[str] = frozenset(), name: str = ""
+    folder: Path,
+    *,
+    files: Sequence[Path] = (),
+    profiles: frozenset[str] = frozenset(),
+    name: str = "",
+    env_files: Sequence[Path] = (),
+    named: frozenset[str] = frozenset(),
 ) -> Project:
-    """The project in `folder`, or of the compose `files` given. Raises `NotFound`, and what the files raise."""
+    """The project in `folder`, or of the compose `files` given. `named` services are there whatever their profile.
+    Raises `NotFound`, and what the files raise."""
     folder = folder.resolve()
-    name = name or project_name(files[0].resolve().parent if files else folder)
-    if files:
-        return load_compose([file.resolve() for file in files], name, profiles)
+    if not folder.is_dir():
+        raise NotFound(f"{folder} is not a folder", hint="give the folder that holds the compose.yaml or Dockerfile")
+    default = project_name(files[0].resolve().parent if files else folder)
+    found = [file.resolve() for file in files] or compose_files(folder)
+    if found:
+        return load_compose(found, default, profiles, name=name, env_files=env_files, named=named)
+    return _bare(folder, name or default)
+
+
+def compose_files(folder: Path) -> list[Path]:
+    """The compose file of a folder, and the override file beside it, which is read too."""
     for candidate in COMPOSE_FILES:
         if (folder / candidate).is_file():
             stem, _, ending = candidate.rpartition(".")
-            # The override file beside it is read too, as compose does.
             overrides = [folder / f"{stem}.override.{end}" for end in dict.fromkeys((ending, "yaml", "yml"))]
-            return load_compose([folder / candidate, *[o for o in overrides if o.is_file()][:1]], name, profiles)
+            return [folder / candidate, *[o for o in overrides if o.is_file()][:1]]
+    return []
+
+
+def _bare(folder: Path, name: str) -> Project:
     dockerfile = folder / "Dockerfile"
     if not dockerfile.is_file():
         raise NotFound(

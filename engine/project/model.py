@@ -145,10 +145,11 @@ class Project:
     volumes: Mapping[str, ProjectVolume] = field(default_factory=dict)  # by name in the file, those that services use
     files: tuple[Path, ...] = ()  # the compose files themselves, in order; none: a bare Dockerfile
     document: Mapping[str, Any] = field(default_factory=dict, repr=False)  # the compose files as one, for `config`
+    others: tuple[Service, ...] = ()  # services that were not chosen this time
 
     def service(self, name: str) -> Service:
         """Raises `NotFound`."""
-        for each in self.services:
+        for each in (*self.services, *self.others):
             if each.name == name:
                 return each
         near = get_close_matches(name, [each.name for each in self.services], 1)

@@ -1,0 +1,98 @@
+"""Which project a verb means: the flags that `docker compose` has before its verbs, here before or behind them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from engine.cli.flags import Flag, Parsed
+from engine.errors import EngineError, InvalidInput
+from engine.project.discovery import compose_files, discover, project_name
+from engine.project.model import Project
+
+PROJECT_FLAGS = [
+    Flag("file", "Compose files, the later over the earlier", "f", kind="list"),
+    Flag("project-name", "The project's name (default: the folder's)", "p", kind="str"),
+    Flag("profile", "Also the services of a profile", kind="list"),
+    Flag("env-file", "Environment files, instead of .env", kind="list"),
+    Flag("project-directory", "Where the project is (default: here)", kind="str", metavar="DIR"),
+]
+GLOBAL_ONLY = [
+    Flag("ansi", "never, always or auto: colours", kind="str"),
+    Flag("progress", "auto, tty, plain, json or quiet: how builds are shown", kind="str"),
+]
+
+
+@dataclass(slots=True)
+class Choice:
+    """What the words say about the project. `words` are the same for another process of ours."""
+
+    folder: Path = field(default_factory=lambda: Path("."))
+    files: list[Path] = field(default_factory=list)
+    name: str = ""
+    profiles: list[str] = field(default_factory=list)
+    env_files: list[Path] = field(default_factory=list)
+
+    def add(self, parsed: Parsed) -> Choice:
+        """These words too; `compose -f a up -f b` has both files."""
+        self.files += [Path(name) for name in parsed.items("file")]
+        self.name = parsed.text("project-name") or self.name
+        self.profiles += parsed.items("profile")
+        self.env_files += [Path(name) for name in parsed.items("env-file")]
+        if parsed.given("project-directory"):
+            self.folder = Path(parsed.text("project-directory"))
+        return self
+
+    def load(self, named: Sequence[str] = ()) -> Project:
+        """Reads the project. Raises what its files raise."""
+        files = self.files or self._from_environment()
+        if "-" in map(str, files):
+            raise InvalidInput("a compose file on stdin cannot be watched", hint="save it, and give its name")
+        return discover(
+            self.folder if files else self.found_folder(),
+            files=files,
+            profiles=frozenset(self.profiles),
+            name=self.name,
+            env_files=[path.resolve() for path in self.env_files],
+            named=frozenset(named),
+        )
+
+    def load_or_none(self) -> tuple[str, Project | None, EngineError | None]:
+        """The project's name, and the project if its files can be read: what runs can be looked at and ended without."""
+        try:
+            project = self.load()
+        except EngineError as error:
+            if self.name:
+                return self.name, None, error
+            files = self.files or self._from_environment()
+            folder = files[0].resolve().parent if files else self.found_folder().resolve()
+            return os.environ.get("COMPOSE_PROJECT_NAME") or project_name(folder), None, error
+        return project.name, project, None
+
+    def _from_environment(self) -> list[Path]:
+        text = os.environ.get("COMPOSE_FILE", "")
+        return [Path(part) for part in text.split(os.environ.get("COMPOSE_PATH_SEPARATOR", ":")) if part]
+
+    def found_folder(self) -> Path:
+        """Here, or the nearest folder above with a compose file (as `docker compose` looks for it)."""
+        here = self.folder.resolve()
+        if (here / "Dockerfile").is_file():
+            return self.folder
+        for folder in (here, *here.parents):
+            if compose_files(folder):
+                return folder
+        return self.folder
+
+    def words(self) -> list[str]:
+        found = ["--project-directory", str(self.folder.resolve())] if not self.files else []
+        for path in self.files:
+            found += ["-f", str(path.resolve())]
+        if self.name:
+            found += ["-p", self.name]
+        for profile in self.profiles:
+            found += ["--profile", profile]
+        for path in self.env_files:
+            found += ["--env-file", str(path.resolve())]
+        return found
