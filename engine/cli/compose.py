@@ -18,7 +18,7 @@ from engine.cli.common import read, run
 from engine.cli.containers import _row
 from engine.cli.flags import Flag, Parsed, parse
 from engine.cli.logs import moment
-from engine.cli.project_flags import GLOBAL_ONLY, PROJECT_FLAGS, Choice
+from engine.cli.project_flags import GLOBAL_ONLY, PROJECT_FLAGS, Choice, state_dir
 from engine.cli.project_show import Followers, LineShow, Prefixes, colourful
 from engine.cli.project_up import up
 from engine.cli.tables import render, table
@@ -31,9 +31,11 @@ from engine.project.control import (
     number_of,
     project_containers,
     service_of,
+    stop,
     stop_order,
 )
 from engine.project.model import Project
+from engine.project.resources import forget_files
 
 if TYPE_CHECKING:
     from engine.local import LocalEngine
@@ -130,7 +132,7 @@ def _down(root: Path, args: list[str], choice: Choice) -> int:
         name, project, error = choice.load_or_none()
     if error is not None:
         print(f"note: {error.message}: by its name, {name}", file=sys.stderr)
-    if not parsed.args and detached.end(root / "projects", name):
+    if not parsed.args and detached.end(state_dir(root), name):
         _say("Watcher", "Ended")
 
     async def work(engine: LocalEngine) -> int:
@@ -145,6 +147,11 @@ def _down(root: Path, args: list[str], choice: Choice) -> int:
             images=which,  # type: ignore[arg-type]  # checked above
             orphans=parsed.on("remove-orphans"),
         )
+        if not parsed.args and not outcome.failed:
+            forget_files(state_dir(root) / name)
+            if which:
+                for path in (state_dir(root) / name).glob("*.generations.json"):
+                    path.unlink()
         return outcome.status
 
     return run(root, work)
@@ -155,14 +162,14 @@ def _each(
     summary: str,
     done: str,
     flags: Sequence[Flag],
-    act: Callable[[LocalEngine, Parsed, ContainerSummary], Any],
+    act: Callable[[LocalEngine, Parsed, Project | None, ContainerSummary], Any],
 ) -> Verb:
     def command(root: Path, args: list[str], choice: Choice) -> int:
         parsed = _read(args, choice, f"{verb} [OPTIONS] [SERVICE...]", summary, flags)
         if parsed is None:
             return 0
-        name = choice.load_or_none()[0]
-        if verb == "stop" and not parsed.args and detached.end(root / "projects", name):
+        name, project, _ = choice.load_or_none()
+        if verb == "stop" and not parsed.args and detached.end(state_dir(root), name):
             _say("Watcher", "Ended")
 
         async def work(engine: LocalEngine) -> int:
@@ -173,7 +180,7 @@ def _each(
             groups = stop_order(found)
             if verb in ("start", "restart"):
                 groups.reverse()
-            outcome = await each_container(groups, lambda c: act(engine, parsed, c), _say, done)
+            outcome = await each_container(groups, lambda c: act(engine, parsed, project, c), _say, done)
             return outcome.status
 
         return run(root, work)
@@ -185,7 +192,12 @@ def _timeout(parsed: Parsed) -> int | None:
     return parsed.number("timeout") if parsed.given("timeout") else None
 
 
-async def _remove(engine: LocalEngine, parsed: Parsed, container: ContainerSummary) -> None:
+async def _stop(engine: LocalEngine, parsed: Parsed, project: Project | None, container: ContainerSummary) -> None:
+    if container.running:
+        await stop(engine, project, container, _timeout(parsed), _say)
+
+
+async def _remove(engine: LocalEngine, parsed: Parsed, _: Project | None, container: ContainerSummary) -> None:
     if container.running and not (parsed.on("force") or parsed.on("stop")):
         return
     if container.running:
@@ -224,7 +236,7 @@ def _ps(root: Path, args: list[str], choice: Choice) -> int:
             names = ["Name", "Image", "Command", "Service", "RunningFor", "Status", "Ports"]
             titles = ["NAME", "IMAGE", "COMMAND", "SERVICE", "CREATED", "STATUS", "PORTS"]
             print(table(titles, [[str(row[name]) for name in names] for row in rows]))
-            watcher = detached.find(root / "projects", choice.load_or_none()[0])
+            watcher = detached.find(state_dir(root), choice.load_or_none()[0])
             if watcher:
                 print(f"process {watcher.pid} watches the project: {watcher.log}", file=sys.stderr)
         return 0
@@ -248,7 +260,7 @@ def _logs(root: Path, args: list[str], choice: Choice) -> int:
     tail = parsed.text("tail", "all")
     if tail != "all" and not tail.isdigit():
         raise InvalidInput(f"--tail {tail!r} is not a number of lines", hint='a number, or "all"')
-    bounds = {
+    bounds: dict[str, Any] = {
         "tail": int(tail) if tail != "all" else None,
         "since": moment("since", parsed.text("since")),
         "until": moment("until", parsed.text("until")),
@@ -422,16 +434,20 @@ _VERBS: dict[str, tuple[Verb, str]] = {
     "ps": (_ps, "List containers"),
     "logs": (_logs, "View output from containers"),
     "start": (
-        _each("start", "Start services", "Started", [], lambda engine, _, c: engine.start(c.id)),
+        _each("start", "Start services", "Started", [], lambda engine, _p, _, c: engine.start(c.id)),
         "Start services",
     ),
     "stop": (
-        _each("stop", "Stop services", "Stopped", [_TIMEOUT], lambda e, p, c: e.stop(c.id, timeout=_timeout(p))),
+        _each("stop", "Stop services", "Stopped", [_TIMEOUT], _stop),
         "Stop services",
     ),
     "restart": (
         _each(
-            "restart", "Restart services", "Started", [_TIMEOUT], lambda e, p, c: e.restart(c.id, timeout=_timeout(p))
+            "restart",
+            "Restart services",
+            "Started",
+            [_TIMEOUT],
+            lambda e, p, _, c: e.restart(c.id, timeout=_timeout(p)),
         ),
         "Restart service containers",
     ),
@@ -441,13 +457,13 @@ _VERBS: dict[str, tuple[Verb, str]] = {
             "Force stop service containers",
             "Killed",
             [Flag("signal", "SIGNAL to send to the container", "s", kind="str")],
-            lambda e, p, c: e.kill(c.id, p.text("signal", "KILL")),
+            lambda e, p, _, c: e.kill(c.id, p.text("signal", "KILL")),
         ),
         "Force stop service containers",
     ),
-    "pause": (_each("pause", "Pause services", "Paused", [], lambda e, _, c: e.pause(c.id)), "Pause services"),
+    "pause": (_each("pause", "Pause services", "Paused", [], lambda e, _p, _, c: e.pause(c.id)), "Pause services"),
     "unpause": (
-        _each("unpause", "Unpause services", "Unpaused", [], lambda e, _, c: e.unpause(c.id)),
+        _each("unpause", "Unpause services", "Unpaused", [], lambda e, _p, _, c: e.unpause(c.id)),
         "Unpause services",
     ),
     "rm": (

@@ -90,6 +90,10 @@ def pull(root: Path, args: list[str], choice: Choice) -> int:
             if service.build is not None:  # it is made here; an image of that name elsewhere is another one
                 _say(service.name, "Skipped: it is built")
                 continue
+            if service.image.partition(":")[0] == "workbench/base":
+                await engine.ensure_base()
+                _say(service.image, "Made here")
+                continue
             if parsed.text("policy") == "missing" and await _present(engine, service):
                 _say(service.image, "Present")
                 continue

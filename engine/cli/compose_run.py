@@ -16,7 +16,7 @@ from engine.cli.compose_images import images_of
 from engine.cli.flags import Flag, Parsed
 from engine.cli.images import show_pull
 from engine.cli.networks import cmd_port
-from engine.cli.project_flags import Choice
+from engine.cli.project_flags import Choice, state_dir
 from engine.cli.project_show import LineShow, Prefixes, colourful
 from engine.cli.run import cmd_exec, environment
 from engine.cli.session import DETACH_KEYS, Detached, converse, parse_keys
@@ -148,7 +148,7 @@ def run_(root: Path, args: list[str], choice: Choice) -> int:
     service = project.service(name)
 
     async def work(engine: LocalEngine) -> int:
-        state = root / "projects"
+        state = state_dir(root)
         if not parsed.on("no-deps"):
             await _start_needed(engine, project, service, state)
         await make_networks(engine, project)

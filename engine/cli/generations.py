@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from engine.base.units import brief_seconds, human_size
 from engine.cli.common import clean, read, run
 from engine.cli.flags import Flag, Parsed
-from engine.cli.project import state_dir
+from engine.cli.project_flags import state_dir
 from engine.cli.tables import table
 from engine.errors import InvalidInput
 from engine.project.discovery import discover

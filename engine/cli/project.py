@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import sys
 from pathlib import Path
 
 from engine.cli.common import opened, read
 from engine.cli.flags import Flag
-from engine.cli.project_flags import Choice
+from engine.cli.project_flags import Choice, state_dir
 from engine.cli.project_up import up
 from engine.errors import NotFound
 from engine.project.discovery import discover
 from engine.project.loop import InnerLoop
-
-
-def state_dir(root: Path) -> Path:
-    return root / "projects"
 
 
 def cmd_demo(root: Path, args: list[str]) -> int:
@@ -50,7 +47,8 @@ def open_app(root: Path, folder: Path) -> int:
 
     async def main() -> int:
         async with opened(root) as engine:
-            loop = InnerLoop(engine, project, state_dir(root)) if project else None
+            again = functools.partial(discover, folder)
+            loop = InnerLoop(engine, project, state_dir(root), reload=again) if project else None
             return await run_app(engine, loop, project.name if project else "")
 
     return asyncio.run(main())

@@ -25,6 +25,11 @@ GLOBAL_ONLY = [
 ]
 
 
+def state_dir(root: Path) -> Path:
+    """Where the services' logs, generations and locks of all projects are."""
+    return root / "projects"
+
+
 @dataclass(slots=True)
 class Choice:
     """What the words say about the project. `words` are the same for another process of ours."""

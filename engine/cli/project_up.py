@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from engine import api
 from engine.cli.common import read, run
 from engine.cli.flags import Flag, Parsed
-from engine.cli.project_flags import GLOBAL_ONLY, PROJECT_FLAGS, Choice
+from engine.cli.project_flags import GLOBAL_ONLY, PROJECT_FLAGS, Choice, state_dir
 from engine.cli.project_show import Followers, JsonShow, LineShow, Prefixes, QuietShow, Show, colourful
 from engine.errors import EngineError, InvalidInput, StartFailed
 from engine.project import detached
@@ -133,7 +133,7 @@ class _Up:
     def __init__(self, engine: LocalEngine, shaped: Shaped, root: Path, parsed: Parsed) -> None:
         self._engine, self._shaped, self._root, self._parsed = engine, shaped, root, parsed
         self._project = shaped()
-        self._state = root / "projects"
+        self._state = state_dir(root)
         self._failed: set[str] = set()
         services = [service.name for service in self._project.services]
         self._show = self._make_show(services)
@@ -178,7 +178,7 @@ class _Up:
             if parsed.on("no-watch") and not once:
                 await self._followers.ended()
         except asyncio.CancelledError:
-            if not isinstance(self._show, JsonShow):
+            if isinstance(self._show, LineShow):
                 print("\nthe containers go on; `workbench ps` shows them", file=sys.stderr)
         finally:
             await self._followers.close()
@@ -235,7 +235,7 @@ class _Up:
         for flag in ("pull", "sync"):
             words += [f"--{flag}", self._parsed.text(flag)] if self._parsed.given(flag) else []
         found = detached.begin(self._state, self._project.name, self._project.path, [*words, *self._shaped.names])
-        if not isinstance(self._show, JsonShow):
+        if isinstance(self._show, LineShow):
             print(
                 f"process {found.pid} goes on watching; `workbench down` ends it, {found.log} says what it does",
                 file=sys.stderr,

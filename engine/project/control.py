@@ -12,6 +12,7 @@ from typing import Literal
 
 from engine.api import ContainerSummary, Engine
 from engine.errors import EngineError, NotFound
+from engine.project.hooks import run_hooks
 from engine.project.model import Project
 
 PROJECT = "com.docker.compose.project"
@@ -96,6 +97,19 @@ async def each_container(
     return outcome
 
 
+async def stop(
+    engine: Engine, project: Project | None, container: ContainerSummary, timeout: int | None, say: Say
+) -> None:
+    """With the service's `pre_stop` hooks before it, where the project's files say them."""
+    services = {service.name: service for service in project.services} if project else {}
+    hooks = services[service_of(container)].pre_stop if service_of(container) in services else ()
+    try:
+        await run_hooks(engine, container.id, hooks, "pre_stop")
+    except EngineError as error:
+        say(f"Container {container.name}", error.message)
+    await engine.stop(container.id, timeout=timeout)
+
+
 async def down(
     engine: Engine,
     name: str,
@@ -120,7 +134,7 @@ async def down(
 
     async def end(container: ContainerSummary) -> None:
         if container.running:
-            await engine.stop(container.id, timeout=timeout)
+            await stop(engine, project, container, timeout, say)
         await engine.remove(container.id, force=True, volumes=True)
 
     outcome = await each_container(stop_order(containers), end, say, "Removed")
@@ -160,6 +174,10 @@ async def _images(
     if which == "local":
         own = {s.image for s in services if s.build and s.image == f"{project.name if project else ''}-{s.name}"}
         names &= own
+    for service in services:  # the images of the generations before
+        await engine.keep_images(f"{project.name if project else ''}-{service.name}", [])
+    for container in containers:
+        names.add(container.image_id)
     for image in sorted(names):
         try:
             await engine.image(image)

@@ -41,7 +41,7 @@ class Judge:
 
     def _read(self) -> ServiceRules:
         service, build = self._service, self._service.build
-        always = frozenset((self._project.file, *self._project.env_files, *self._files()))
+        always = frozenset(self._files())
         if build is None:
             return ServiceRules(files=always, watch=service.watch)
         infer: Infer | None = None

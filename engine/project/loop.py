@@ -14,14 +14,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
 
 from engine.api import Engine, LoopEvent, LoopNotice, ProjectFound, ServiceState
 from engine.base.atomic import locked
-from engine.errors import NotFound, StartFailed
+from engine.errors import EngineError, NotFound, StartFailed
 from engine.project.model import Project, Service, container_name
 from engine.project.plan import SyncMode
+from engine.project.reload import compare, project_files
+from engine.project.resources import make_networks, make_volumes
 from engine.project.service_loop import ServiceLoop, Shared
 from engine.project.swap import generation_of
 from engine.project.watch import Watched, Watcher
@@ -37,16 +39,28 @@ class InnerLoop:
 
     `sync`: "files" brings files that the build only copies into the running container instead of rebuilding, for programs that
     load them again by themselves; "restart" restarts the container after it. "" rebuilds, which is always right. Services with
-    `develop.watch` go by its rules in any case. `stop_first`: the old container stops before the new one starts."""
+    `develop.watch` go by its rules in any case. `stop_first`: the old container stops before the new one starts.
+    `force`: at the start every container is a new one. `reload` reads the project again when one of its own files changes."""
 
     def __init__(
-        self, engine: Engine, project: Project, state_dir: Path, *, sync: SyncMode = "", stop_first: bool = False
+        self,
+        engine: Engine,
+        project: Project,
+        state_dir: Path,
+        *,
+        sync: SyncMode = "",
+        stop_first: bool = False,
+        force: bool = False,
+        reload: Callable[[], Project] | None = None,
     ) -> None:
         self._engine, self._project, self._state = engine, project, state_dir
         self._queue: asyncio.Queue[LoopEvent | BaseException | None] = asyncio.Queue()
         self._shared = Shared(
-            engine, project, state_dir / project.name, self._say, self._spawn, self._replaced, sync, stop_first
+            engine, project, state_dir / project.name, self._say, self._spawn, self._replaced, sync, stop_first, force
         )
+        self._reload = reload
+        self._runs: dict[str, asyncio.Task[None]] = {}
+        self._followed: dict[tuple[Path, Path | None], list[ServiceLoop]] = {}  # who hears of a folder's changes
         self._services = {service.name: ServiceLoop(self._shared, service) for service in project.services}
         self._stop = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -124,38 +138,101 @@ class InnerLoop:
             await self._take_over()
         if not once:  # what changes while the first images are built is a change too
             await self._watch_all()
-        await self._make_networks()
-        for each in self._services.values():
+        await self._make_resources()
+        for each in list(self._services.values()):
             await self._bring_up(each)
         if once:
             self._queue.put_nowait(None)
             return
-        for each in self._services.values():
-            self._spawn(each.run())
+        for name, each in self._services.items():
+            self._runs[name] = self._spawn(each.run())
+        if self._reload is not None:
+            self._spawn(self._watch_files(self._reload))
 
     async def _bring_up(self, each: ServiceLoop) -> None:
         try:
             await self._await_dependencies(each.service)
-        except StartFailed as error:
+        except EngineError as error:
             each.waits_in_vain(error)
             return
         await each.start()
 
-    async def _make_networks(self) -> None:
-        """The project's networks that services are on, where they are missing. Raises NotFound for an external one."""
-        used = {name for s in self._project.services if not s.network_mode for name in s.networks or ("default",)}
-        for name, network in self._project.networks.items():
-            if name not in used:
-                continue
+    async def _after_all(self, each: ServiceLoop, other: str) -> None:
+        """What it waited for in vain is there now."""
+        with contextlib.suppress(EngineError):
+            await self._await_dependencies(each.service)
+            each.want(rebuild=f"{other} is there now")
+
+    async def _make_resources(self) -> None:
+        """What cannot be made is told; the services that need it say so themselves, and the others start."""
+        for make in (make_networks, make_volumes):
             try:
-                await self._engine.network(network.spec.name)
-            except NotFound:
-                if network.external:
-                    raise NotFound(
-                        f"network {network.spec.name} declared as external, but could not be found",
-                        hint=f"workbench network create {network.spec.name}",
-                    ) from None
-                await self._engine.create_network(network.spec)
+                await make(self._engine, self._project)
+            except EngineError as error:
+                self._say(LoopNotice(f"{error.message}{f' ({error.hint})' if error.hint else ''}"))
+
+    # --- the project's own files ----------------------------------------------------------------------------
+
+    async def _watch_files(self, read: Callable[[], Project]) -> None:
+        """The compose files, env files, secrets and Dockerfiles: a change of one is a change of the project."""
+        said = ""
+        while not self._stop.is_set():
+            files = project_files(self._project)
+            watcher = Watcher(Watched(files[0], None, files[1:]), self._stop, lambda text: None)
+            try:
+                await watcher.next()
+                said = await self._read_again(read, said)  # what changed since the project was read last
+                while not self._stop.is_set() and files == project_files(self._project):
+                    if await watcher.next():
+                        said = await self._read_again(read, said)
+            finally:
+                watcher.close()
+
+    async def _read_again(self, read: Callable[[], Project], said: str) -> str:
+        try:
+            project = await asyncio.to_thread(read)
+        except EngineError as error:
+            if str(error) != said:
+                self._say(LoopNotice(f"{error}\nnot taken over: what runs goes on as it is"))
+            return str(error)
+        if said:
+            self._say(LoopNotice(f"{project.file.name} is read again"))
+        await self._take(project)
+        return ""
+
+    async def _take(self, project: Project) -> None:
+        """The project as its files have it now: what changed is built and run anew, the rest is left alone."""
+        before, self._project = self._project, project
+        found = compare(before, project)
+        self._shared.project = project
+        if not found:
+            return
+        self._say(LoopNotice(f"{project.file.name}: {found}"))
+        for note in project.notes:
+            if note not in before.notes:
+                self._say(LoopNotice(f"note: {note}"))
+        gone = [self._services.pop(name) for name in found.removed]
+        fresh = {
+            service.name: ServiceLoop(self._shared, service)
+            for service in project.services
+            if service.name in found.added
+        }
+        for service in project.services:
+            if service.name in self._services:
+                self._services[service.name].update(service)
+        self._services = {s.name: fresh.get(s.name) or self._services[s.name] for s in project.services}
+        await self._watch_all()
+        await self._make_resources()
+        for each in gone:
+            if run := self._runs.pop(each.service.name, None):
+                run.cancel()
+                await asyncio.gather(run, return_exceptions=True)
+            await each.end()
+        for name in found.changed:
+            self._services[name].want(rebuild=f"{project.file.name} changed")
+        for name, each in fresh.items():
+            await self._bring_up(each)
+            self._runs[name] = self._spawn(each.run())
 
     def _lock(self) -> bool:
         self._state.mkdir(mode=0o710, parents=True, exist_ok=True)
@@ -187,18 +264,22 @@ class InnerLoop:
         for each in self._services.values():
             for folder in _folders(each.service):
                 folders.setdefault((folder.root, folder.dockerfile), []).append(each)
-        for (root, dockerfile), services in folders.items():
-            extra = (self._project.file, *self._project.env_files) if dockerfile else ()
-            watcher = Watcher(Watched(root, dockerfile, extra), self._stop, lambda text: self._say(LoopNotice(text)))
+        known = set(self._followed)
+        for key in known - folders.keys():
+            self._followed[key].clear()  # nobody asks for it any more
+        for key, services in folders.items():
+            self._followed.setdefault(key, [])[:] = services
+        for root, dockerfile in folders.keys() - known:
+            watcher = Watcher(Watched(root, dockerfile), self._stop, lambda text: self._say(LoopNotice(text)))
             self._undo.callback(watcher.close)
             await watcher.next()
-            self._spawn(self._follow(watcher, root if root.is_dir() else root.parent, services))
+            self._spawn(self._follow(watcher, root, self._followed[root, dockerfile]))
 
     async def _follow(self, watcher: Watcher, root: Path, services: Sequence[ServiceLoop]) -> None:
         while not self._stop.is_set():
             if changed := await watcher.next():
                 paths = [Path(os.path.normpath(root / path)) for path in changed]
-                for each in services:
+                for each in list(services):
                     each.changed(paths)
 
     # --- who depends on whom ------------------------------------------------------------------------------
@@ -206,6 +287,8 @@ class InnerLoop:
     def _replaced(self, service: str, new_image: bool) -> None:
         """A service has a new container: what is built on its image is built again, what restarts with it restarts."""
         for each in self._services.values():
+            if each.in_vain and service in each.service.depends_on:
+                self._spawn(self._after_all(each, service))
             if new_image and service in each.service.needs_images:
                 each.want(rebuild=f"the image of {service} is new")
             elif service in each.service.restart_with:
@@ -219,18 +302,32 @@ class InnerLoop:
 
     async def _await_dependencies(self, service: Service) -> None:
         """`depends_on` with its conditions. Services start in order, so what is only to be started has been."""
-        for name, condition in service.depends_on.items():
-            other = self._services.get(name)
-            if other is None or condition == "service_started":
-                continue
-            container = container_name(self._project, other.service)
-            self._say(ServiceState(service.name, "waiting", text=f"{name}: {condition.removeprefix('service_')}"))
-            if condition == "service_completed_successfully":
-                code = await self._engine.wait(container)
-                if code:
-                    raise StartFailed(f"{service.name} waits for {name}, which ended with exit code {code}")
-            else:
-                await self._await_health(service.name, name, container)
+        for name in service.depends_on:
+            try:
+                await self._await_dependency(service, name)
+            except EngineError as error:
+                if name not in service.optional:
+                    raise
+                self._say(LoopNotice(f"{error.message}; not required", service.name))
+
+    async def _await_dependency(self, service: Service, name: str) -> None:
+        """Raises `StartFailed`, `NotFound`."""
+        condition = service.depends_on[name]
+        other = self._services.get(name)
+        if other is None or condition == "service_started":
+            return
+        container = container_name(self._project, other.service)
+        self._say(ServiceState(service.name, "waiting", text=f"{name}: {condition.removeprefix('service_')}"))
+        try:
+            await self._engine.container(container)
+        except NotFound:
+            raise StartFailed(f"{service.name} waits for {name}, which did not start") from None
+        if condition == "service_completed_successfully":
+            code = await self._engine.wait(container)
+            if code:
+                raise StartFailed(f"{service.name} waits for {name}, which ended with exit code {code}")
+        else:
+            await self._await_health(service.name, name, container)
 
     async def _await_health(self, service: str, name: str, container: str) -> None:
         while True:

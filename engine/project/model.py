@@ -101,6 +101,7 @@ class Service:
     pull_policy: str = ""  # "" (missing), "always", "never", "build", "daily", "weekly", "every_12h", …
     attach: bool = True  # whether `up` shows its log
     files: tuple[GivenFile, ...] = ()
+    contents: Mapping[str, str] = field(default_factory=dict)  # bound secrets and configs: path on the host → digest
     volumes_from: tuple[str, ...] = ()  # "SERVICE[:ro]"; those of containers stand in the spec
     links: tuple[str, ...] = ()  # "SERVICE[:alias]"
     external_links: tuple[str, ...] = ()  # "CONTAINER[:alias]"

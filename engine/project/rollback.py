@@ -100,7 +100,7 @@ class Keeper:
             rule = f"── rolled back to generation {wanted.number} ──"
             spec = self._spec(found, wanted)
             new = Next(spec, wanted.number, rule, {}, not stops_first(self._project, found))
-            await Swap(self._engine, service, say, spawn).run(new, old)
+            await Swap(self._engine, found, say, spawn).run(new, old)
             kept.serve(wanted.number)
         if tasks:  # the old one stops
             await asyncio.wait(tasks)

@@ -21,9 +21,9 @@ from engine.api import (
     ChangeSeen,
     ContainerSummary,
     Engine,
-    ExecSpec,
     LoopEvent,
     LoopNotice,
+    Mount,
     PullProgress,
     Replaced,
     ServiceBuild,
@@ -39,17 +39,22 @@ from engine.errors import (
     EngineError,
     InvalidInput,
     NotFound,
-    StartFailed,
 )
+from engine.oci.reference import Reference
 from engine.project import words
 from engine.project.batch import Batch
 from engine.project.generations import KEPT, Generations, made
+from engine.project.hooks import run_hook, run_hooks
 from engine.project.initial import initial_entries
 from engine.project.judge import Judge
 from engine.project.model import Hook, Project, Service, build_request, config_hash, container_name, container_spec
 from engine.project.plan import NOTHING, Act, SyncMode
+from engine.project.pulls import pulled, wants_pull
+from engine.project.replicas import Replicas
+from engine.project.resources import given_mounts
 from engine.project.swap import Next, Swap, generation_of, stops_first
 
+BASE = "workbench/base"  # made here, on no registry
 BEHIND = 1.0  # seconds after the last sync until the image is built behind it
 _RETRY_FIRST, _RETRY_MOST = 1.0, 30.0
 _FILES_FAULT = (
@@ -60,9 +65,10 @@ _FILES_FAULT = (
 )  # another try gives the same, until something changes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Shared:
-    """What the services of a project share. `replaced` hears which service has a new container, and whether its image is new."""
+    """What the services of a project share. `replaced` hears which service has a new container, and whether its image is new.
+    `project` is another one when its files were read again."""
 
     engine: Engine
     project: Project
@@ -72,6 +78,7 @@ class Shared:
     replaced: Callable[[str, bool], None]
     sync: SyncMode = ""
     stop_first: bool = False
+    force: bool = False  # at the start every container is a new one
 
 
 class ServiceLoop:
@@ -82,7 +89,8 @@ class ServiceLoop:
         self._engine, self._say = shared.engine, shared.say
         self.judge = Judge(shared.project, service, shared.sync)
         self.generations = Generations(shared.state, service.name)
-        self._swap = Swap(shared.engine, service.name, shared.say, shared.spawn)
+        self._swap = Swap(shared.engine, service, shared.say, shared.spawn)
+        self.in_vain = False  # what it depends on is not there
         self._pending, self._unsettled = Batch(), Batch()
         self._wake = asyncio.Event()
         self._job: asyncio.Task[None] | None = None
@@ -140,8 +148,25 @@ class ServiceLoop:
         """Builds or pulls, and starts what does not run as it should."""
         await self._turn(Batch(rebuild="start", noticed=time.monotonic(), saved=time.monotonic()), first=True)
 
-    def waits_in_vain(self, error: StartFailed) -> None:
-        """What it depends on did not come up: told, and tried again with the next change."""
+    def update(self, service: Service) -> None:
+        """The project's files were read again: from now on it is this one."""
+        self.service = service
+        self.judge = Judge(self._shared.project, service, self._shared.sync)
+        self._swap.service = service
+
+    @property
+    def _replicas(self) -> Replicas:
+        return Replicas(self._engine, self._shared.project, self.service, self._shared.state)
+
+    async def end(self) -> None:
+        """The service is no longer in the project: its containers go."""
+        with contextlib.suppress(EngineError):
+            await self._replicas.remove_all()
+        self._say(ServiceState(self.service.name, "exited", text="no longer in the project"))
+
+    def waits_in_vain(self, error: EngineError) -> None:
+        """What it depends on did not come up: told, and tried again when it does, or with the next change."""
+        self.in_vain = True
         self._unsettled.add(Batch(rebuild="start", noticed=time.monotonic(), saved=time.monotonic()))
         self._say(ServiceBuildFailed(self.service.name, error.message, error.hint or ""))
         self._say(ServiceState(self.service.name, "failed", text=error.message))
@@ -252,9 +277,12 @@ class ServiceLoop:
         elif act.kind == "restart":
             await self._engine.write_rule(self.log_path, words.restarted(cause))
         if act.restart or act.kind == "restart":
+            await self._swap.before_stop(old)
             await self._engine.stop(old.id, hurry=True)
             await self._engine.start(old.id)
             self._watch_end(old.id)
+            await run_hooks(self._engine, old.id, self.service.post_start, "post_start", self.log_path)
+            await self._replicas.restart()
             self._shared.replaced(self.service.name, False)
         for hook in act.hooks:
             await self._run_hook(old.id, hook)
@@ -267,19 +295,7 @@ class ServiceLoop:
 
     async def _run_hook(self, container: str, hook: Hook) -> None:
         """What it says goes into the service's log. Raises `StartFailed` when it cannot run; its own failure is told."""
-        spec = ExecSpec(
-            hook.command, hook.environment, hook.user or None, hook.working_dir or None, privileged=hook.privileged
-        )
-        stream = await self._engine.exec(container, spec)
-        try:
-            text = b""
-            while chunk := await stream.read():
-                text = (text + chunk[1])[-65536:]
-            code = await stream.wait()
-        finally:
-            await stream.close()
-        for line in text.decode(errors="replace").splitlines():
-            await self._engine.write_rule(self.log_path, line)
+        code = await run_hook(self._engine, container, hook, self.log_path)
         if code:
             command = " ".join(hook.command)
             self._say(LoopNotice(f"`{command}` ended with exit code {code}", self.service.name))
@@ -291,9 +307,17 @@ class ServiceLoop:
     ) -> None:
         begin = time.monotonic()
         image, finished = await self._image()
+        self.in_vain = False
         phases["built"] = time.monotonic() - begin
+        if not self.service.scale:
+            await self._replicas.remove_all()
+            self._say(ServiceState(self.service.name, "exited", image=image, text="scaled to 0"))
+            self._shared.replaced(self.service.name, finished is not None and finished.first_changed is not None)
+            return
+        mounts = given_mounts(self.service, self._shared.state)
         wanted = config_hash(self.service)
         same = old is not None and old.running and old.labels.get("workbench.config-hash") == wanted
+        same = same and not (first and self._shared.force)
         if old is not None and same and image in (old.image_id, self._equal):
             if batch.restart:
                 await self._in_place(batch, Act("restart", batch.restart), old, phases)
@@ -304,8 +328,14 @@ class ServiceLoop:
             self._synced.clear()
             self._say(ServiceState(self.service.name, "running", old.name, image, generation_of(old)))
             self._watch_end(old.id)
+            await self._replicate(image, generation_of(old), mounts)
             return
-        await self._replace(batch, old, image, finished, phases)
+        await self._replace(batch, old, image, finished, phases, mounts)
+
+    async def _replicate(self, image: str, generation: int, mounts: tuple[Mount, ...]) -> None:
+        """The further containers of a service that is scaled."""
+        for name in await self._replicas.ensure(image, generation, mounts):
+            self._say(ServiceState(self.service.name, "running", name, image, generation))
 
     async def _replace(
         self,
@@ -314,6 +344,7 @@ class ServiceLoop:
         image: str,
         finished: BuildFinished | None,
         phases: dict[str, float],
+        mounts: tuple[Mount, ...],
     ) -> None:
         service = self.service
         self._say(ServiceState(service.name, "starting", image=image))
@@ -328,6 +359,7 @@ class ServiceLoop:
             name=self.name,
             generation=number,
             log_path=self.log_path,
+            mounts=mounts,
         )
         new = Next(spec, number, rule, phases, self._overlaps(old))
         with self.generations.swapping():
@@ -346,6 +378,7 @@ class ServiceLoop:
         self._say(ServiceState(service.name, "running", self.name, image, number))
         self._watch_end(created)
         self._shared.replaced(service.name, new_image and old is not None)
+        await self._replicate(image, number, mounts)
         self._shared.spawn(self._keep([each.image for each in dropped]))
 
     def _overlaps(self, old: ContainerSummary | None) -> bool:
@@ -377,17 +410,12 @@ class ServiceLoop:
     async def _make_image(self, *, quietly: bool) -> tuple[str, BuildFinished | None]:
         service = self.service
         if service.build is None:
-            try:
-                return (await self._engine.image(service.image)).summary.id, None
-            except NotFound:
-                self._say(ServiceState(service.name, "pulling"))
-                async for progress in self._engine.pull(service.image):
-                    self._say(ServiceBuild(service.name, progress))
-                return (await self._engine.image(service.image)).summary.id, None
+            return await self._pulled(), None
         if not quietly:
             self._say(ServiceState(service.name, "building"))
         finished: BuildFinished | None = None
-        images = {each.name: each.image for each in self._shared.project.services}
+        project = self._shared.project
+        images = {each.name: each.image for each in (*project.services, *project.others)}
         events = self._engine.build(build_request(service.build, service.image, images))
         try:
             async for event in events:
@@ -403,6 +431,22 @@ class ServiceLoop:
                 await close()
         assert finished is not None  # a build ends with it, or raises
         return finished.image_id, finished
+
+    async def _pulled(self) -> str:
+        """The id of the service's image, pulled as its policy says."""
+        service, state = self.service, self._shared.state
+        try:
+            present = bool(await self._engine.image(service.image))
+        except NotFound:
+            present = False
+        if not present and Reference.parse(service.image).familiar_name == BASE:
+            await self._engine.ensure_base()
+        elif wants_pull(service, present, state):
+            self._say(ServiceState(service.name, "pulling"))
+            async for progress in self._engine.pull(service.image):
+                self._say(ServiceBuild(service.name, progress))
+            pulled(state, service.image)
+        return (await self._engine.image(service.image)).summary.id
 
     async def _build_behind(self) -> None:
         """After syncs: an image that has what was synced, for the next container. The one that runs goes on."""

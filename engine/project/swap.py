@@ -23,6 +23,7 @@ from pathlib import Path
 from engine.api import ContainerSpec, ContainerSummary, Engine, LogLine, LoopEvent, LoopNotice, ServiceState
 from engine.errors import EngineError, NotFound, StartFailed, Unsupported
 from engine.project import words
+from engine.project.hooks import run_hooks
 from engine.project.model import Project, Service
 from engine.project.ready import Wanted, await_ready, check_command
 
@@ -65,11 +66,11 @@ class Swap:
     def __init__(
         self,
         engine: Engine,
-        service: str,
+        service: Service,
         say: Callable[[LoopEvent], None],
         spawn: Callable[[Coroutine[object, object, None]], asyncio.Task[None]],
     ) -> None:
-        self._engine, self._service, self._say, self._spawn = engine, service, say, spawn
+        self._engine, self.service, self._say, self._spawn = engine, service, say, spawn
         self._deaf = False
         self.standing = False  # the new container may still be given up: newer changes may cancel
 
@@ -101,6 +102,7 @@ class Swap:
         created = await self._engine.create(new.spec)
         try:
             await self._engine.start(created)
+            await self._after_start(created, new)
         except EngineError:
             await self._engine.remove(created, force=True)
             raise
@@ -114,6 +116,7 @@ class Swap:
         try:
             await self._write(new)
             await self._engine.start(created)
+            await self._after_start(created, new)
             clock.tick("started")
         except EngineError:
             await self._engine.remove(created, force=True)
@@ -142,6 +145,7 @@ class Swap:
             clock.tick("started")
             self.standing = True
             try:
+                await self._after_start(created, new)
                 wanted = await self._wanted(created, old)
                 await await_ready(self._engine, created, wanted, self._waiting)
             finally:
@@ -157,7 +161,7 @@ class Swap:
         return created
 
     def _waiting(self, text: str) -> None:
-        self._say(ServiceState(self._service, "starting", text=text))
+        self._say(ServiceState(self.service.name, "starting", text=text))
 
     async def _wanted(self, created: str, old: ContainerSummary) -> Wanted:
         detail = await self._engine.container(created)
@@ -195,14 +199,25 @@ class Swap:
             await self._stop(old)
             await self._engine.remove(old.id, force=True)
 
+    async def _after_start(self, created: str, new: Next) -> None:
+        await run_hooks(self._engine, created, self.service.post_start, "post_start", new.spec.log_path)
+
+    async def before_stop(self, old: ContainerSummary) -> None:
+        """A hook that fails keeps nothing from stopping: it is told."""
+        try:
+            await run_hooks(self._engine, old.id, self.service.pre_stop, "pre_stop")
+        except EngineError as error:
+            self._say(LoopNotice(error.message, self.service.name))
+
     async def _stop(self, old: ContainerSummary) -> None:
+        await self.before_stop(old)
         if await self._engine.stop(old.id, hurry=True) and not self._deaf:
             self._deaf = True
             self._say(
                 LoopNotice(
                     "the container was killed at once: its first process has no handler for the stop signal. "
                     "If it should end in order: the exec form of CMD, a handler, or `init: true`",
-                    self._service,
+                    self.service.name,
                 )
             )
 
@@ -222,6 +237,7 @@ class Swap:
         await self._write(new)
         try:
             await self._engine.start(created)
+            await self._after_start(created, new)
             clock.tick("started")
             wanted = Wanted(check=check_command((await self._engine.container(created)).config))
             await await_ready(self._engine, created, wanted, self._waiting)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -108,6 +109,7 @@ _PLAIN: dict[str, tuple[str, Callable[[Any], Any]]] = {
 }
 
 
+_MAX_DIGESTED = 16 << 20  # bytes
 _NETWORK_LEFT_OUT = {
     "interface_name": "interfaces are eth0, eth1, …",
     "link_local_ips": "",
@@ -163,6 +165,7 @@ class Services:
             pull_policy=self._pull_policy(name, body),
             attach=flag(body.get("attach", True)),
             files=given,
+            contents={mount.source: _digest(Path(mount.source)) for mount in binds},
             volumes_from=own,
             links=texts(body.get("links") or []),
             external_links=texts(body.get("external_links") or []),
@@ -292,6 +295,15 @@ def _hosts(value: Any) -> tuple[str, ...]:
     for pair in pairs:
         parse_extra_host(pair)
     return tuple(pairs)
+
+
+def _digest(path: Path) -> str:
+    """Of what a secret or config holds now, so that other content is another service."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.sha256(file.read(_MAX_DIGESTED)).hexdigest()
+    except OSError:
+        return ""
 
 
 def _sources(value: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -1,0 +1,38 @@
+"""Commands of a service's own that run in its container: after it started, before it stops, after a sync."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from engine.api import Engine, ExecSpec
+from engine.errors import StartFailed
+from engine.project.model import Hook
+
+_MOST = 65536  # bytes of output that are kept
+
+
+async def run_hook(engine: Engine, container: str, hook: Hook, log_path: str = "") -> int:
+    """Its exit code; what it says goes into the service's log. Raises `StartFailed` when it cannot run."""
+    spec = ExecSpec(
+        hook.command, hook.environment, hook.user or None, hook.working_dir or None, privileged=hook.privileged
+    )
+    stream = await engine.exec(container, spec)
+    try:
+        text = b""
+        while chunk := await stream.read():
+            text = (text + chunk[1])[-_MOST:]
+        code = await stream.wait()
+    finally:
+        await stream.close()
+    if log_path:
+        for line in text.decode(errors="replace").splitlines():
+            await engine.write_rule(log_path, line)
+    return code
+
+
+async def run_hooks(engine: Engine, container: str, hooks: Iterable[Hook], what: str, log_path: str = "") -> None:
+    """In order; the first that fails ends it. Raises `StartFailed`."""
+    for hook in hooks:
+        code = await run_hook(engine, container, hook, log_path)
+        if code:
+            raise StartFailed(f"the {what} hook `{' '.join(hook.command)}` ended with exit code {code}")

@@ -1,0 +1,88 @@
+"""The second and further containers of a service that is scaled. The first one is the service loop's: it is replaced first, and only
+when it is ready do these follow, one after the other, each stopped before its next one starts."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.api import ContainerSummary, Engine, Mount
+from engine.errors import EngineError, NotFound
+from engine.project.control import number_of, project_containers
+from engine.project.hooks import run_hooks
+from engine.project.model import Project, Service, config_hash, container_name, container_spec
+
+
+@dataclass(frozen=True, slots=True)
+class Replicas:
+    """`state` is the project's folder: each container has a log of its own there."""
+
+    engine: Engine
+    project: Project
+    service: Service
+    state: Path
+
+    async def ensure(self, image: str, generation: int, mounts: tuple[Mount, ...], *, force: bool = False) -> list[str]:
+        """As many as the service is scaled to, of this image. The names of those that were started. Raises `EngineError`."""
+        have = await self._have()
+        for number, container in have.items():
+            if number > max(self.service.scale, 1):
+                await self._end(container)
+        started = []
+        for number in range(2, self.service.scale + 1):
+            old = have.get(number)
+            if old and old.running and not force and old.image_id == image and self._same(old):
+                continue
+            started.append(await self._replace(number, old, generation, mounts))
+        return started
+
+    async def remove_all(self) -> None:
+        """For a service that is scaled to none."""
+        for container in await project_containers(self.engine, self.project.name, [self.service.name]):
+            await self._end(container)
+
+    async def restart(self) -> None:
+        for number, container in (await self._have()).items():
+            if number > 1:
+                await self.engine.restart(container.id)
+
+    async def _have(self) -> dict[int, ContainerSummary]:
+        found = await project_containers(self.engine, self.project.name, [self.service.name])
+        return {number_of(c): c for c in found if c.name == container_name(self.project, self.service, number_of(c))}
+
+    def _same(self, old: ContainerSummary) -> bool:
+        return old.labels.get("workbench.config-hash") == config_hash(self.service)
+
+    async def _end(self, container: ContainerSummary) -> None:
+        with contextlib.suppress(NotFound):
+            if container.running:
+                with contextlib.suppress(EngineError):
+                    await run_hooks(self.engine, container.id, self.service.pre_stop, "pre_stop")
+                await self.engine.stop(container.id, hurry=True)
+            await self.engine.remove(container.id, force=True)
+
+    async def _replace(
+        self, number: int, old: ContainerSummary | None, generation: int, mounts: tuple[Mount, ...]
+    ) -> str:
+        if old is not None:
+            await self._end(old)
+        name = container_name(self.project, self.service, number)
+        spec = container_spec(
+            self.project,
+            self.service,
+            image=self.service.image,
+            name=name,
+            generation=generation,
+            log_path=str(self.state / f"{self.service.name}-{number}.log"),
+            number=number,
+            mounts=mounts,
+        )
+        created = await self.engine.create(spec)
+        try:
+            await self.engine.start(created)
+        except EngineError:
+            await self.engine.remove(created, force=True)
+            raise
+        await run_hooks(self.engine, created, self.service.post_start, "post_start")
+        return name
