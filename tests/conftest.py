@@ -32,6 +32,7 @@ PEERS = {
     "vim": "vim",
     "ip": "ip",
     "nft": "nft",
+    "iptables-legacy": "iptables-legacy",
 }
 
 

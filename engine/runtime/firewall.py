@@ -17,7 +17,7 @@ the bridge, where a port never sends a frame back to its sender, and isolated po
 chain. Ours go to its very end, where only packets arrive that no rule of Docker, ufw or the administrator has spoken
 about; they name our bridge alone, carry a comment that says whose they are, and go with the network. What they let
 through has been judged by our own forward chain, which keeps our containers off other bridges (Docker's own rules for that
-rely on the policy). A chain that ends in an explicit drop or reject gets them in front of that.
+rely on the policy). The chains of iptables-legacy are out of reach: where they drop, `blocked` says so. A chain that ends in an explicit drop or reject gets them in front of that.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ import struct
 from collections.abc import Iterable
 
 from engine.linux import nftables as nft
+from engine.linux import xtables
 from engine.linux.netlink import Netlink, NetlinkError
 from engine.linux.nftables import Batch, Hook
 from engine.runtime.netconfig import METADATA_ADDRESSES, Endpoint, NetworkConfig, PublishedPort
@@ -257,6 +258,25 @@ def ensure_pass(sock: Netlink, network: NetworkConfig) -> None:
             else:
                 batch.add_rule("FORWARD", *rule, note=_note(network))
         batch.commit(sock)
+
+
+def blocked(network: NetworkConfig) -> str:
+    """Why packets of the network are dropped where no rule of ours is heard, and what to do; "" when they are not."""
+    for version, gateway in ((4, network.gateway4), (6, network.gateway6)):
+        if not gateway or network.internal:
+            continue
+        try:
+            drops = xtables.forward_drops(version, network.bridge)
+        except OSError:  # it changed meanwhile, or may not be asked: nothing is known
+            continue
+        if drops:
+            program, link = ("iptables-legacy" if version == 4 else "ip6tables-legacy"), network.bridge
+            return (
+                f"network {network.name}: this host's {program} drops forwarded packets, so its containers reach nothing "
+                f"outside and other hosts not their ports: {program} -I FORWARD -i {link} -j ACCEPT; "
+                f"{program} -I FORWARD -o {link} -j ACCEPT"
+            )
+    return ""
 
 
 def _is_refusal(kinds: list[str], rule: nft.Rule) -> bool:

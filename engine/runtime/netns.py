@@ -155,7 +155,10 @@ class ContainerLink:
     @property
     def trouble(self) -> str:
         """What does not work of this network from the start, "" for nothing."""
-        return self._way.trouble if self._way is not None else ""
+        if self._way is not None:
+            return self._way.trouble
+        found = (firewall.blocked(endpoint.network) for endpoint in self.endpoints) if self.active else ()
+        return next(filter(None, found), "")
 
     def _join(self, endpoint: Endpoint) -> None:
         assert self._host is not None
