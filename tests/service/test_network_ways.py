@@ -206,3 +206,23 @@ async def test_ranges_take_what_is_free(engine: LocalEngine) -> None:
         await engine.start(one)
         shown += (await engine.container(one)).summary.ports
     assert shown == ["127.0.0.1:18094->80/tcp", "127.0.0.1:18095->80/tcp"]
+
+
+async def test_engines_of_two_roots_that_want_the_same_subnet(engine: LocalEngine, tmp_path: Path) -> None:
+    """Both choose when the network is made, neither has a bridge yet: who starts second gets another one."""
+    other = await open_engine(tmp_path / "root")
+    await other.ensure_base()
+    try:
+        made = []
+        for each, name in ((engine, "here"), (other, "there")):
+            await each.create_network(NetworkSpec("race"))
+            made.append(
+                (each, await each.create(ContainerSpec(BASE, name=name, command=("sleep", "100"), network_mode="race")))
+            )
+        await asyncio.gather(*(each.start(one) for each, one in made))
+        addresses = [(await each.container(one)).summary.networks["race"]["IPAddress"] for each, one in made]
+        assert len({str(address).rpartition(".")[0] for address in addresses}) == 2, addresses
+        await other.remove(made[1][1], force=True)
+        await other.remove_network("race")
+    finally:
+        await other.close()
