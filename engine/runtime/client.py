@@ -351,7 +351,7 @@ class Runtime:
     def change_policy(self, container_id: str, name: str, maximum: int) -> None:
         """Another restart policy of a running container. Raises Conflict when it does not run."""
         policy = {"name": name, "maximum_retry_count": maximum}
-        self._newer(container_id, "policy", "change the restart policy of", restart_policy=policy)
+        self._newer(container_id, "policy", "change its restart policy", restart_policy=policy)
 
     def _newer(self, container_id: str, op: str, verb: str = "", **more: Any) -> None:
         try:
@@ -359,7 +359,7 @@ class Runtime:
         except EngineError as error:
             if "no operation" in error.message:
                 raise Unsupported(
-                    f"container {container_id[:12]} was started by an older version, whose monitor cannot {verb or op} it",
+                    f"container {container_id[:12]} was started by an older version, whose monitor cannot {verb or f'{op} it'}",
                     hint="restart the container",
                 ) from error
             raise
