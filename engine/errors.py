@@ -11,6 +11,17 @@ import errno
 import os
 from typing import ClassVar
 
+# What drives a terminal: C0 but newline and tab, C1, and the bidirectional controls that reorder what is read
+# (CVE-2021-42574). Without its ESC a sequence is text.
+_DRIVES = dict.fromkeys(
+    [*range(9), *range(11, 32), *range(127, 160), 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
+)
+
+
+def harmless(text: str) -> str:
+    """`text` without control characters: what a registry, an image or a container wrote may be shown with this."""
+    return text if text.isascii() and text.isprintable() else text.translate(_DRIVES)
+
 
 class EngineError(Exception):
     """Base of the tree. Also what is shown for a failure nobody foresaw."""
@@ -19,9 +30,10 @@ class EngineError(Exception):
     status: ClassVar[int] = 500
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        # It may quote a registry's answer, a file of an image or what a program printed last.
+        self.message = harmless(message)
+        self.hint = harmless(hint) if hint else hint
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         return self.message
@@ -50,7 +62,7 @@ class DockerfileError(InvalidInput):
         if not self.source:
             return where
         gutter = f"{self.line:>5} | "
-        return f"{where}\n{gutter}{self.source}\n{' ' * (len(gutter) + self.column - 1)}^"
+        return f"{where}\n{gutter}{harmless(self.source)}\n{' ' * (len(gutter) + self.column - 1)}^"
 
 
 class NotFound(EngineError):

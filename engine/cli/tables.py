@@ -6,13 +6,14 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 
-from engine.errors import InvalidInput
+from engine.errors import InvalidInput, harmless
 
 _ACTION = re.compile(r"\{\{\s*(.*?)\s*\}\}")
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns as Docker's tabwriter sets them: at least ten wide, three spaces apart, the last one as it comes."""
+    rows = [[harmless(cell) for cell in row] for row in rows]  # labels and commands are an image's words
     widths = [max(10, 3 + max([len(header), *(len(row[i]) for row in rows)])) for i, header in enumerate(headers)]
     lines = [headers, *rows]
     return "\n".join(
