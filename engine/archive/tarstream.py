@@ -7,7 +7,7 @@ its filters were bypassed more than once, and it is a fifth as fast.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -93,6 +93,8 @@ class TarStream:
         self._padding = 0
 
     def _enter(self, stored: int) -> None:
+        if stored < 0:
+            raise HostileArchive(f"a tar member of {stored} bytes")
         self._left, self._padding = stored, -stored % BLOCK
 
     def drain(self) -> None:
@@ -173,12 +175,12 @@ class TarStream:
             _number(header[100:108]) & 0o7777,
             _decimal(pax["uid"]) if "uid" in pax else _number(header[108:116]),
             _decimal(pax["gid"]) if "gid" in pax else _number(header[116:124]),
-            int(float(pax["mtime"])) if "mtime" in pax else _number(header[136:148]),
+            _seconds(pax["mtime"]) if "mtime" in pax else _number(header[136:148]),
             size,
             size,
             link.decode("utf-8", "surrogateescape"),
             (_number(header[329:337]), _number(header[337:345])) if what in ("char", "block") else (0, 0),
-            {key[13:]: value for key, value in pax.items() if key.startswith("SCHILY.xattr.")},
+            _attributes(pax),
         )
         self._sparse(member, header, kind, pax)
         return member
@@ -235,7 +237,7 @@ class TarStream:
 def _check_sparse(member: Member) -> None:
     end = 0
     for offset, size in member.sparse or ():
-        if offset < end or offset + size > member.size:
+        if size < 0 or offset < end or offset + size > member.size:
             raise HostileArchive(f"{member.name}: its sparse map is not in order or leaves the file")
         end = offset + size
 
@@ -260,6 +262,21 @@ def _number(raw: bytes) -> int:
         raise Corrupt(f"{digits!r} in a tar header is not an octal number") from None
 
 
+def _seconds(raw: bytes) -> int:
+    """A time of a pax record, its fraction dropped."""
+    try:
+        return int(float(raw))
+    except (ValueError, OverflowError):
+        raise Corrupt(f"{raw[:40]!r} in a pax header is no time") from None
+
+
+def _attributes(pax: Mapping[str, bytes]) -> dict[str, bytes]:
+    found = {key[13:]: value for key, value in pax.items() if key.startswith("SCHILY.xattr.")}
+    if any("\0" in name for name in found):
+        raise HostileArchive("a NUL byte in an attribute's name")
+    return found
+
+
 def _decimal(raw: bytes) -> int:
     if not raw.isdigit() or len(raw) > 19:
         raise Corrupt(f"{raw[:40]!r} in a tar header is not a number")
@@ -280,9 +297,4 @@ def _pax(data: bytes) -> dict[str, bytes]:
             raise Corrupt("a PAX header is damaged")
         records[key.decode("utf-8", "replace")] = value
         position += length
-    if "mtime" in records:
-        try:
-            float(records["mtime"])
-        except ValueError:
-            raise Corrupt("a PAX mtime is not a number") from None
     return records

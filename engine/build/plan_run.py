@@ -6,6 +6,7 @@ import codecs
 import contextlib
 import json
 import posixpath
+import re
 import secrets
 import shutil
 from collections import deque
@@ -32,6 +33,7 @@ from engine.model import SshAgent, StepInfo, StepOutput
 from engine.store.view import LayerView
 
 OUTPUT_LINES = 12  # of a failed command, in its error
+_HOSTNAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")  # sethostname(2): HOST_NAME_MAX
 _SSH_TARGET = "/run/buildkit/ssh_agent.{}"
 
 
@@ -52,6 +54,7 @@ def plan_run(site: Site, state: State, run: Run, stage: int, step: StepInfo) -> 
     """Raises `InvalidInput`, `AccessDenied` (a right that was not given), `Unsupported`."""
     args, script = run_words(state, run)
     network, privileged = _rights(site, run)
+    hostname = _hostname(site)
     check_runnable(state.config)
     if run.devices:
         raise Unsupported("RUN --device needs CDI devices, which are not known here", hint="leave --device out")
@@ -86,12 +89,20 @@ def plan_run(site: Site, state: State, run: Run, stage: int, step: StepInfo) -> 
             snapshot.config.user,
             network,
             privileged=privileged,
-            hostname=site.outer.get("BUILDKIT_SANDBOX_HOSTNAME")
-            or site.request.build_args.get("BUILDKIT_SANDBOX_HOSTNAME", "buildkitsandbox"),
+            hostname=hostname,
         )
         _Running(site, run, step, plan, base, snapshot).go()
 
     return Work(inputs, run_history(state, args), perform)
+
+
+def _hostname(site: Site) -> str:
+    """`BUILDKIT_SANDBOX_HOSTNAME`, an ARG before the first FROM or a build argument."""
+    name = "BUILDKIT_SANDBOX_HOSTNAME"
+    found = site.outer.get(name) or site.request.build_args.get(name) or "buildkitsandbox"
+    if not _HOSTNAME.fullmatch(found):
+        raise InvalidInput(f"{name}={found[:80]!r} is no host name", hint="up to 64 letters, digits, '-', '_' and '.'")
+    return found
 
 
 def _rights(site: Site, run: Run) -> tuple[str, bool]:

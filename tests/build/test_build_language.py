@@ -577,3 +577,17 @@ def test_nothing_of_the_host_is_in_a_step(make: Make, monkeypatch: pytest.Monkey
     )
     assert b"canary-value" not in built.file("env").content
     assert b"canary-value" not in built.file("all").content
+
+
+@pytest.mark.parametrize("name", ["../x", "a\nb", "x" * 65, "a b"])
+def test_a_host_name_is_one(make: Make, name: str) -> None:
+    """BD-10."""
+    with pytest.raises(DockerfileError, match="no host name"):
+        make("RUN true", build_args={"BUILDKIT_SANDBOX_HOSTNAME": name})
+
+
+def test_the_host_name_of_a_step(make: Make) -> None:
+    """Never the host's own: an empty one is the usual one."""
+    for given, found in (("", "buildkitsandbox"), ("box.test", "box.test")):
+        made = make("RUN hostname > /name", build_args={"BUILDKIT_SANDBOX_HOSTNAME": given}, no_cache=True)
+        assert made.text("name").strip() == found
