@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.linux import cgroup as cg
-from engine.runtime import init, init_namespaces, outside
+from engine.runtime import init, init_namespaces, init_userns, outside
 from engine.runtime.netconfig import NetworkError
 from engine.runtime.netns import ContainerLink
 from engine.runtime.parked import Parked
@@ -45,6 +45,7 @@ class Started:
     stdin: int = -1
     stdout: int = -1
     stderr: int = -1
+    mounts: int = -1  # its mount namespace as the host's root left it, where it has a user namespace of its own
     stubs: list[Any] = field(default_factory=list)
     copied: dict[str, Any] = field(default_factory=dict)
 
@@ -82,8 +83,8 @@ class First:
             signal.pidfd_send_signal(started.pidfd, signal.SIGKILL)
         os.waitpid(started.pid, 0)
         os.close(started.pidfd)
-        if started.master >= 0:
-            os.close(started.master)
+        for fd in {started.master, started.mounts} - {-1}:
+            os.close(fd)
 
 
 def begin(spec: dict[str, Any], bundle: str, cgroup: cg.Cgroup, fds: list[int], parked: Parked | None) -> First | None:
@@ -136,6 +137,8 @@ def launch(
             network.set_up(first.started.pid, inside)
             error = None
         if error is None:
+            if init_userns.exec_flag(spec):
+                first.started.mounts = os.open(f"/proc/{first.started.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
             _let_go(first.channel)
             meanwhile()
             error = _hear(first.channel, first.started)

@@ -212,6 +212,7 @@ class Monitor:
         self.loop.watch(started.pidfd, READ, self._on_exit)
         self._began = time.monotonic()
         self.state.status, self.state.pid = "running", started.pid
+        self.state.mounts = max(started.mounts, 0)
         self.state.pid_start = states.start_time(started.pid)
         self.state.started, self.state.finished = time.time_ns(), 0
         self.state.exit_code, self.state.oom_killed, self.state.error = None, False, ""
@@ -300,7 +301,9 @@ class Monitor:
         self.streams.drain()
         self.state.oom_killed = self._clean()
         os.close(fd)
-        self.started, self.state.pid, self.state.pid_start = None, 0, 0
+        if self.started.mounts >= 0:
+            os.close(self.started.mounts)
+        self.started, self.state.pid, self.state.pid_start, self.state.mounts = None, 0, 0, 0
         if self._timer is not None:
             self._timer.cancel()
         if self.state.oom_killed:

@@ -33,6 +33,7 @@ class State:
     kept: bool = False  # auto-remove does not apply: this end is half of a restart
     health: dict[str, Any] | None = None  # Docker's State.Health
     cgroup: str = ""  # an ordinary user's: the delegated subtree that its group is in
+    mounts: int = 0  # the monitor's descriptor of its mount namespace, where that is not its first process's (`viewer`)
     network: dict[str, Any] | None = None  # while it runs: endpoints and published ports, as `netns.report` has them
 
     @property

@@ -34,15 +34,17 @@ class Busy(Exception):
 
 
 def make_view(request: dict[str, Any]) -> list[int]:
-    """Descriptors: the root, and (of a stopped container) the lock that keeps it stopped. Raises Busy, SetupError, OSError.
+    """Descriptors: the root, and of a stopped container the lock that keeps it stopped, of a running one the user namespace
+    that its files are to be read and written in, if it has one. Raises Busy, SetupError, OSError.
 
-    `bundle`; `pid` and `pid_start` of a running container's first process, else 0; `write`: the stopped container's own
+    `bundle`; `pid` and `pid_start` of a running container's first process, else 0; `monitor`, `monitor_start`, `mounts_fd`: of
+    its state; `write`: the stopped container's own
     upper directory is mounted; `mounts`: the user's mounts, as in the runtime configuration; `read_only`: the root is.
     """
     bundle = str(request["bundle"])
     if request.get("pid"):
-        root, parts = _take_running(request)
-        fds: list[int] = []
+        root, parts, users = _take_running(request)
+        fds = [users] if users >= 0 else []
         namespace.unshare(namespace.NEWNS)
         m.make_slave()
         scratch = os.path.join(bundle, "rootfs")
@@ -73,24 +75,21 @@ def _lock(bundle: str, *, exclusive: bool) -> int:
 # --- running --------------------------------------------------------------------------------------
 
 
-def _take_running(request: dict[str, Any]) -> tuple[int, list[tuple[str, int]]]:
+def _take_running(request: dict[str, Any]) -> tuple[int, list[tuple[str, int]], int]:
     """The overlay and the user's mounts as detached copies. They can only be taken from inside the container's mount
     namespace: go there, take them, come back. Nothing but system calls happens there."""
     pid = int(request["pid"])
     own = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    users = -1
     try:
         process = os.open(f"/proc/{pid}", _HANDLE | os.O_DIRECTORY)
-        theirs = os.open("ns/mnt", os.O_RDONLY | os.O_CLOEXEC, dir_fd=process)
+        if os.stat("ns/user", dir_fd=process).st_ino != os.stat("/proc/self/ns/user").st_ino:
+            users = os.open("ns/user", os.O_RDONLY | os.O_CLOEXEC, dir_fd=process)
+        theirs = _open_mounts(request, process)
     except OSError:
         raise Busy from None
     if not state.is_alive(pid, int(request["pid_start"])):
         raise Busy
-    if os.stat("ns/user", dir_fd=process).st_ino != os.stat("/proc/self/ns/user").st_ino:
-        # Its mounts cannot be taken one by one, and what is written there would be nobody's.
-        raise SetupError(
-            "it runs in a user namespace of its own: stop it first, or use `workbench exec` and a pipe; "
-            "what it shows to the host while it runs has other owners"
-        )
     wanted = [(str(entry["destination"]), "bind" not in entry["options"]) for entry in request["mounts"]]
     parts: list[tuple[str, int]] = []
     namespace.setns(theirs, namespace.NEWNS)
@@ -107,7 +106,21 @@ def _take_running(request: dict[str, Any]) -> tuple[int, list[tuple[str, int]]]:
         os.close(top)
     finally:
         namespace.setns(own, namespace.NEWNS)
-    return root, parts
+    return root, parts, users
+
+
+def _open_mounts(request: dict[str, Any], process: int) -> int:
+    """The container's mount namespace. With a user namespace of its own the first process has a copy, whose mounts cannot be
+    taken one by one (they are locked, mount_namespaces(7)); its monitor keeps the one that the copy was made of."""
+    number = int(request.get("mounts_fd") or 0)
+    if not number:
+        return os.open("ns/mnt", os.O_RDONLY | os.O_CLOEXEC, dir_fd=process)
+    monitor = int(request["monitor"])
+    fd = os.open(f"/proc/{monitor}/fd/{number}", os.O_RDONLY | os.O_CLOEXEC)
+    if not state.is_alive(monitor, int(request["monitor_start"])):
+        os.close(fd)
+        raise OSError(errno.ESRCH, "the monitor has ended")
+    return fd
 
 
 def _place(top: int, where: str, tree: int) -> None:

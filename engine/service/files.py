@@ -15,13 +15,13 @@ import posixpath
 import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
 from engine.archive.extract import Rules, extract
-from engine.archive.pack import TreePacker
 from engine.archive.wrapping import unwrap
-from engine.archive.writer import LayerWriter, Sink
+from engine.archive.writer import Sink
 from engine.base.cancel import CancelToken
 from engine.errors import Conflict, Corrupt, EngineError, InvalidInput, NotFound, from_os_error
 from engine.linux.openat2 import open_in_root
@@ -29,6 +29,8 @@ from engine.model import PathStat
 from engine.runtime.client import Runtime
 from engine.runtime.spec_mounts import BindMount, user_entries
 from engine.runtime.users import identify
+from engine.service import remapped
+from engine.service.container_tar import pack
 from engine.service.mounts import Mounts, in_order, points_of
 from engine.store.store import Store
 
@@ -57,6 +59,14 @@ def clean(path: str) -> str:
     return cleaned + "/" if path.endswith("/") and not cleaned.endswith("/") else cleaned
 
 
+@dataclass(frozen=True, slots=True)
+class Root:
+    """A container's merged root (O_PATH), and the user namespace that its files are to be read and written in (-1: this)."""
+
+    fd: int
+    users: int = -1
+
+
 class FileService:
     def __init__(self, store: Store, runtime: Runtime, containers: Containers) -> None:
         self._store, self._runtime, self._containers = store, runtime, containers
@@ -66,18 +76,29 @@ class FileService:
 
     @contextlib.contextmanager
     def root(self, name: str, *, write: bool = False, mounts: bool = True) -> Iterator[int]:
-        """The container's merged root (O_PATH), with its volumes and binds on it unless `mounts` is False."""
+        """The container's merged root (O_PATH), with its volumes and binds on it unless `mounts` is False. Raises EngineError
+        for one that runs in a user namespace of its own: its owners are not those that are seen here."""
+        with self._root(name, write=write, mounts=mounts) as root:
+            if root.users >= 0:
+                raise EngineError(
+                    f"container {name} runs in a user namespace of its own", hint="stop it, or use `workbench cp`"
+                )
+            yield root.fd
+
+    @contextlib.contextmanager
+    def _root(self, name: str, *, write: bool = False, mounts: bool = True) -> Iterator[Root]:
         container_id, record = self._containers.resolve(name)
-        fds = self._view(container_id, record, write=write, mounts=mounts)
+        fds, running = self._view(container_id, record, write=write, mounts=mounts)
         try:
-            yield fds[0]
+            yield Root(fds[0], fds[1] if running and len(fds) > 1 else -1)
         finally:
             for fd in fds:
                 os.close(fd)
             if mounts:
                 self._mounts.release(points_of(record), self._containers.runs_with)
 
-    def _view(self, container_id: str, record: dict[str, Any], *, write: bool, mounts: bool) -> list[int]:
+    def _view(self, container_id: str, record: dict[str, Any], *, write: bool, mounts: bool) -> tuple[list[int], bool]:
+        """What `Runtime.view` gives, and whether the container runs."""
         bundle = self._containers.bundle(container_id)
         end = time.monotonic() + 30
         while True:
@@ -87,6 +108,9 @@ class FileService:
                 "bundle": str(bundle),
                 "pid": state.pid if running else 0,
                 "pid_start": state.pid_start,
+                "monitor": state.monitor_pid,
+                "monitor_start": state.monitor_start,
+                "mounts_fd": state.mounts if running else 0,
                 "write": write,
                 "read_only": bool(record["spec"].get("read_only")),
                 "mounts": self._entries(container_id, record, running=running) if mounts else [],
@@ -96,7 +120,7 @@ class FileService:
             }
             fds = self._runtime.view(request)
             if fds:
-                return fds
+                return fds, running
             if time.monotonic() > end:
                 raise Conflict(
                     f"container {record['name']} is starting, ending or being copied", hint="try again in a moment"
@@ -118,8 +142,8 @@ class FileService:
     # --- stat -----------------------------------------------------------------------------------------
 
     def stat(self, name: str, path: str) -> PathStat:
-        with self.root(name) as root:
-            return self._stat(root, name, path)
+        with self._root(name) as root:
+            return self._stat(root.fd, name, path)
 
     def _stat(self, root: int, name: str, path: str) -> PathStat:
         if not path:
@@ -156,45 +180,31 @@ class FileService:
         cancel: CancelToken | None = None,
     ) -> PathStat:
         """Writes what is at `path` into `out` as a tar; `started` hears what it is before the first byte."""
-        with self.root(name) as root:
-            found = self._stat(root, name, path)
+        with self._root(name) as root:
+            found = self._stat(root.fd, name, path)
             if started:
                 started(found)
             where = clean(path)
-            writer = LayerWriter(_Buffered(out))
-            packer = TreePacker(writer, cancel)
             try:
-                if stat.S_ISDIR(found.mode):
-                    fd = open_in_root(root, where, _HANDLE | os.O_DIRECTORY)
-                    try:
-                        packer.directory(fd, posixpath.basename(where.rstrip("/")) or "/")
-                    finally:
-                        os.close(fd)
+                if root.users >= 0:
+                    remapped.pack(root.fd, root.users, where, out, cancel)
                 else:
-                    folder, _, base = where.rpartition("/")
-                    fd = open_in_root(root, folder or "/", _HANDLE | os.O_DIRECTORY)
-                    try:
-                        packer.entry(fd, base, base)
-                    finally:
-                        os.close(fd)
+                    pack(root.fd, where, out, cancel)
             except OSError as error:
                 raise from_os_error(error, f"reading {path} in container {name}") from error
-            writer.finish()
-            cast(_Buffered, writer._out).flush()
         self._event(name, "archive-path", path=path)
         return found
 
     def export(self, name: str, out: Sink, cancel: CancelToken | None = None) -> None:
         """The whole root as a tar, without what is mounted on it."""
-        with self.root(name, mounts=False) as root:
-            buffered = _Buffered(out)
-            writer = LayerWriter(buffered)
+        with self._root(name, mounts=False) as root:
             try:
-                TreePacker(writer, cancel).directory(root, "")
+                if root.users >= 0:
+                    remapped.pack(root.fd, root.users, "", out, cancel)
+                else:
+                    pack(root.fd, "", out, cancel)
             except OSError as error:
                 raise from_os_error(error, f"reading container {name}") from error
-            writer.finish()
-            buffered.flush()
         self._event(name, "export")
 
     # --- in -------------------------------------------------------------------------------------------
@@ -218,14 +228,18 @@ class FileService:
         tar = checked_tar(source)
         where = clean(path)
         _, record = self._containers.resolve(name)
-        with self.root(name, write=True) as root:
+        with self._root(name, write=True) as view:
+            root = view.fd
             self._directory(root, name, where, path)
             owner: tuple[int, int] | str = "keep"
             if copy_owner and record.get("user"):
                 who = identify(root, record["user"])
                 owner = who.uid, who.gid
             try:
-                extract(tar, root, Rules(where.strip("/"), owner=owner, keep_kinds=keep_kinds), cancel)
+                if view.users >= 0:
+                    remapped.unpack(root, view.users, tar, where, owner, keep_kinds, cancel)
+                else:
+                    extract(tar, root, Rules(where.strip("/"), owner=owner, keep_kinds=keep_kinds), cancel)
             except OSError as error:
                 raise self._refusal(error, root, name, where, path) from error
         self._event(name, "extract-to-dir", path=path)
@@ -321,22 +335,3 @@ def _real(root: int, path: str, fd: int) -> str:
     top, real = os.readlink(f"/proc/self/fd/{root}"), os.readlink(f"/proc/self/fd/{fd}")
     top = top.rstrip("/")
     return real[len(top) :] or "/" if real.startswith(f"{top}/") or real == top else path
-
-
-class _Buffered:
-    """Small writes gathered into chunks: each one crosses to another thread or a socket."""
-
-    def __init__(self, out: Sink) -> None:
-        self._out, self._parts, self._size = out, [], 0  # type: ignore[var-annotated]
-
-    def write(self, data: bytes) -> int:
-        self._parts.append(data)
-        self._size += len(data)
-        if self._size >= _CHUNK:
-            self.flush()
-        return len(data)
-
-    def flush(self) -> None:
-        if self._parts:
-            self._out.write(b"".join(self._parts))
-            self._parts, self._size = [], 0
