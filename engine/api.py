@@ -10,197 +10,205 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import BinaryIO, Literal, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol
 
-from engine.model import (
-    BuildDetail as BuildDetail,
-)
-from engine.model import (
-    BuildEvent as BuildEvent,
-)
-from engine.model import (
-    BuildFinished as BuildFinished,
-)
-from engine.model import (
-    BuildNotice as BuildNotice,
-)
-from engine.model import (
-    BuildOutput as BuildOutput,
-)
-from engine.model import (
-    BuildRecord as BuildRecord,
-)
-from engine.model import (
-    BuildRequest as BuildRequest,
-)
-from engine.model import (
-    BuildSecret as BuildSecret,
-)
-from engine.model import (
-    BuildStarted as BuildStarted,
-)
-from engine.model import (
-    CacheUsage as CacheUsage,
-)
-from engine.model import (
-    Change as Change,
-)
-from engine.model import (
-    CheckFinding as CheckFinding,
-)
-from engine.model import (
-    CommitRequest as CommitRequest,
-)
-from engine.model import (
-    Comparison as Comparison,
-)
-from engine.model import (
-    ContainerDetail as ContainerDetail,
-)
-from engine.model import (
-    ContainerSpec as ContainerSpec,
-)
-from engine.model import (
-    ContainerStats as ContainerStats,
-)
-from engine.model import (
-    ContainerSummary as ContainerSummary,
-)
-from engine.model import (
-    Device as Device,
-)
-from engine.model import (
-    DeviceLimit as DeviceLimit,
-)
-from engine.model import (
-    DiskUsage as DiskUsage,
-)
-from engine.model import (
-    Drift as Drift,
-)
-from engine.model import (
-    EndpointSettings as EndpointSettings,
-)
-from engine.model import (
-    EngineEvent as EngineEvent,
-)
-from engine.model import (
-    ExecSpec as ExecSpec,
-)
-from engine.model import (
-    FileDifference as FileDifference,
-)
-from engine.model import (
-    Healthcheck as Healthcheck,
-)
-from engine.model import (
-    HostConfig as HostConfig,
-)
-from engine.model import (
-    ImageDetail as ImageDetail,
-)
-from engine.model import (
-    ImageImport as ImageImport,
-)
-from engine.model import (
-    ImageSummary as ImageSummary,
-)
-from engine.model import (
-    IpamConfig as IpamConfig,
-)
-from engine.model import (
-    LayerInfo as LayerInfo,
-)
-from engine.model import (
-    LoadedImage as LoadedImage,
-)
-from engine.model import (
-    LogConfig as LogConfig,
-)
-from engine.model import (
-    LogLine as LogLine,
-)
-from engine.model import (
-    LogRecord as LogRecord,
-)
-from engine.model import (
-    Mount as Mount,
-)
-from engine.model import (
-    MountPoint as MountPoint,
-)
-from engine.model import (
-    NetworkInfo as NetworkInfo,
-)
-from engine.model import (
-    NetworkSpec as NetworkSpec,
-)
-from engine.model import (
-    PathStat as PathStat,
-)
-from engine.model import (
-    Port as Port,
-)
-from engine.model import (
-    PortBinding as PortBinding,
-)
-from engine.model import (
-    ProcessList as ProcessList,
-)
-from engine.model import (
-    Pruned as Pruned,
-)
-from engine.model import (
-    PullProgress as PullProgress,
-)
-from engine.model import (
-    Resources as Resources,
-)
-from engine.model import (
-    RestartPolicy as RestartPolicy,
-)
-from engine.model import (
-    SshAgent as SshAgent,
-)
-from engine.model import (
-    Status as Status,
-)
-from engine.model import (
-    StepFinished as StepFinished,
-)
-from engine.model import (
-    StepInfo as StepInfo,
-)
-from engine.model import (
-    StepOutput as StepOutput,
-)
-from engine.model import (
-    StepProgress as StepProgress,
-)
-from engine.model import (
-    StepStarted as StepStarted,
-)
-from engine.model import (
-    SyncEntry as SyncEntry,
-)
-from engine.model import (
-    SyncResult as SyncResult,
-)
-from engine.model import (
-    SystemInfo as SystemInfo,
-)
-from engine.model import (
-    Ulimit as Ulimit,
-)
-from engine.model import (
-    VolumeInfo as VolumeInfo,
-)
-from engine.model import (
-    WhyReport as WhyReport,
-)
-from engine.model import (
-    WhyStep as WhyStep,
-)
+from engine import model
+
+if TYPE_CHECKING:
+    from engine.model import (
+        BuildDetail as BuildDetail,
+    )
+    from engine.model import (
+        BuildEvent as BuildEvent,
+    )
+    from engine.model import (
+        BuildFinished as BuildFinished,
+    )
+    from engine.model import (
+        BuildNotice as BuildNotice,
+    )
+    from engine.model import (
+        BuildOutput as BuildOutput,
+    )
+    from engine.model import (
+        BuildRecord as BuildRecord,
+    )
+    from engine.model import (
+        BuildRequest as BuildRequest,
+    )
+    from engine.model import (
+        BuildSecret as BuildSecret,
+    )
+    from engine.model import (
+        BuildStarted as BuildStarted,
+    )
+    from engine.model import (
+        CacheUsage as CacheUsage,
+    )
+    from engine.model import (
+        Change as Change,
+    )
+    from engine.model import (
+        CheckFinding as CheckFinding,
+    )
+    from engine.model import (
+        CommitRequest as CommitRequest,
+    )
+    from engine.model import (
+        Comparison as Comparison,
+    )
+    from engine.model import (
+        ContainerDetail as ContainerDetail,
+    )
+    from engine.model import (
+        ContainerSpec as ContainerSpec,
+    )
+    from engine.model import (
+        ContainerStats as ContainerStats,
+    )
+    from engine.model import (
+        ContainerSummary as ContainerSummary,
+    )
+    from engine.model import (
+        Device as Device,
+    )
+    from engine.model import (
+        DeviceLimit as DeviceLimit,
+    )
+    from engine.model import (
+        DiskUsage as DiskUsage,
+    )
+    from engine.model import (
+        Drift as Drift,
+    )
+    from engine.model import (
+        EndpointSettings as EndpointSettings,
+    )
+    from engine.model import (
+        EngineEvent as EngineEvent,
+    )
+    from engine.model import (
+        ExecSpec as ExecSpec,
+    )
+    from engine.model import (
+        FileDifference as FileDifference,
+    )
+    from engine.model import (
+        Healthcheck as Healthcheck,
+    )
+    from engine.model import (
+        HostConfig as HostConfig,
+    )
+    from engine.model import (
+        ImageDetail as ImageDetail,
+    )
+    from engine.model import (
+        ImageImport as ImageImport,
+    )
+    from engine.model import (
+        ImageSummary as ImageSummary,
+    )
+    from engine.model import (
+        IpamConfig as IpamConfig,
+    )
+    from engine.model import (
+        LayerInfo as LayerInfo,
+    )
+    from engine.model import (
+        LoadedImage as LoadedImage,
+    )
+    from engine.model import (
+        LogConfig as LogConfig,
+    )
+    from engine.model import (
+        LogLine as LogLine,
+    )
+    from engine.model import (
+        LogRecord as LogRecord,
+    )
+    from engine.model import (
+        Mount as Mount,
+    )
+    from engine.model import (
+        MountPoint as MountPoint,
+    )
+    from engine.model import (
+        NetworkInfo as NetworkInfo,
+    )
+    from engine.model import (
+        NetworkSpec as NetworkSpec,
+    )
+    from engine.model import (
+        PathStat as PathStat,
+    )
+    from engine.model import (
+        Port as Port,
+    )
+    from engine.model import (
+        PortBinding as PortBinding,
+    )
+    from engine.model import (
+        ProcessList as ProcessList,
+    )
+    from engine.model import (
+        Pruned as Pruned,
+    )
+    from engine.model import (
+        PullProgress as PullProgress,
+    )
+    from engine.model import (
+        Resources as Resources,
+    )
+    from engine.model import (
+        RestartPolicy as RestartPolicy,
+    )
+    from engine.model import (
+        SshAgent as SshAgent,
+    )
+    from engine.model import (
+        Status as Status,
+    )
+    from engine.model import (
+        StepFinished as StepFinished,
+    )
+    from engine.model import (
+        StepInfo as StepInfo,
+    )
+    from engine.model import (
+        StepOutput as StepOutput,
+    )
+    from engine.model import (
+        StepProgress as StepProgress,
+    )
+    from engine.model import (
+        StepStarted as StepStarted,
+    )
+    from engine.model import (
+        SyncEntry as SyncEntry,
+    )
+    from engine.model import (
+        SyncResult as SyncResult,
+    )
+    from engine.model import (
+        SystemInfo as SystemInfo,
+    )
+    from engine.model import (
+        Ulimit as Ulimit,
+    )
+    from engine.model import (
+        VolumeInfo as VolumeInfo,
+    )
+    from engine.model import (
+        WhyReport as WhyReport,
+    )
+    from engine.model import (
+        WhyStep as WhyStep,
+    )
+
+
+def __getattr__(name: str) -> Any:
+    """The records (PEP 562): each module of them when it is asked for."""
+    return getattr(model, name)
 
 
 class Sink(Protocol):

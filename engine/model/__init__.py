@@ -5,51 +5,81 @@ Times are nanoseconds since the epoch, sizes bytes, durations seconds.
 
 from __future__ import annotations
 
-from engine.model.build import (
-    BuildEvent,
-    BuildFinished,
-    BuildNotice,
-    BuildOutput,
-    BuildRequest,
-    BuildSecret,
-    BuildStarted,
-    SshAgent,
-    StepFinished,
-    StepInfo,
-    StepOutput,
-    StepProgress,
-    StepStarted,
-)
-from engine.model.containers import (
-    ContainerDetail,
-    ContainerSpec,
-    ContainerSummary,
-    ExecSpec,
-    Healthcheck,
-    LogConfig,
-    LogLine,
-    LogRecord,
-    RestartPolicy,
-    Status,
-)
-from engine.model.files import Change, CommitRequest, MountPoint, PathStat, VolumeInfo
-from engine.model.history import (
-    BuildDetail,
-    BuildOutputLine,
-    BuildRecord,
-    BuildStatus,
-    BuildStepRecord,
-    FileDifference,
-    WhyReport,
-    WhyStep,
-)
-from engine.model.host import Device, DeviceLimit, HostConfig, Mount, MountType, Resources, Ulimit, host_config
-from engine.model.images import ImageDetail, ImageSummary, LayerInfo
-from engine.model.networks import EndpointSettings, IpamConfig, NetworkInfo, NetworkSpec, Port, PortBinding
-from engine.model.stats import BlockCounter, ContainerStats, CpuStats, MemoryStats, NetworkCounter, ProcessList
-from engine.model.syncs import Drift, SyncEntry, SyncResult
-from engine.model.system import CacheUsage, CheckFinding, DiskUsage, EngineEvent, ImageUsage, Pruned, SystemInfo
-from engine.model.transfers import Comparison, ImageImport, LoadedImage, PullProgress
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from engine.model.build import (
+        BuildEvent,
+        BuildFinished,
+        BuildNotice,
+        BuildOutput,
+        BuildRequest,
+        BuildSecret,
+        BuildStarted,
+        SshAgent,
+        StepFinished,
+        StepInfo,
+        StepOutput,
+        StepProgress,
+        StepStarted,
+    )
+    from engine.model.containers import (
+        ContainerDetail,
+        ContainerSpec,
+        ContainerSummary,
+        ExecSpec,
+        Healthcheck,
+        LogConfig,
+        LogLine,
+        LogRecord,
+        RestartPolicy,
+        Status,
+    )
+    from engine.model.files import Change, CommitRequest, MountPoint, PathStat, VolumeInfo
+    from engine.model.history import (
+        BuildDetail,
+        BuildOutputLine,
+        BuildRecord,
+        BuildStatus,
+        BuildStepRecord,
+        FileDifference,
+        WhyReport,
+        WhyStep,
+    )
+    from engine.model.host import Device, DeviceLimit, HostConfig, Mount, MountType, Resources, Ulimit, host_config
+    from engine.model.images import ImageDetail, ImageSummary, LayerInfo
+    from engine.model.networks import EndpointSettings, IpamConfig, NetworkInfo, NetworkSpec, Port, PortBinding
+    from engine.model.stats import BlockCounter, ContainerStats, CpuStats, MemoryStats, NetworkCounter, ProcessList
+    from engine.model.syncs import Drift, SyncEntry, SyncResult
+    from engine.model.system import CacheUsage, CheckFinding, DiskUsage, EngineEvent, ImageUsage, Pruned, SystemInfo
+    from engine.model.transfers import Comparison, ImageImport, LoadedImage, PullProgress
+
+# A hundred records take longer to make than most commands to run: a module of them is loaded when one of its names is asked for.
+_NAMES = {
+    "build": "BuildEvent BuildFinished BuildNotice BuildOutput BuildRequest BuildSecret BuildStarted SshAgent StepFinished StepInfo StepOutput StepProgress StepStarted",
+    "containers": "ContainerDetail ContainerSpec ContainerSummary ExecSpec Healthcheck LogConfig LogLine LogRecord RestartPolicy Status",
+    "files": "Change CommitRequest MountPoint PathStat VolumeInfo",
+    "history": "BuildDetail BuildOutputLine BuildRecord BuildStatus BuildStepRecord FileDifference WhyReport WhyStep",
+    "host": "Device DeviceLimit HostConfig Mount MountType Resources Ulimit host_config",
+    "images": "ImageDetail ImageSummary LayerInfo",
+    "networks": "EndpointSettings IpamConfig NetworkInfo NetworkSpec Port PortBinding",
+    "stats": "BlockCounter ContainerStats CpuStats MemoryStats NetworkCounter ProcessList",
+    "syncs": "Drift SyncEntry SyncResult",
+    "system": "CacheUsage CheckFinding DiskUsage EngineEvent ImageUsage Pruned SystemInfo",
+    "transfers": "Comparison ImageImport LoadedImage PullProgress",
+}
+_HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> Any:
+    """PEP 562."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
 
 __all__ = [
     "BlockCounter",

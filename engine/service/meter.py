@@ -6,11 +6,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from engine.model import PullProgress
 from engine.oci.descriptor import Descriptor
 from engine.oci.digest import Digest
-from engine.registry.blob import BlobProgress
+
+if TYPE_CHECKING:
+    from engine.registry.blob import BlobProgress
 
 WINDOW = 5.0  # seconds over which the rate is taken: long enough to be steady, short enough to be true
 _UNPACK_SECONDS = 0.1  # between two reports of one layer

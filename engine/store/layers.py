@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from engine.archive.reader import apply_layer
 from engine.base.atomic import locked, write_atomic
 from engine.base.cancel import CancelToken
 from engine.errors import Corrupt, EngineError, from_os_error
@@ -125,6 +124,8 @@ class LayerStore:
             found = self.get(chain)
             if found:
                 return found
+            from engine.archive.reader import apply_layer  # most commands find all layers there
+
             work = self.tmp / f"layer-{secrets.token_hex(8)}"
             try:
                 (work / "diff").mkdir(parents=True)

@@ -9,9 +9,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-from engine.archive.compression import decompress
 from engine.base.cancel import CancelToken
 from engine.errors import EngineError, StorageFull, Unsupported, from_os_error, is_full
 from engine.oci.chain import chain_ids
@@ -19,7 +18,6 @@ from engine.oci.descriptor import Descriptor
 from engine.oci.digest import Digest
 from engine.oci.media import compression, is_foreign
 from engine.store.blobs import BlobStore
-from engine.store.check import Problem, check
 from engine.store.collect import sweep
 from engine.store.images import Image, ImageStore
 from engine.store.indexes import Indexes
@@ -30,6 +28,9 @@ from engine.store.recover import recover
 from engine.store.served import Served
 from engine.store.unsynced import Unsynced
 from engine.store.volumes import VolumeStore
+
+if TYPE_CHECKING:
+    from engine.store.check import Problem
 
 CLOSING = 0.2  # seconds that closing waits for the disk
 
@@ -101,6 +102,8 @@ class Store:
             raise Unsupported(
                 f"layer {layer.digest.short} is a foreign layer", hint="use an image whose layers its registry holds"
             )
+        from engine.archive.compression import decompress  # only what reads layers needs it
+
         return decompress(self.blobs.open(layer.digest), compression(layer.media_type))
 
     def ensure_layers(
@@ -150,4 +153,6 @@ class Store:
 
     def check(self) -> list[Problem]:
         """Reads everything back: digests, records, layer folders. Changes nothing."""
+        from engine.store.check import check  # loaded when it is asked for
+
         return check(self)
