@@ -15,75 +15,77 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, M
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, TypeVar
 
-from engine.api import Sink, Stream
 from engine.base.cancel import CancelToken
 from engine.base.clock import parse_rfc3339
 from engine.errors import InvalidInput
 from engine.linux.inotify import Inotify
 from engine.model import (
-    BuildDetail,
-    BuildEvent,
-    BuildRecord,
-    BuildRequest,
-    CacheUsage,
-    Change,
-    CheckFinding,
-    CommitRequest,
-    Comparison,
-    ContainerDetail,
-    ContainerSpec,
-    ContainerStats,
-    ContainerSummary,
-    DiskUsage,
-    Drift,
     EndpointSettings,
     EngineEvent,
-    ExecSpec,
-    FileDifference,
     ImageDetail,
-    ImageImport,
-    ImageSummary,
     LayerInfo,
-    LoadedImage,
-    LogLine,
-    LogRecord,
-    NetworkInfo,
-    NetworkSpec,
-    PathStat,
-    ProcessList,
-    Pruned,
-    PullProgress,
-    Resources,
-    RestartPolicy,
-    SyncEntry,
-    SyncResult,
     SystemInfo,
-    VolumeInfo,
-    WhyReport,
 )
 from engine.runtime.client import Runtime
 from engine.runtime.places import runtime_dir as runtime_dir
 from engine.service import oci_runtimes
 from engine.service.containers import ContainerService
 from engine.service.images import BASE, ImageService
-from engine.service.life import Condition
 from engine.service.logs import LogReader
 from engine.service.streams import ThreadStream, on_thread, stream
 from engine.service.system import describe_host
 from engine.service.volumes import VolumeService
-from engine.store.images import Image
 from engine.store.store import Store
 
 if TYPE_CHECKING:
+    from engine.api import Sink, Stream
+    from engine.model import (
+        BuildDetail,
+        BuildEvent,
+        BuildRecord,
+        BuildRequest,
+        CacheUsage,
+        Change,
+        CheckFinding,
+        CommitRequest,
+        Comparison,
+        ContainerDetail,
+        ContainerSpec,
+        ContainerStats,
+        ContainerSummary,
+        DiskUsage,
+        Drift,
+        ExecSpec,
+        FileDifference,
+        ImageImport,
+        ImageSummary,
+        LoadedImage,
+        LogLine,
+        LogRecord,
+        NetworkInfo,
+        NetworkSpec,
+        PathStat,
+        ProcessList,
+        Pruned,
+        PullProgress,
+        Resources,
+        RestartPolicy,
+        SyncEntry,
+        SyncResult,
+        VolumeInfo,
+        WhyReport,
+    )
     from engine.service.archives import ArchiveService
     from engine.service.builds import BuildService
     from engine.service.commit import CommitService
     from engine.service.files import FileService
+    from engine.service.life import Condition
     from engine.service.ssh import SshService
     from engine.service.syncing import SyncService
     from engine.service.transfers import TransferService
     from engine.service.upkeep import UpkeepService
     from engine.service.usage import UsageService
+    from engine.store.images import Image
 
 T = TypeVar("T")
 

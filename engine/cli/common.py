@@ -10,10 +10,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.cli.flags import Flag, Parsed, UsageError, help_text, parse
+from engine.cli.flags import Flag, UsageError, help_text, parse
 from engine.errors import EngineError, InvalidInput
 
 if TYPE_CHECKING:
+    from engine.cli.flags import Parsed
     from engine.local import LocalEngine
 
 HELP = Flag("help", "Print this help", "")

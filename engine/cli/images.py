@@ -14,7 +14,6 @@ from engine.cli.flags import Flag
 from engine.cli.tables import render, table
 from engine.cli.volumes import filters
 from engine.errors import EngineError, InvalidInput, NotFound
-from engine.model import ImageSummary, PullProgress
 from engine.oci.reference import Reference
 from engine.service.describe import ago
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from engine.local import LocalEngine
+    from engine.model import ImageSummary, PullProgress
 
 
 def short(digest: str, full: bool = False) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from engine.cli.common import read, run
-from engine.cli.flags import Flag, Parsed
+from engine.cli.flags import Flag
 from engine.cli.host_flags import HOST_FLAGS, host_values
 from engine.cli.images import show_pull
 from engine.cli.life_flags import LIFE_FLAGS, RUN_ONLY_FLAGS, attached, cidfile, life_fields
@@ -22,6 +22,7 @@ from engine.oci.reference import Reference
 from engine.service.mount_specs import parse_mount_flag, parse_volume_flag
 
 if TYPE_CHECKING:
+    from engine.cli.flags import Parsed
     from engine.local import LocalEngine
 
 T = TypeVar("T")

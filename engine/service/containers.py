@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from engine.base.atomic import write_atomic
 from engine.base.clock import rfc3339
@@ -37,8 +37,6 @@ from engine.model import (
     ContainerSummary,
     Device,
     DeviceLimit,
-    EndpointSettings,
-    ExecSpec,
     Healthcheck,
     LogConfig,
     Mount,
@@ -48,13 +46,10 @@ from engine.model import (
     host_config,
 )
 from engine.network.ports import displayable, join_host
-from engine.oci.config import ImageConfig
-from engine.runtime.client import UNKNOWN_CODE, ExecParams, Runtime, Started
-from engine.runtime.connections import AttachConnection, ExecConnection
+from engine.runtime.client import UNKNOWN_CODE, ExecParams
 from engine.runtime.ports import holder
 from engine.runtime.spec import SpecParams, make_spec, validate
 from engine.runtime.spec_namespaces import Join
-from engine.runtime.state import State
 from engine.service import hostside, life_config, oci_runtimes
 from engine.service.endpoints import EndpointService, Prepared, endpoint_settings, exposed, mode_of
 from engine.service.inspect_host import host_config_document
@@ -62,14 +57,25 @@ from engine.service.inspect_network import PORT_DENIED, PORT_TAKEN, SUBNET_TAKEN
 from engine.service.life import Life, signal_number
 from engine.service.logs import log_files, rule_record
 from engine.service.mount_specs import mount_to_api
-from engine.service.mounts import Mounts, Point, in_order, points_of
+from engine.service.mounts import Mounts, in_order, points_of
 from engine.service.network_files import mounts_of
 from engine.service.networks import NetworkService
 from engine.service.system import require_root
 from engine.service.userns import id_maps
-from engine.store.images import Image
 from engine.store.records import add_event
-from engine.store.store import Store
+
+if TYPE_CHECKING:
+    from engine.model import (
+        EndpointSettings,
+        ExecSpec,
+    )
+    from engine.oci.config import ImageConfig
+    from engine.runtime.client import Runtime, Started
+    from engine.runtime.connections import AttachConnection, ExecConnection
+    from engine.runtime.state import State
+    from engine.service.mounts import Point
+    from engine.store.images import Image
+    from engine.store.store import Store
 
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SUBNET_TRIES = 5

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 from engine.base.units import human_duration
-from engine.model import ContainerSummary
+
+if TYPE_CHECKING:
+    from engine.model import ContainerSummary
 
 
 def ago(ns: int) -> str:

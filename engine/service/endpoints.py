@@ -14,7 +14,7 @@ import sqlite3
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.base.ids import new_id
 from engine.base.settings import network_settings
@@ -25,18 +25,20 @@ from engine.linux.netlink import Netlink
 from engine.model import ContainerSpec, EndpointSettings, Port
 from engine.network import files, ipam, ports
 from engine.network.bridge import parse_options
-from engine.network.ipam import Address
-from engine.oci.config import ImageConfig
 from engine.runtime import netconfig
 from engine.runtime import state as states
-from engine.runtime.client import Runtime
 from engine.runtime.netconfig import ContainerNetwork, Dns, Endpoint, mac_of
-from engine.runtime.spec import BindMount
-from engine.runtime.spec_namespaces import Join
 from engine.service import network_files
 from engine.service.inspect_network import endpoint_inspected
-from engine.service.networks import NetworkRecord, NetworkService
-from engine.store.store import Store
+
+if TYPE_CHECKING:
+    from engine.network.ipam import Address
+    from engine.oci.config import ImageConfig
+    from engine.runtime.client import Runtime
+    from engine.runtime.spec import BindMount
+    from engine.runtime.spec_namespaces import Join
+    from engine.service.networks import NetworkRecord, NetworkService
+    from engine.store.store import Store
 
 STARTING = 60.0  # seconds that an address is kept for a container that has not begun to run
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from engine.base.clock import parse_moment
 from engine.errors import InvalidInput
-from engine.model import ImageSummary
 from engine.oci.reference import Reference, familiar_match
+
+if TYPE_CHECKING:
+    from engine.model import ImageSummary
 
 Filters = Mapping[str, Sequence[str]]
 LIST_KEYS = ("before", "dangling", "label", "reference", "since", "until")

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from engine.base.cancel import CancelToken
 from engine.errors import Conflict, EngineError, InvalidInput, NotFound, from_os_error
-from engine.model import BuildEvent, ImageSummary, PullProgress
+from engine.model import ImageSummary, PullProgress
 from engine.oci.chain import chain_ids
 from engine.oci.config import History, ImageConfig
 from engine.oci.descriptor import Descriptor
-from engine.oci.digest import Digest
 from engine.oci.manifest import Manifest, build_manifest, parse_manifest
 from engine.oci.media import OCI_CONFIG, OCI_LAYER
 from engine.oci.platform import Platform, choose
@@ -21,8 +20,13 @@ from engine.service import filters as rules
 from engine.service.meter import Meter
 from engine.service.mounts import points_of
 from engine.service.system import require_root
-from engine.store.images import Image
-from engine.store.store import Store
+
+if TYPE_CHECKING:
+    from engine.base.cancel import CancelToken
+    from engine.model import BuildEvent
+    from engine.oci.digest import Digest
+    from engine.store.images import Image
+    from engine.store.store import Store
 
 BASE = "workbench/base"
 FINGERPRINT = "workbench.base.fingerprint"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from engine.model import DeviceLimit, HostConfig
 from engine.runtime.spec import MASKED_PATHS, READONLY_PATHS
 from engine.runtime.spec_mounts import SHM_SIZE
 from engine.runtime.spec_security import parse_security_options
+
+if TYPE_CHECKING:
+    from engine.model import DeviceLimit, HostConfig
 
 
 def _limits(entries: tuple[DeviceLimit, ...], key: str = "Rate") -> list[dict[str, Any]]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from engine.model import ContainerSpec, ContainerSummary
 from engine.network import ports
+
+if TYPE_CHECKING:
+    from engine.model import ContainerSpec, ContainerSummary
 
 # The monitor's words for a port that cannot be bound (runtime.ports.PortTaken): address, port, protocol.
 PORT_TAKEN = re.compile(r"port \[?([0-9a-fA-F:.]+?)\]?:(\d+)/(tcp|udp): address already in use")

@@ -28,14 +28,15 @@ from engine.base.cancel import CancelToken
 from engine.errors import Conflict, EngineError, InvalidInput, NotFound
 from engine.linux.inotify import Inotify
 from engine.runtime import journal
-from engine.runtime.client import LOST, REBOOTED, Runtime
+from engine.runtime.client import LOST, REBOOTED
 from engine.runtime.restart import on_boot
-from engine.runtime.state import State
 from engine.store.records import add_event
-from engine.store.store import Store
 
 if TYPE_CHECKING:
+    from engine.runtime.client import Runtime
+    from engine.runtime.state import State
     from engine.service.containers import ContainerService
+    from engine.store.store import Store
 
 STOP_SECONDS = 10
 Condition = Literal["not-running", "next-exit", "removed"]

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from engine.model import PullProgress
-from engine.oci.descriptor import Descriptor
-from engine.oci.digest import Digest
 
 if TYPE_CHECKING:
+    from engine.oci.descriptor import Descriptor
+    from engine.oci.digest import Digest
     from engine.registry.blob import BlobProgress
 
 WINDOW = 5.0  # seconds over which the rate is taken: long enough to be steady, short enough to be true

@@ -14,20 +14,22 @@ import socket
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from engine.base.atomic import locked
 from engine.errors import Conflict, InvalidInput, StartFailed, from_os_error
 from engine.linux import mount as m
 from engine.model import ContainerSpec, Mount, MountPoint, MountType
-from engine.oci.config import ImageConfig
 from engine.runtime.spec_mounts import BindMount, ImageMount, TmpfsMount, UserMount
 from engine.service.mount_specs import absolute, clean_path, split_volumes_from, tmpfs_options, validate
 from engine.store.copyup import copy_up
-from engine.store.images import Image
-from engine.store.store import Store
 from engine.store.view import LayerView
 from engine.store.volumes import DRIVER, Volume
+
+if TYPE_CHECKING:
+    from engine.oci.config import ImageConfig
+    from engine.store.images import Image
+    from engine.store.store import Store
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.base.clock import rfc3339
 from engine.base.ids import new_id
@@ -19,9 +19,11 @@ from engine.model import IpamConfig, NetworkInfo, NetworkSpec
 from engine.network import bridge, ipam
 from engine.network.ipam import Pool, Subnet
 from engine.runtime import bridges, usernet
-from engine.runtime.client import Runtime
 from engine.runtime.netconfig import NetworkConfig
-from engine.store.store import Store
+
+if TYPE_CHECKING:
+    from engine.runtime.client import Runtime
+    from engine.store.store import Store
 
 DEFAULTS = {"bridge": "bridge", "host": "host", "none": "null"}  # name: driver
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from engine.errors import InvalidInput, NotFound
 from engine.model import VolumeInfo
 from engine.service.mounts import discard, points_of, refuse_in_use
-from engine.store.store import Store
 from engine.store.volumes import Volume, disk_usage
+
+if TYPE_CHECKING:
+    from engine.store.store import Store
 
 FILTERS = ("dangling", "driver", "label", "name")
 PRUNE_FILTERS = ("all", "label", "label!")
