@@ -23,6 +23,7 @@ PEERS = {
     "newuidmap": "newuidmap",
     "pasta": "pasta",
     "systemd-analyze": "systemd-analyze",
+    "systemd": "/lib/systemd/systemd-logind",
     "slirp4netns": "slirp4netns",
     "podman": "podman",
     "openssl": "openssl",
