@@ -207,6 +207,9 @@ class ServiceLoop:
         except Cancelled:
             self._overtaken(batch)
         except EngineError as error:
+            if self._pending and not behind:  # it may have failed for what is written by now: a file read half
+                self._overtaken(batch)
+                return
             self._unsettled.add(batch)
             await self._failed(error)
         else:

@@ -63,7 +63,7 @@ class Records:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._local = threading.local()
-        self._all: list[sqlite3.Connection] = []
+        self._closed = False
         self._idle: list[sqlite3.Connection] = []
         self._lock = threading.Lock()
         with self.write() as db:
@@ -85,8 +85,6 @@ class Records:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA foreign_keys = ON")
-        with self._lock:
-            self._all.append(db)
         return db
 
     @contextlib.contextmanager
@@ -103,8 +101,11 @@ class Records:
             yield db
         finally:
             with self._lock:
-                if db in self._all:
+                kept = not self._closed
+                if kept:
                     self._idle.append(db)
+            if not kept:
+                db.close()
 
     @contextlib.contextmanager
     def write(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
@@ -164,8 +165,10 @@ class Records:
         return problems + [f"broken reference in table {row[0]}" for row in self.read("PRAGMA foreign_key_check")]
 
     def close(self) -> None:
+        """A connection that a thread still works with (its caller was cancelled, it was not) is closed when it is done:
+        SQLite crashes when that happens under its hands."""
         with self._lock:
-            connections, self._all, self._idle = self._all, [], []
+            self._closed, connections, self._idle = True, self._idle, []
         for db in connections:
             db.close()
 
