@@ -38,6 +38,8 @@ class BuildSpec:
     ssh: tuple[SshAgent, ...] = ()
     allow: tuple[str, ...] = ()  # `entitlements`
     platforms: tuple[str, ...] = ()
+    cache_from: tuple[str, ...] = ()
+    cache_to: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,7 @@ class Service:
     post_start: tuple[Hook, ...] = ()
     pre_stop: tuple[Hook, ...] = ()
     scale: int = 1  # how many containers; 0: only the image is made
+    platform: str = ""  # "linux/amd64"; "" is this machine's
     pull_policy: str = ""  # "" (missing), "always", "never", "build", "daily", "weekly", "every_12h", …
     attach: bool = True  # whether `up` shows its log
     files: tuple[GivenFile, ...] = ()
@@ -179,6 +182,8 @@ def build_request(build: BuildSpec, image: str, images: Mapping[str, str] | None
         ssh=build.ssh,
         allow=build.allow,
         platforms=build.platforms,
+        cache_from=build.cache_from,
+        cache_to=build.cache_to,
         network=build.network,
         add_hosts=build.add_hosts,
         ulimits=build.ulimits,

@@ -17,8 +17,6 @@ from engine.project.model import BuildSpec
 Note = Callable[[str, Place], None]
 # Said by its place when it is there: what the builder does not do.
 LEFT_OUT = {
-    "cache_from": "results of other builders are not read",
-    "cache_to": "results are not written for other builders",
     "isolation": "of Windows",
     "privileged": "RUN steps are never privileged",
 }
@@ -61,6 +59,8 @@ def read_build(name: str, value: Map, document: Map, env: Mapping[str, str], not
         ssh=_agents(value.get("ssh")),
         allow=texts(value.get("entitlements") or []),
         platforms=texts(value.get("platforms") or []),
+        cache_from=texts(value.get("cache_from") or []),
+        cache_to=texts(value.get("cache_to") or []),
     )
 
 

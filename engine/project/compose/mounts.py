@@ -14,6 +14,7 @@ from engine.project.model import GivenFile
 Note = Callable[[str, Place], None]
 _MODES = {"ro", "rw", "z", "Z", "nocopy", "cached", "delegated", "consistent"}
 _PROPAGATION = {"shared", "slave", "private", "rshared", "rslave", "rprivate"}
+_LEFT_OUT = {"name", "labels", "driver", "driver_opts", "template_driver"}
 _KINDS = (("secrets", "/run/secrets/"), ("configs", "/"))
 
 
@@ -123,6 +124,8 @@ class Mounts:
                 f"{kind}: {source!r} is external, and there is no store of {kind} here",
                 "give it `file: …` or `environment: …`",
             )
+        for key in _LEFT_OUT & body.keys():
+            self._note(f"{kind}.{source}.{key}: there is no store of {kind} here", body.where(key))
         where = target if target.startswith("/") else folder + (target or source)
         own = (
             {key: entry[key] for key in ("uid", "gid", "mode") if entry.get(key) is not None}

@@ -208,6 +208,8 @@ def _networks(document: Map, project: str, note: Any) -> dict[str, ProjectNetwor
         for key in body or ():
             if key not in _NETWORK_KEYS and not key.startswith("x-"):
                 note(f"networks.{name}.{key}", body.where(key))
+        if body and not flag(body.get("enable_ipv4", True)):
+            note(f"networks.{name}.enable_ipv4: networks have IPv4 here", body.where("enable_ipv4"))
         try:
             found[name] = _network(project, name, body or {})
         except (EngineError, ValueError, TypeError, KeyError, AttributeError) as error:

@@ -21,6 +21,7 @@ from engine.model import (
 )
 from engine.network.files import parse_extra_host
 from engine.network.ports import collect, parse_expose, parse_publish
+from engine.oci.platform import Platform
 from engine.project.compose.build_section import read_build
 from engine.project.compose.deploy import read_deploy, read_scale
 from engine.project.compose.develop import read_hooks, read_watch
@@ -169,6 +170,7 @@ class Services:
             volumes_from=own,
             links=texts(body.get("links") or []),
             external_links=texts(body.get("external_links") or []),
+            platform=self._platform(name, body),
             profiles=frozenset(texts(body.get("profiles") or [])),
         )
 
@@ -213,6 +215,13 @@ class Services:
     def _build(self, name: str) -> Callable[[Any], Any]:
         return lambda value: read_build(name, value, self._document, self._env, self._note)
 
+    def _platform(self, name: str, body: Map) -> str:
+        """Images of another platform can be built here, but not pulled and run."""
+        platform = text(body.get("platform"))
+        if platform and platform.split("/")[:2] != str(Platform.host()).split("/")[:2]:
+            self._note(f"services.{name}.platform: images of {Platform.host()} run here", body.where("platform"))
+        return platform
+
     def _pull_policy(self, name: str, body: Map) -> str:
         policy = text(body.get("pull_policy"))
         if policy == "refresh":
@@ -232,7 +241,10 @@ class Services:
         found: dict[str, str] = {}
         for entry, place in entries(body.get("env_file")):
             path = Path(entry["path"] if isinstance(entry, Map) else entry)
-            required = flag(entry.get("required", True)) if isinstance(entry, Map) else True
+            try:
+                required = flag(entry.get("required", True)) if isinstance(entry, Map) else True
+            except InvalidInput as error:
+                raise problem(place, f"services.{name}.env_file: required: {error.message}") from error
             form = text(entry.get("format")) if isinstance(entry, Map) else ""
             if form not in ("", "raw"):
                 raise problem(place, f"services.{name}.env_file: the format {form!r} is not known", "raw, or none")
