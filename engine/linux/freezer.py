@@ -24,7 +24,11 @@ def freeze(cgroup: Cgroup, path: str) -> None:
         if group is None:
             raise OSError(errno.EOPNOTSUPP, "pausing needs a control group, and there is none of one's own here")
         _write(group / "cgroup.freeze", "1")
-        _await(group / "cgroup.events", "frozen 1")
+        try:
+            _await(group / "cgroup.events", "frozen 1")
+        except OSError:
+            _write(group / "cgroup.freeze", "0")
+            raise
         return
     folder = _folder(path)
     if folder is None:

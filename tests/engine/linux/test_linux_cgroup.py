@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
 
+from engine.linux import freezer
 from engine.linux.cgroup import Cgroup, Layout, discover
 from engine.linux.cgroup_limits import cpu_weight, io_weight, plan_v1, plan_v2
 
@@ -162,3 +164,73 @@ def test_a_tree_below_the_group_is_removed_with_it(tmp_path: Path) -> None:
     (tmp_path / "workbench/id/made/by/the/container").mkdir(parents=True)
     Cgroup(Layout("v2", {"": tmp_path}), "workbench/id").remove()
     assert [path.name for path in tmp_path.rglob("*")] == ["workbench"]
+
+
+# --- v2: stopping, ending, counting -----------------------------------------------------------------------
+
+
+def test_v2_pause_waits_for_the_last_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    leaf = v2_tree(tmp_path)
+    group = Cgroup(Layout("v2", {"": tmp_path}), "workbench/id")
+    (leaf / "cgroup.freeze").write_text("0")
+    (leaf / "cgroup.events").write_text("populated 1\nfrozen 0\n")
+
+    def kernel() -> None:
+        while (leaf / "cgroup.freeze").read_text() != "1":
+            pass
+        (leaf / "cgroup.events").write_text("populated 1\nfrozen 1\n")
+
+    thread = threading.Thread(target=kernel)
+    thread.start()
+    freezer.freeze(group, "workbench/id")
+    thread.join()
+    freezer.thaw(group, "workbench/id")
+    assert (leaf / "cgroup.freeze").read_text() == "0"
+
+    monkeypatch.setattr(freezer, "_PATIENCE", 0.01)
+    (leaf / "cgroup.events").write_text("populated 1\nfrozen 0\n")
+    with pytest.raises(OSError, match="not all processes stopped"):
+        freezer.freeze(group, "workbench/id")
+    assert (leaf / "cgroup.freeze").read_text() == "0", "half stopped is not left so"
+
+
+def test_v2_kill_members_and_out_of_memory(tmp_path: Path) -> None:
+    leaf = v2_tree(tmp_path)
+    group = Cgroup(Layout("v2", {"": tmp_path}), "workbench/id")
+    group.create({})
+    (leaf / "cgroup.procs").write_text("11\n")
+    (leaf / "below").mkdir()
+    (leaf / "below/cgroup.procs").write_text("12\n13\n")
+    assert sorted(group.members()) == ["11", "12", "13"], "also those in groups that the container made"
+    (leaf / "cgroup.kill").write_text("")
+    group.kill()
+    assert (leaf / "cgroup.kill").read_text() == "1", "all at once, forks included"
+    assert not group.oom_killed()
+    (leaf / "memory.events").write_text("low 0\noom 1\noom_kill 1\n")
+    assert group.oom_killed()
+
+
+def test_shares_weigh_between_containers_of_one_parent(tmp_path: Path) -> None:
+    """As with Docker, whose containers are children of one group too: twice the shares, about twice the weight."""
+    parents = set()
+    weights = []
+    for name, shares in (("a", 512), ("b", 1024), ("c", 2048)):
+        v2_tree(tmp_path)
+        leaf = tmp_path / "workbench" / name
+        leaf.mkdir()
+        (leaf / "cpu.weight").write_text("")
+        group = Cgroup(Layout("v2", {"": tmp_path}), f"workbench/{name}")
+        group.update({"cpu": {"shares": shares}})
+        weights.append(int((leaf / "cpu.weight").read_text()))
+        parents.add(leaf.parent)
+    assert len(parents) == 1
+    assert weights == sorted(weights)
+    assert weights[1] == 100, "Docker's default is the kernel's"
+
+
+def test_hybrid_uses_the_v1_controllers(tmp_path: Path) -> None:
+    layout = discover(V1 + UNIFIED)
+    group = Cgroup(layout, "workbench/id")
+    assert not group.v2
+    assert "" not in group.directories
+    assert set(group.directories) == {"cpu", "cpuacct", "memory"}
