@@ -1,16 +1,19 @@
 """`workbench/base`: a small root made of this host's own files, so that a first image needs no network.
 
 It holds the interpreter that runs us with its standard library, a shell, the core utilities, and the shared libraries that their
-ELF headers name, each at the path it has on the host. Owner 0:0, time 0, sorted: equal on one host every time.
+ELF headers name, each at the path it has on the host. Owner 0:0, time 0, sorted: equal on one host every time. The modules come
+with their compiled form where the host has it: a container would else compile what it imports at every first start.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import io
 import os
 import shutil
 import stat
+import struct
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -21,7 +24,7 @@ from engine.archive.writer import LayerWriter, Sink, TarEntry, Written
 from engine.errors import Unsupported
 from engine.service.elf import read_elf
 
-SCHEMA = "1"
+SCHEMA = "2"
 UTILITIES = (
     "sh bash ls cat cp mv rm mkdir rmdir ln echo env sleep date head tail grep sed sort uniq wc tr cut id ps uname chmod chown touch true "
     "false test printenv pwd du df find xargs tar gzip basename dirname readlink stat tee seq expr kill hostname mktemp awk diff"
@@ -98,6 +101,7 @@ class _Tree:
     def __init__(self) -> None:
         self.files: dict[str, str] = {}  # path in the image -> file on the host
         self.links: dict[str, str] = {}
+        self.compiled: dict[str, str] = {}  # path in the image -> the module's source on the host
         self._examined: set[str] = set()
         self._folders = list(LIBRARY_FOLDERS) + [
             f"{base}/{os.uname().machine}-linux-gnu" for base in ("/lib", "/usr/lib")
@@ -142,6 +146,21 @@ class _Tree:
                 path = f"{folder}/{name}"
                 if not name.endswith((".pyc", ".a")) and os.path.isfile(path):
                     self.add(path)
+                if name.endswith(".py") and path[1:] in self.files:
+                    self.compiled[importlib.util.cache_from_source(path)[1:]] = path
+
+
+def _compiled(source: str) -> bytes | None:
+    """The host's compiled form of a module with the time that the source has in the image (PEP 552); None where it is not current."""
+    try:
+        data, status = Path(importlib.util.cache_from_source(source)).read_bytes(), os.stat(source)
+    except OSError:
+        return None
+    size = struct.pack("<I", status.st_size & 0xFFFFFFFF)
+    current = struct.pack("<II", 0, int(status.st_mtime) & 0xFFFFFFFF) + size
+    if data[:16] != importlib.util.MAGIC_NUMBER + current:
+        return None
+    return importlib.util.MAGIC_NUMBER + bytes(8) + size + data[16:]
 
 
 def _collect() -> _Tree:
@@ -180,7 +199,8 @@ def _collect() -> _Tree:
 def _entries(tree: _Tree) -> Iterator[tuple[TarEntry, str | bytes | None]]:
     """Everything, parents first."""
     links = {path: target for path, target in tree.links.items() if path not in FOLDERS}
-    paths = {*tree.files, *links, *FILES}
+    compiled = {path: data for path, source in tree.compiled.items() if (data := _compiled(source)) is not None}
+    paths = {*tree.files, *links, *FILES, *compiled}
     folders = set(FOLDERS)
     for path in paths:
         parent = os.path.dirname(path)
@@ -193,6 +213,8 @@ def _entries(tree: _Tree) -> Iterator[tuple[TarEntry, str | bytes | None]]:
         if path in FILES:
             data = FILES[path].encode()
             yield TarEntry(path, "file", 0o644, size=len(data)), data
+        elif path in compiled:
+            yield TarEntry(path, "file", 0o644, size=len(compiled[path])), compiled[path]
         elif path in links:
             yield TarEntry(path, "symlink", 0o777, link=links[path]), None
         elif path in tree.files:
