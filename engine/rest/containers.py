@@ -84,7 +84,9 @@ class ContainerRoutes:
         except NotFound as error:
             # The words make `docker run` pull the image and try again.
             raise NotFound(f"No such image: {spec.image}", hint=error.hint) from error
-        return json_response({"Id": container_id, "Warnings": []}, 201)
+        asks = spec.port_bindings or spec.publish_all  # else there is nothing to warn of yet
+        warnings = (await self._engine.container(container_id)).summary.warnings if asks else ()
+        return json_response({"Id": container_id, "Warnings": list(warnings)}, 201)
 
     async def start(self, request: Request) -> Answer:
         detail = await self._engine.container(request.params["name"])

@@ -51,7 +51,7 @@ from engine.runtime.ports import holder
 from engine.runtime.spec import SpecParams, make_spec, validate
 from engine.runtime.spec_namespaces import Join
 from engine.service import hostside, life_config, oci_runtimes
-from engine.service.endpoints import EndpointService, Prepared, endpoint_settings, exposed, mode_of
+from engine.service.endpoints import EndpointService, Prepared, discarded, endpoint_settings, exposed, mode_of
 from engine.service.inspect_host import host_config_document
 from engine.service.inspect_network import PORT_DENIED, PORT_TAKEN, SUBNET_TAKEN, host_network, network_settings
 from engine.service.life import Life, signal_number
@@ -192,7 +192,7 @@ class ContainerService:
             **self._seen(record, state),
             health=str(state.health["status"]) if state.health else "",
             restart_count=state.restart_count,
-            warnings=state.notes,
+            warnings=(*discarded(spec), *state.notes),
         )
 
     def _seen(self, record: dict[str, Any], state: State) -> dict[str, Any]:

@@ -91,6 +91,15 @@ def _way_out() -> tuple[str, ...]:
     return userns.network_helpers() if userns.entered_by() is not None else ()
 
 
+def discarded(spec: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a container's recorded specification asks of the network that its mode cannot give: Docker's warning."""
+    if (spec.get("port_bindings") or spec.get("publish_all")) and mode_of(
+        spec.get("network_mode", "default")
+    ) == "host":
+        return ("Published ports are discarded when using host network mode",)
+    return ()
+
+
 # --- create -----------------------------------------------------------------------------------------
 
 

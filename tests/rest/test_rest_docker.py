@@ -167,6 +167,12 @@ def test_what_a_container_uses(docker: Docker) -> None:
     docker("rm", "-f", "used")
 
 
+def test_ports_on_the_network_of_the_host(docker: Docker) -> None:
+    made = docker("create", "--name", "shares", "--network", "host", "-p", "8080:80", BASE, "true")
+    assert "WARNING: Published ports are discarded when using host network mode" in made.stderr
+    docker("rm", "shares")
+
+
 def test_networks(docker: Docker) -> None:
     docker("network", "create", "apinet")
     docker("run", "-d", "--name", "served", "--network", "apinet", "--network-alias", "web", BASE, "sleep", "60")
