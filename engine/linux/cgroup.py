@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from engine.linux import device_filter, idmap
+from engine.linux import device_filter, idmap, libc
 from engine.linux.cgroup_limits import Write, not_on_v2, plan_v1, plan_v2
 
 Version = Literal["v1", "hybrid", "v2", "none"]
@@ -237,6 +237,19 @@ class Cgroup:
         """Moves `pid` (0: the caller) in. Takes milliseconds: the kernel waits for an RCU grace period."""
         for directory in dict.fromkeys(self.directories.values()):
             _write(directory / "cgroup.procs", str(pid))
+
+    def fork(self) -> tuple[int, bool]:
+        """fork(2): the pid, 0 in the child, and whether the child was born in the group. That spares it `join`; it is for v2."""
+        if self.v2 and "" in self.directories:
+            try:
+                group = os.open(self.directories[""], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                try:
+                    return libc.clone_into(group), True
+                finally:
+                    os.close(group)
+            except OSError:  # before Linux 5.7, or a group that takes nobody: `join` says why
+                pass
+        return os.fork(), False
 
     def _gather(self, name: str) -> None:
         """Moves all members into a controller that they were not in; children of a moved one are born in it."""

@@ -175,7 +175,10 @@ def start_exec(
             raise ValueError("an exec needs a command, and 3 descriptors or a terminal")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            child = os.fork() if outside.returns() else outside.fork_into(lambda: execs.go_to(target[0]))
+            if outside.returns():
+                child, joined = target[2].fork()
+            else:
+                child, joined = outside.fork_into(lambda: execs.go_to(target[0])), False
         except OSError:  # ENOMEM: its pid namespace has no pid 1 any more
             ours.close()
             theirs.close()
@@ -183,7 +186,7 @@ def start_exec(
         if child == 0:
             ours.close()
             stdio = None if tty else (fds[0], fds[1], fds[2])
-            execs.run(spec, request, *target, theirs, stdio)
+            execs.run(spec, request, *target, theirs, stdio, joined=joined)
         theirs.close()
         return ExecSession(str(request.get("id") or ""), child, ours, listeners)
     except (OSError, ValueError) as error:

@@ -35,8 +35,10 @@ def run(
     cgroup: Cgroup,
     channel: socket.socket,
     stdio: tuple[int, int, int] | None,
+    *,
+    joined: bool,
 ) -> NoReturn:
-    """Never returns. `stdio` None: a terminal, whose master is sent over the channel."""
+    """Never returns. `stdio` None: a terminal, whose master is sent over the channel. `joined`: it is in `cgroup` already."""
     stage, report_to = "process", channel.fileno()
     try:
         report_to = os.dup(channel.fileno())
@@ -51,7 +53,8 @@ def run(
         if request.get("privileged"):
             command = init.unfiltered(command)
         stage = "cgroup"
-        cgroup.join()
+        if not joined:
+            cgroup.join()
         stage = "terminal"
         if stdio is None:
             ptmx = open_in_root(root, "/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)

@@ -58,6 +58,7 @@ class First:
     started: Started
     channel: socket.socket
     inside: list[int] | None = None
+    joined: bool = False  # it is in its group
 
     def abandon(self) -> dict[str, Any] | None:
         """Ends it, after it has told what it left in the upper directory; returns its own error, if it had one."""
@@ -129,7 +130,7 @@ def launch(
         if first is None:
             first = _fork_init(spec, bundle, cgroup, fds)
             error = network.receive(first.channel, first.started.pid)
-            if error is None:
+            if error is None and not first.joined:
                 cgroup.join(first.started.pid)
         else:
             assert first.inside is not None
@@ -190,8 +191,9 @@ def _fork_init(spec: dict[str, Any], bundle: str, cgroup: cg.Cgroup, fds: list[i
         if outside.returns():
             # For children only. Our execs land in it too, which spares them a second fork.
             init_namespaces.before_fork(kinds, spec)
-            pid = os.fork()
+            pid, joined = cgroup.fork()
         else:
+            joined = False
             pid = outside.fork_into(lambda: init_namespaces.before_fork(kinds, spec))
         if pid == 0:
             ours.close()
@@ -205,7 +207,7 @@ def _fork_init(spec: dict[str, Any], bundle: str, cgroup: cg.Cgroup, fds: list[i
         theirs.close()
         for fd in {*stdio}:
             os.close(fd)
-    return First(Started(pid, os.pidfd_open(pid), -1, *streams), ours)
+    return First(Started(pid, os.pidfd_open(pid), -1, *streams), ours, joined=joined)
 
 
 def _has_ended(started: Started, trouble: BaseException) -> bool:

@@ -5,7 +5,7 @@ takes an RCU grace period (10 ms), and the namespaces and the forks of an interp
 for nearly every container. So a spare monitor (`spares`) has it done in advance; the start only renames the group.
 
 The mount namespace is not among it: it is a copy of the host's mounts as they are at the start, not of old ones.
-On cgroup v2 groups cannot be renamed. There the monitor forks straight into the group (`linux.fork_into`), without a wait.
+On cgroup v2 groups cannot be renamed. There the monitor forks straight into the group (`Cgroup.fork`), without a wait.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
@@ -234,3 +235,41 @@ def test_hybrid_uses_the_v1_controllers(tmp_path: Path) -> None:
     assert not group.v2
     assert "" not in group.directories
     assert set(group.directories) == {"cpu", "cpuacct", "memory"}
+
+
+@pytest.mark.root
+def test_a_child_is_born_in_a_group_of_v2() -> None:
+    """clone3(2) on a real cgroup2 mount, which a hybrid host has as well."""
+    root = next((line.split(" ")[4] for line in mountinfo() if " - cgroup2 " in line), "")
+    if not root or os.geteuid() != 0:
+        pytest.skip("no cgroup2 mount here, or not root")
+    group = Cgroup(Layout("v2", {"": Path(root)}), f"wb-test-{os.getpid()}")
+    group.directories[""].mkdir()
+    try:
+        read, write = os.pipe()
+        pid, joined = group.fork()
+        if pid == 0:
+            os.write(write, Path("/proc/self/cgroup").read_bytes())
+            os._exit(7)
+        assert joined
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+        assert f"0::/{group.path}\n".encode() in os.read(read, 1 << 16)
+        for fd in (read, write):
+            os.close(fd)
+    finally:
+        group.remove()
+
+
+def test_without_that_it_is_forked_and_joins(tmp_path: Path) -> None:
+    """A group that is no cgroup, as before Linux 5.7."""
+    group = Cgroup(Layout("v2", {"": tmp_path}), "group")
+    (tmp_path / "group").mkdir()
+    pid, joined = group.fork()
+    if pid == 0:
+        os._exit(3)
+    assert not joined
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3
+
+
+def mountinfo() -> list[str]:
+    return Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
