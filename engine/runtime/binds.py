@@ -17,6 +17,7 @@ from engine.linux.overlay import mount_overlay
 from engine.runtime.rootfs_devices import SetupError
 
 if TYPE_CHECKING:
+    from engine.runtime.init_userns import Remap
     from engine.runtime.rootfs import Rootfs
 
 _HANDLE = os.O_PATH | os.O_CLOEXEC
@@ -160,7 +161,7 @@ def _attach(entry: dict[str, Any], tree: int, target: int) -> None:
 def mount_image(rootfs: Rootfs, entry: dict[str, Any]) -> None:
     """The tree of another image: read-only, or with an upper directory for what is written."""
     extra = entry["workbench"]
-    tree = clone_image(extra, f"image {entry['source']}", rootfs.path)
+    tree = clone_image(extra, f"image {entry['source']}", rootfs.path, rootfs.remap)
     try:
         target = _target(rootfs, entry, directory=stat.S_ISDIR(os.fstat(tree).st_mode))
         try:
@@ -171,16 +172,24 @@ def mount_image(rootfs: Rootfs, entry: dict[str, Any]) -> None:
         os.close(tree)
 
 
-def clone_image(extra: dict[str, Any], shown: str, scratch: str) -> int:
-    """A detached mount of the merged layers, or of one path in them. `scratch` (a host path) is mounted upon meanwhile."""
-    lowers, subpath, upper = extra["lowers"], extra.get("subpath", ""), extra.get("upper", "")
+def clone_image(extra: dict[str, Any], shown: str, scratch: str, remap: Remap | None = None) -> int:
+    """A detached mount of the merged layers, or of one path in them. `scratch` (a host path) is mounted upon meanwhile. In
+    a user namespace its files belong to the users they say."""
+    lowers, subpath, upper, work = (
+        extra["lowers"],
+        extra.get("subpath", ""),
+        extra.get("upper", ""),
+        extra.get("work", ""),
+    )
+    if remap is not None:
+        lowers, upper, work = remap.layers(f"{scratch}-images/{os.urandom(4).hex()}", lowers, upper, work)
     if len(lowers) == 1 and not upper:  # overlayfs wants two layers where there is no upper one
         inside = _below(os.open(lowers[0], _HANDLE | os.O_DIRECTORY), subpath, shown)
         try:
             return m.clone_tree(inside)
         finally:
             os.close(inside)
-    mount_overlay(lowers, upper, extra.get("work", ""), scratch)
+    mount_overlay(lowers, upper, work, scratch)
     try:
         inside = _below(os.open(scratch, _HANDLE | os.O_DIRECTORY), subpath, shown)
         try:

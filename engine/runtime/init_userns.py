@@ -39,6 +39,10 @@ class Remap:
     def gid(self, inside: int) -> int:
         return _outside(self.gids, inside)
 
+    def inside(self, status: os.stat_result) -> tuple[int, int]:
+        """Owner and group of a file as the container sees them."""
+        return _inside(self.uids, status.st_uid), _inside(self.gids, status.st_gid)
+
     def become_root(self) -> None:
         """From now on files are made as the container's root, with all capabilities."""
         libc.call("setfsgid", self.gid(0))
@@ -64,6 +68,23 @@ class Remap:
             for fd in (folder, where, tree):
                 os.close(fd)
 
+    def layers(self, place: str, lowers: list[str], upper: str, work: str) -> tuple[list[str], str, str]:
+        """The layers of an overlay as they are seen in the container's user namespace, mounted below the folder `place`; upper
+        and work (or neither) must be of one mount. From then on files are made as the container's root."""
+        below = [os.path.join(place, str(number)) for number in range(len(lowers))]
+        for lower, mapped in zip(lowers, below, strict=True):
+            self.mapped(lower, mapped)
+        folder, other = os.path.split(upper.rstrip("/"))[0], os.path.split(work.rstrip("/"))[0]
+        if folder != other:
+            raise SetupError("user namespaces: the layer's folders are not beside each other")
+        top = os.path.join(place, "top")
+        if upper:
+            self.mapped(folder, top)
+        self.become_root()
+        if not upper:
+            return below, "", ""
+        return below, os.path.join(top, os.path.basename(upper)), os.path.join(top, os.path.basename(work))
+
     def map_tree(self, tree: int, shown: str) -> None:
         """Maps the ids of a detached mount."""
         try:
@@ -79,6 +100,13 @@ def _outside(ranges: tuple[tuple[int, int, int], ...], inside: int) -> int:
     for first, outside, count in ranges:
         if first <= inside < first + count:
             return outside + inside - first
+    return 65534
+
+
+def _inside(ranges: tuple[tuple[int, int, int], ...], outside: int) -> int:
+    for inside, first, count in ranges:
+        if first <= outside < first + count:
+            return inside + outside - first
     return 65534
 
 

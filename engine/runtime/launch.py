@@ -139,7 +139,8 @@ def launch(
             error = None
         if error is None:
             if init_userns.exec_flag(spec):
-                first.started.mounts = os.open(f"/proc/{first.started.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+                with contextlib.suppress(OSError):  # it died: what it had to say is on the channel
+                    first.started.mounts = os.open(f"/proc/{first.started.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
             _let_go(first.channel)
             meanwhile()
             error = _hear(first.channel, first.started)

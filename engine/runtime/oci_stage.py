@@ -87,11 +87,11 @@ def run(
         root = mount_root(spec, bundle, remap)
         for name in KERNEL_DIRS:
             os.close(Rootfs(root).ordinary(name))
-        if remap is not None:
-            remap.become_host()
         stage = "mounts"
         where = os.path.join(bundle, spec["root"]["path"])
         trees = _collect(spec, held, remap, where)
+        if remap is not None:
+            remap.become_host()
         if shm >= 0:
             trees["/dev/shm"] = shm
         sources = Sources(os.path.join(bundle, "oci", "sources"))
@@ -214,7 +214,7 @@ def _collect(spec: dict[str, Any], held: dict[str, int], remap: Remap | None, sc
             if remap is not None and (entry.get("workbench") or {}).get("mapped"):
                 remap.map_tree(tree, entry["source"])
         elif entry["type"] == "overlay":
-            tree = binds.clone_image(entry["workbench"], f"image {entry['source']}", scratch)
+            tree = binds.clone_image(entry["workbench"], f"image {entry['source']}", scratch, remap)
         else:
             continue
         binds.protect_below(entry, tree)

@@ -39,23 +39,9 @@ def mount_root(spec: dict[str, Any], bundle: str, remap: Remap | None = None) ->
         lowers = [empty]
     upper, work = extra["upper"], extra["work"]
     if remap is not None:
-        lowers, upper, work = _mapped_layers(remap, bundle, lowers, upper, work)
+        lowers, upper, work = remap.layers(os.path.join(bundle, "mapped"), lowers, upper, work)
     mount_overlay(lowers, upper, work, target, volatile=extra["volatile"])
     return os.open(target, _HANDLE | os.O_DIRECTORY)
-
-
-def _mapped_layers(remap: Remap, bundle: str, lowers: list[str], upper: str, work: str) -> tuple[list[str], str, str]:
-    """The layers as they are seen in the container's user namespace; upper and work must be of one mount."""
-    folder, other = os.path.split(upper.rstrip("/"))[0], os.path.split(work.rstrip("/"))[0]
-    if folder != other:
-        raise SetupError("user namespaces: the layer's folders are not beside each other")
-    for number, lower in enumerate(lowers):
-        remap.mapped(lower, os.path.join(bundle, "mapped", str(number)))
-    top = os.path.join(bundle, "mapped", "top")
-    remap.mapped(folder, top)
-    remap.become_root()
-    below = [os.path.join(bundle, "mapped", str(number)) for number in range(len(lowers))]
-    return below, os.path.join(top, os.path.basename(upper)), os.path.join(top, os.path.basename(work))
 
 
 class Rootfs:
@@ -141,7 +127,8 @@ class Rootfs:
                 fd = open_in_root(self.root, path, _HANDLE | os.O_NOFOLLOW)
                 status = os.fstat(fd)
                 os.close(fd)
-                self.copied[path] = (status.st_mode, status.st_uid, status.st_gid)
+                uid, gid = (status.st_uid, status.st_gid) if self.remap is None else self.remap.inside(status)
+                self.copied[path] = (status.st_mode, uid, gid)
             path = os.path.dirname(path)
 
     # --- mounts --------------------------------------------------------------------------------------

@@ -39,6 +39,14 @@ class IdMaps:
     gids: tuple[IdRange, ...]
 
 
+def outside(ranges: tuple[IdRange, ...], inside: int) -> int:
+    """The host's id of one of the container's. Raises InvalidInput: it has none."""
+    for one in ranges:
+        if one.inside <= inside < one.inside + one.count:
+            return one.outside + inside - one.inside
+    raise InvalidInput(f"id {inside} does not exist in the container's user namespace", hint="runtime.userns-remap")
+
+
 _MODES = {
     "pid": ("", "host", "container:"),
     "ipc": ("", "none", "private", "shareable", "host", "container:"),

@@ -12,6 +12,7 @@ from pathlib import Path
 from engine.build.interfaces import StepMount
 from engine.errors import Unsupported
 from engine.runtime.spec_mounts import BindMount, ImageMount, TmpfsMount, UserMount
+from engine.runtime.spec_namespaces import IdMaps, outside
 from engine.service.ssh_forward import check_agent, forward
 
 _MEMORY = ("/run", "/dev/shm")
@@ -21,10 +22,12 @@ _TMPFS = ("tmpfs", "ramfs")
 class StepMounts:
     """Made for one step. `mounts` is what `SpecParams` takes; closing `stack` takes everything away."""
 
-    def __init__(self, folder: Path, stack: contextlib.ExitStack) -> None:
+    def __init__(self, folder: Path, stack: contextlib.ExitStack, maps: IdMaps | None = None) -> None:
+        """`maps`: the user namespace that the step runs in."""
         self.mounts: list[UserMount] = []
         self._folder, self._stack = folder, stack
         self._memory: Path | None = None
+        self._maps = maps
 
     def add(self, mount: StepMount) -> None:
         getattr(self, f"_{mount.kind}")(mount)
@@ -40,7 +43,9 @@ class StepMounts:
     def _bind(self, mount: StepMount) -> None:
         assert mount.folder is not None
         folder = str(mount.folder)
-        self.mounts.append(BindMount(folder, mount.target, mount.read_only, recursive=False, subpath=mount.source))
+        self.mounts.append(
+            BindMount(folder, mount.target, mount.read_only, recursive=False, subpath=mount.source, mapped=True)
+        )
 
     def _tmpfs(self, mount: StepMount) -> None:
         options = ["exec", *(["ro"] if mount.read_only else []), *([f"size={mount.size}"] if mount.size else [])]
@@ -51,7 +56,7 @@ class StepMounts:
         with open(path, "xb") as file:
             os.fchmod(file.fileno(), 0o600)
             file.write(mount.data)
-            os.fchown(file.fileno(), mount.uid, mount.gid)
+            os.fchown(file.fileno(), *self._owner(mount))
             os.fchmod(file.fileno(), mount.mode)
         self.mounts.append(BindMount(str(path), mount.target, True, recursive=False))
 
@@ -59,9 +64,15 @@ class StepMounts:
         assert mount.agent is not None
         check_agent(mount.agent)
         name = f"ssh-{len(self.mounts)}"
-        context = forward(mount.agent, self._private(), name, (mount.uid, mount.gid), mount.mode)
+        context = forward(mount.agent, self._private(), name, self._owner(mount), mount.mode)
         path = self._stack.enter_context(context)
         self.mounts.append(BindMount(str(path), mount.target, mount.read_only, recursive=False))
+
+    def _owner(self, mount: StepMount) -> tuple[int, int]:
+        """On the host. Not by a mount with mapped ids: a memory file system can have those since Linux 6.3 only."""
+        if self._maps is None:
+            return mount.uid, mount.gid
+        return outside(self._maps.uids, mount.uid), outside(self._maps.gids, mount.gid)
 
     def _private(self) -> Path:
         """A folder of this step's own on a memory file system. Raises `Unsupported`."""

@@ -15,14 +15,17 @@ from engine.base.atomic import write_atomic
 from engine.base.cancel import CancelToken
 from engine.build.interfaces import RunStep
 from engine.build.options import check_hosts, parse_ulimit
+from engine.errors import InvalidInput
 from engine.model import BuildRequest
 from engine.runtime.client import Runtime
 from engine.runtime.spec import BindMount, SpecParams, make_spec
 from engine.runtime.spec_mounts import UserMount
+from engine.runtime.spec_namespaces import IdMaps
 from engine.service.endpoints import EndpointService
 from engine.service.host_trust import INSIDE, HostTrust, prepare, scrub
 from engine.service.networks import NetworkService
 from engine.service.step_mounts import StepMounts
+from engine.service.userns import id_maps
 from engine.store.store import Store
 
 
@@ -47,18 +50,37 @@ class StepRunner:
             stack.callback(self._endpoints.release, container_id)
             (folder / "rootfs").mkdir(mode=0o755)
             trust = prepare(folder, step.lowers) if self._host_ca else None
-            mounts = StepMounts(folder, stack)
+            maps = self._id_maps(step)
+            mounts = StepMounts(folder, stack, maps)
             for mount in step.mounts:
                 mounts.add(mount)
-            spec = make_spec(self._params(container_id, step, folder, trust, mounts.mounts))
+            spec = make_spec(self._params(container_id, step, folder, trust, mounts.mounts, maps))
             write_atomic(folder / "config.json", json.dumps(spec).encode(), durable=False)
             code = self._run(container_id, folder, output, cancel)
             if trust is not None:
                 scrub(trust, step.upper)
             return code
 
+    def _id_maps(self, step: RunStep) -> IdMaps | None:
+        """The user namespace of a step, by the settings; a privileged one has none. Raises InvalidInput."""
+        maps = id_maps(self._store.root)
+        if maps is None or step.privileged:
+            return None
+        if step.network == "host":
+            raise InvalidInput(
+                "cannot share the host's network namespace when user namespaces are enabled",
+                hint="leave --network=host out, or runtime.userns-remap out of the settings",
+            )
+        return maps
+
     def _params(
-        self, container_id: str, step: RunStep, folder: Path, trust: HostTrust | None, asked: Sequence[UserMount]
+        self,
+        container_id: str,
+        step: RunStep,
+        folder: Path,
+        trust: HostTrust | None,
+        asked: Sequence[UserMount],
+        maps: IdMaps | None,
     ) -> SpecParams:
         lowers, env = list(step.lowers), list(step.env)
         block = self._block_metadata and not self._request.allow_metadata
@@ -70,7 +92,7 @@ class StepRunner:
             given = {entry.partition("=")[0] for entry in env}
             env += [f"{name}={value}" for name, value in trust.env.items() if name not in given]
             lowers.insert(0, trust.layer)
-            mounts.append(BindMount(str(trust.mounted), INSIDE, read_only=True))
+            mounts.append(BindMount(str(trust.mounted), INSIDE, read_only=True, mapped=True))
         return SpecParams(
             container_id=container_id,
             args=step.args,
@@ -82,6 +104,7 @@ class StepRunner:
             upper=str(step.upper),
             work=str(step.work),
             mounts=mounts,
+            id_maps=maps,
             stdio="fds",
             volatile=True,
             **prepared.params(),

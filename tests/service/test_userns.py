@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from engine.api import ContainerSpec
+from engine.api import BuildRequest, ContainerSpec
 from engine.errors import EngineError, InvalidInput, NotFound
 from engine.local import LocalEngine
+from engine.model import BuildSecret
 from engine.service.mount_specs import parse_bind
 
-from .conftest import Sh
+from .conftest import Image, Sh
 
 pytestmark = pytest.mark.root
 RUNTIMES = [
@@ -134,3 +135,29 @@ async def test_an_export_while_it_runs(local: LocalEngine, inside: Sh) -> None:
     assert found["file"] == (1000, b"hers\n")
     assert {found[name][0] for name in ("etc", "own", "bin/sh") if name in found} == {0}
     assert not [name for name in found if name.startswith(("proc/", "sys/"))], "without what is mounted"
+
+
+async def test_build_steps_run_remapped(local: LocalEngine, image: Image, sh: Sh, tmp_path: Path) -> None:
+    """Their root is an ordinary user of the host, and the layers have the owners that the step gave."""
+    tag = await image(
+        "RUN cat /proc/self/uid_map > /map && echo x > /mine && chown 1000:1001 /mine && id -u > /id\n"
+        "RUN --mount=type=cache,target=/cache --mount=type=bind,target=/context,rw "
+        "echo c > /cache/file && touch /context/new && stat -c %u /cache /cache/file >> /id\nUSER 1000\nRUN touch /tmp/by-user"
+    )  # fmt: skip
+    seen = await sh("cat /map /id; stat -c '%u %g' /mine /tmp/by-user /map", image=tag, user="0")
+    assert seen.split() == ["0", str(FIRST), "65536", "0", "0", "0", "1000", "1001", "1000", "0", "0", "0"]
+    (tmp_path / "Dockerfile").write_text(
+        "FROM workbench/base AS one\nRUN mkdir /d && echo y > /d/f && chown -R 5:6 /d\nFROM workbench/base\n"
+        "RUN --mount=type=secret,id=k,uid=7 --mount=from=one,target=/one,rw stat -c '%u %g' /run/secrets/k /one/d/f > /seen"
+        " && cat /run/secrets/k >> /seen && touch /one/d/new\n"
+    )
+    async for _ in local.build(BuildRequest(tmp_path, tags=("mounted",), secrets=(BuildSecret("k", value=b"said"),))):
+        pass
+    assert (await sh("cat /seen", image="mounted")).split() == ["7", "0", "5", "6", "said"]
+    with pytest.raises(EngineError, match="host's network namespace"):
+        async for _ in local.build(BuildRequest(tmp_path, network="host", no_cache=True)):
+            pass
+    (tmp_path / "Dockerfile").write_text("FROM workbench/base\nRUN --security=insecure cat /proc/self/uid_map > /map\n")
+    async for _ in local.build(BuildRequest(tmp_path, tags=("free",), allow=("security.insecure",))):
+        pass
+    assert (await sh("cat /map", image="free")).split() == ["0", "0", "4294967295"]
