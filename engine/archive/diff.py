@@ -94,7 +94,7 @@ class _Walk:
             return
         xattrs, is_opaque = _xattrs(real)
         was = self._below.find(path) if self._below is not None else None
-        same = was is not None and _same(was, (real, status))
+        same = was is not None and same_file(was, (real, status))
         common = (stat.S_IMODE(mode), status.st_uid, status.st_gid, self._mtime(status))
         if stat.S_ISDIR(mode):
             self._directory(TarEntry(path, "dir", *common, xattrs=xattrs), same, opaque or is_opaque, is_opaque, was)
@@ -136,7 +136,7 @@ class _Walk:
         self._add(TarEntry(f"{folder}/.wh.{name}" if folder else f".wh.{name}", "file", 0))
 
     def _mtime(self, status: os.stat_result) -> int:
-        mtime = int(status.st_mtime)
+        mtime = status.st_mtime_ns // 10**9
         return mtime if self._clamp is None else min(mtime, self._clamp)
 
 
@@ -157,7 +157,12 @@ def _xattrs(real: str) -> tuple[dict[str, bytes], bool]:
     return kept, opaque
 
 
-def _same(was: tuple[str, os.stat_result], now: tuple[str, os.stat_result]) -> bool:
+def shown_xattrs(real: str) -> dict[str, bytes]:
+    """Extended attributes that belong to the layer."""
+    return _xattrs(real)[0]
+
+
+def same_file(was: tuple[str, os.stat_result], now: tuple[str, os.stat_result]) -> bool:
     """Whether a file is as it was below: metadata, and content where times cannot tell (continuity's sameDirent)."""
     (old, a), (new, b) = was, now
     if (a.st_mode, a.st_uid, a.st_gid, a.st_rdev) != (b.st_mode, b.st_uid, b.st_gid, b.st_rdev):

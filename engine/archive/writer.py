@@ -13,6 +13,8 @@ from engine.oci.digest import Digest
 BLOCK = 512
 CHUNK = 1 << 18
 _TYPES = {"file": b"0", "hardlink": b"1", "symlink": b"2", "char": b"3", "block": b"4", "dir": b"5", "fifo": b"6"}
+_MAGIC = b"ustar\x0000"
+_MAGIC_SUM = sum(_MAGIC)
 _OCTAL7 = 0o7777777
 _OCTAL11 = 0o77777777777
 
@@ -65,25 +67,37 @@ class LayerWriter:
         if rest:
             self._write(b"\0" * (BLOCK - rest))
 
+    def add_whole(self, entry: TarEntry, data: bytes) -> None:
+        """An entry whose content is in memory: one write for all of it."""
+        self._content += len(data)
+        self._write(b"".join((*self._headers(entry), data, b"\0" * (-len(data) % BLOCK))))
+
     def add(self, entry: TarEntry, body: BinaryIO | None = None) -> None:
         """Raises `Corrupt` when the body is shorter than `size`; what is longer is left unread."""
+        for part in self._headers(entry):
+            self._write(part)
+        size = entry.size if entry.kind == "file" else 0
+        if size:
+            self._body(entry, size, body)
+        self._pad()
+
+    def _headers(self, entry: TarEntry) -> list[bytes]:
+        """The entry's header, and the extended one before it where it needs one; each is padded."""
         name = entry.path + ("/" if entry.kind == "dir" and not entry.path.endswith("/") else "")
         raw_name, raw_link = name.encode("utf-8", "surrogateescape"), entry.link.encode("utf-8", "surrogateescape")
         size = entry.size if entry.kind == "file" else 0
         pax = _extended(entry, raw_name, raw_link, size)
+        headers = []
         if pax:
             records = b"".join(_record(key, value) for key, value in sorted(pax.items()))
-            self._write(_header(b"PaxHeaders.0/" + raw_name[:80], b"x", 0o644, 0, 0, len(records), 0, b"", (0, 0)))
-            self._write(records)
-            self._pad()
-        self._write(
+            headers.append(_header(b"PaxHeaders.0/" + raw_name[:80], b"x", 0o644, 0, 0, len(records), 0, b"", (0, 0)))
+            headers.append(records + b"\0" * (-len(records) % BLOCK))
+        headers.append(
             _header(
                 raw_name, _TYPES[entry.kind], entry.mode, entry.uid, entry.gid, size, entry.mtime, raw_link, entry.dev
             )
         )
-        if size:
-            self._body(entry, size, body)
-        self._pad()
+        return headers
 
     def _body(self, entry: TarEntry, size: int, body: BinaryIO | None) -> None:
         left = size
@@ -129,9 +143,9 @@ def _record(key: bytes, value: bytes) -> bytes:
     return str(length).encode() + body
 
 
-def _octal(value: int, width: int) -> bytes:
-    limit = 8 ** (width - 1) - 1
-    return f"{value if 0 <= value <= limit else 0:0{width - 1}o}".encode() + b"\0"
+def _limited(value: int, digits: int) -> int:
+    """What does not fit stands in an extended header; here it is 0."""
+    return value if 0 <= value < 8**digits else 0
 
 
 def _header(
@@ -139,22 +153,16 @@ def _header(
 ) -> bytes:
     if b"\0" in name or b"\0" in link:
         raise InvalidInput(f"a NUL byte in the path {name!r}")
-    fields = b"".join(
+    name, link = name[:100], link[:100]
+    numbers = b"%07o\0%07o\0%07o\0%011o\0%011o\0" % (
+        mode & 0o7777, _limited(uid, 7), _limited(gid, 7), _limited(size, 11), _limited(mtime, 11),
+    )  # fmt: skip
+    devices = b"%07o\0%07o\0" % (_limited(dev[0], 7), _limited(dev[1], 7)) if kind in b"34" else b"\0" * 16
+    # The checksum counts itself as eight spaces; the zeros between the fields add nothing.
+    checksum = sum(name) + sum(numbers) + 8 * 0x20 + kind[0] + sum(link) + _MAGIC_SUM + sum(devices)
+    return b"".join(
         (
-            name[:100].ljust(100, b"\0"),
-            _octal(mode & 0o7777, 8),
-            _octal(uid, 8),
-            _octal(gid, 8),
-            _octal(size, 12),
-            _octal(mtime, 12),
-            b" " * 8,
-            kind,
-            link[:100].ljust(100, b"\0"),
-            b"ustar\x0000",
-            b"\0" * 64,
-            _octal(dev[0], 8) if kind in b"34" else b"\0" * 8,
-            _octal(dev[1], 8) if kind in b"34" else b"\0" * 8,
+            name.ljust(100, b"\0"), numbers, b"%06o\0 " % checksum, kind, link.ljust(100, b"\0"), _MAGIC,
+            b"\0" * 64, devices, b"\0" * 167,
         )
-    ).ljust(BLOCK, b"\0")
-    checksum = f"{sum(fields):06o}".encode() + b"\0 "
-    return fields[:148] + checksum + fields[156:]
+    )  # fmt: skip

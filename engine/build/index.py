@@ -64,10 +64,12 @@ class ContextIndex:
         self._free: list[int] = []
         self._racy: set[int] = set()
         self._dirty = False
+        self._folder = ("\0", -1)  # held open while files are read; see `_open`
         self.listings: dict[str, str] = {}  # directory digests made since they were taken: what stands behind each
 
     def close(self) -> None:
         self.save()
+        self._let_go()
         os.close(self.fd)
 
     def __len__(self) -> int:
@@ -312,11 +314,12 @@ class ContextIndex:
 
     def link(self, slot: int) -> str:
         """The text of a symbolic link."""
-        return self._digest[slot] or self._read(slot)
+        return self._digest[slot] or self._read(slot)  # no folder is held for a link
 
     def xattrs(self, slot: int) -> dict[str, bytes]:
         if not self._digest[slot] and not self.is_dir(slot):
             self._read(slot)
+            self._let_go()
         return self._xattrs.get(slot, {})
 
     def digest(self, slot: int) -> str:
@@ -324,6 +327,12 @@ class ContextIndex:
         known = self._digest[slot]
         if known:
             return known
+        try:
+            return self._digested(slot)
+        finally:
+            self._let_go()
+
+    def _digested(self, slot: int) -> str:
         return self._merkle(slot) if slot in self._kids else self._read(slot)
 
     def _merkle(self, slot: int) -> str:
@@ -342,7 +351,7 @@ class ContextIndex:
         mode = self._table.mode(slot)
         letter = kind(mode)
         if letter == "f" or letter == "d":
-            text = self._digest[slot] or self.digest(slot)
+            text = self._digest[slot] or self._digested(slot)
         elif letter == "l":
             text = self.link(slot)
         else:
@@ -379,15 +388,24 @@ class ContextIndex:
         except OSError as error:
             raise self.unreadable(error, path) from error
 
-    def open(self, path: str) -> int:
-        """A descriptor of a file's content; no link on the way is followed."""
+    def _open(self, path: str) -> int:
+        """A descriptor of a file's content; no link is followed. The folder is held open: the next file is likely in it, too."""
+        folder, name = posixpath.split(path)
         try:
-            return open_in_root(self.fd, path, _FILE, no_symlinks=True)
+            if self._folder[0] != folder:
+                self._let_go()
+                self._folder = (folder, open_in_root(self.fd, folder, _FOLDER, no_symlinks=True))
+            return os.open(name, _FILE | os.O_NOFOLLOW, dir_fd=self._folder[1])
         except OSError as error:
             raise self.unreadable(error, path) from error
 
+    def _let_go(self) -> None:
+        if self._folder[1] >= 0:
+            os.close(self._folder[1])
+        self._folder = ("\0", -1)
+
     def _hash(self, slot: int, path: str) -> str:
-        fd = self.open(path)
+        fd = self._open(path)
         try:
             status = os.fstat(fd)
             key = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)

@@ -89,7 +89,12 @@ class IndexedSource(ContextSource):
         return top
 
     def open(self, node: Node) -> int:
-        fd = super().open(node)
+        return self._looked_at(super().open(node), node)
+
+    def open_in(self, folder: int, name: str, node: Node) -> int:
+        return self._looked_at(super().open_in(folder, name, node), node)
+
+    def _looked_at(self, fd: int, node: Node) -> int:
         now, known = os.fstat(fd), node.status
         if (now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns) != (
             known.st_ino,

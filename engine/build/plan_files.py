@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from engine.archive.writer import LayerWriter
+from engine.build.copier import can_stream, stream_plan, write_plan
 from engine.build.copy import CopyPlan, Text, Tree, digest_plan, find_parents, find_trees, resolve_owner
 from engine.build.dockerfile.ast import Add, Copy, Workdir
 from engine.build.dockerfile.mode import parse_chmod
@@ -16,7 +18,7 @@ from engine.build.git import Git, GitRef, GitSource, parse_git_ref
 from engine.build.site import Site, Work
 from engine.build.state import State
 from engine.build.unpack import archive_kind
-from engine.build.writer import UpperWriter, write_plan
+from engine.build.writer import UpperWriter
 from engine.errors import InvalidInput
 from engine.store.view import LayerView
 
@@ -101,7 +103,12 @@ class _CopyPlanner:
                 for source in opened:
                     source.close()
 
-        return Work(inputs, f"{name} {' '.join(words)} # buildkit", perform)
+        def stream(upper: Path, out: LayerWriter) -> None:
+            stream_plan(plan, upper, view, site.cancel, out)
+
+        # With --link, and with times that are clamped, what is written differs from what the differ is to say of it.
+        plain = not (copy.link or self._remote or site.epoch is not None) and can_stream(plan)
+        return Work(inputs, f"{name} {' '.join(words)} # buildkit", perform, stream if plain else None)
 
     # --- sources --------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 from engine.build.cache_mounts import CacheMounts, CacheSpec
+from engine.build.copier import write_plan
 from engine.build.copy import CopyPlan, digest_plan, take_path
 from engine.build.dockerfile.ast import Run
 from engine.build.dockerfile.mounts import Mount, parse_mount
@@ -27,7 +28,6 @@ from engine.build.secret_values import read_secret
 from engine.build.site import Origin, Site, Work
 from engine.build.state import State, env_map
 from engine.build.variables import proxy_environment
-from engine.build.writer import write_plan
 from engine.errors import AccessDenied, BuildFailed, InvalidInput, NotFound, Unsupported
 from engine.model import SshAgent, StepInfo, StepOutput
 from engine.store.view import LayerView

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from engine.archive.writer import LayerWriter
 from engine.base.cancel import CancelToken
 from engine.build.dockerfile.ast import Dockerfile
 from engine.build.graph import find_source
@@ -26,11 +27,13 @@ class Work:
     """A step that makes a layer: what its result depends on, its history entry, and how it is done.
 
     `perform` fills the upper directory it is given; the second folder is for its own use: it is not there yet. `inputs` hold no secret.
+    `stream`, where there is one, fills the upper directory and writes the layer's tar in one pass.
     """
 
     inputs: Mapping[str, str]
     created_by: str
     perform: Callable[[Path, Path], None]
+    stream: Callable[[Path, LayerWriter], None] | None = None
 
 
 @dataclass(slots=True)

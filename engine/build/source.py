@@ -246,6 +246,20 @@ class ContextSource:
             )
         return from_os_error(error, f"reading {path} in {self.where}")
 
+    def open_folder(self, path: str) -> int:
+        """A descriptor of the directory `path`; no link on the way is followed."""
+        try:
+            return open_in_root(self._fd, path, _FOLDER, no_symlinks=True)
+        except OSError as error:
+            raise self._unreadable(error, path) from error
+
+    def open_in(self, folder: int, name: str, node: Node) -> int:
+        """As `open`, with a descriptor of the directory that the file is in."""
+        try:
+            return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=folder)
+        except OSError as error:
+            raise self._unreadable(error, node.path) from error
+
     def open(self, node: Node) -> int:
         try:
             return open_in_root(self._fd, node.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK, no_symlinks=True)

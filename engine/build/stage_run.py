@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from engine.archive.writer import LayerWriter
 from engine.base.clock import rfc3339
 from engine.build import metadata
 from engine.build.dockerfile.ast import Add, Arg, Copy, Instruction, Run, Workdir
@@ -24,7 +25,7 @@ from engine.build.plan_run import plan_run
 from engine.build.prepare import Prepared
 from engine.build.site import Site, Work
 from engine.build.stages import begin_stage
-from engine.build.stamped import write_layer
+from engine.build.stamped import make_layer, write_layer
 from engine.build.state import State
 from engine.build.step_cache import Scope, StepCache, step_key
 from engine.build.trees import Trees
@@ -207,6 +208,8 @@ class StageRun:
         try:
             os.mkdir(folder, 0o710)
             os.mkdir(upper, 0o755)
+            if work.stream is not None:
+                return self._keep(state, folder, work.stream)
             try:
                 work.perform(upper, folder / "work")
             except BuildFailed as error:
@@ -219,14 +222,19 @@ class StageRun:
             if folder.exists():
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def _keep(self, state: State, folder: Path) -> dict[str, Any]:
-        """The upper directory `diff` as a blob and as a layer's tree; the cache's document of it."""
+    def _keep(
+        self, state: State, folder: Path, stream: Callable[[Path, LayerWriter], None] | None = None
+    ) -> dict[str, Any]:
+        """The upper directory `diff` as a blob and as a layer's tree; the cache's document of it. `stream` fills it only now."""
         store, upper = self._site.store, folder / "diff"
         if (folder / "work").exists():
             shutil.rmtree(folder / "work", ignore_errors=True)
         blob = store.blobs.ingest()
         try:
-            layer = write_layer(upper, blob, self._site.view(state), self._site.cancel, epoch=self._site.epoch)
+            if stream is not None:
+                layer = make_layer(blob, self._site.cancel, lambda out: stream(upper, out))
+            else:
+                layer = write_layer(upper, blob, self._site.view(state), self._site.cancel, epoch=self._site.epoch)
         except BaseException:
             blob.abort()
             raise

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from engine.base.clock import parse_rfc3339
+from engine.build.copier import write_plan
 from engine.build.copy import CopyPlan, digest_plan, take_path
 from engine.build.graph import StagePlan
 from engine.build.prepare import Prepared
 from engine.build.site import Site, Work
 from engine.build.source import Source
 from engine.build.state import State
-from engine.build.writer import write_plan
 from engine.errors import InvalidInput
 from engine.oci.config import ImageConfig
 from engine.store.images import Image

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import os
+import queue
+import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
 from engine.archive.diff import write_upper
 from engine.archive.writer import LayerWriter, Sink, TarEntry, Written
 from engine.base.cancel import CancelToken
+from engine.store.blobs import BlobWriter
 from engine.store.view import Entry, LayerView
+
+PIECE = 1 << 20  # bytes that are hashed and written at once
+BEHIND = 4  # pieces that may wait for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,23 +31,74 @@ class Layer:
 
 class _Writer(LayerWriter):
     def __init__(self, out: Sink) -> None:
-        super().__init__(out)
+        super().__init__(out, hashed=False)
         self.newest = 0
 
     def add(self, entry: TarEntry, body: BinaryIO | None = None) -> None:
         self.newest = max(self.newest, entry.mtime)
         super().add(entry, body)
 
+    def add_whole(self, entry: TarEntry, data: bytes) -> None:
+        self.newest = max(self.newest, entry.mtime)
+        super().add_whole(entry, data)
 
-class _Checked:
-    """A large file is written in many pieces: between two of them, the work can be cancelled."""
+
+class _Behind:
+    """Hashing and writing on a thread of their own, a few megabytes behind: both leave the interpreter to the rest.
+
+    A large file is written in many pieces: between two of them, the work can be cancelled.
+    """
 
     def __init__(self, out: Sink, cancel: CancelToken) -> None:
         self._out, self._cancel = out, cancel
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._queue: queue.Queue[bytes | None] = queue.Queue(BEHIND)
+        self._error: BaseException | None = None
+        self._thread: threading.Thread | None = None
 
     def write(self, data: bytes, /) -> int:
+        self._pieces.append(data)
+        self._size += len(data)
+        if self._size >= PIECE:
+            self._pass_on()
+        return len(data)
+
+    def _pass_on(self) -> None:
         self._cancel.check()
-        return self._out.write(data)
+        if self._error is not None:
+            raise self._error
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="layer-writer", daemon=True)
+            self._thread.start()
+        self._queue.put(b"".join(self._pieces))
+        self._pieces.clear()
+        self._size = 0
+
+    def _run(self) -> None:
+        while (data := self._queue.get()) is not None:
+            if self._error is None:
+                try:
+                    self._out.write(data)
+                except BaseException as error:
+                    self._error = error
+
+    def close(self) -> None:
+        """Everything is written. Raises what writing raised."""
+        if self._thread is not None:
+            self._queue.put(None)
+            self._thread.join()
+            self._thread = None
+        if self._error is not None:
+            raise self._error
+        self._out.write(b"".join(self._pieces))
+        self._pieces.clear()
+
+    def abandon(self) -> None:
+        if self._thread is not None:
+            self._queue.put(None)
+            self._thread.join()
+            self._thread = None
 
 
 class _Below:
@@ -67,13 +125,27 @@ class _Below:
         return [os.path.basename(child.path) for child in self._view.children(entry)] if entry is not None else []
 
 
-def write_layer(upper: Path, out: Sink, view: LayerView, cancel: CancelToken, *, epoch: int | None = None) -> Layer:
+def write_layer(
+    upper: Path, blob: BlobWriter, view: LayerView, cancel: CancelToken, *, epoch: int | None = None
+) -> Layer:
     """What `upper` changes of `view`. With an `epoch` no file is younger than that: neither in the tar nor in `upper`."""
     if epoch is not None:
         _clamp(str(upper), epoch)
-    writer = _Writer(_Checked(out, cancel))
-    write_upper(upper, writer, _Below(view), cancel=cancel, mtime_clamp=epoch)
-    return Layer(writer.finish(), min(writer.newest, int(time.time())))
+    below = _Below(view)
+    return make_layer(blob, cancel, lambda out: write_upper(upper, out, below, cancel=cancel, mtime_clamp=epoch))
+
+
+def make_layer(blob: BlobWriter, cancel: CancelToken, fill: Callable[[LayerWriter], None]) -> Layer:
+    """The layer that `fill` writes, in `blob`. It is not compressed, so its digest is the diff ID: it is hashed once."""
+    behind = _Behind(blob, cancel)
+    writer = _Writer(behind)
+    try:
+        fill(writer)
+        written = writer.finish()
+        behind.close()
+    finally:
+        behind.abandon()
+    return Layer(replace(written, diff_id=blob.digest()), min(writer.newest, int(time.time())))
 
 
 def _clamp(root: str, epoch: int) -> None:

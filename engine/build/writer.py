@@ -14,10 +14,8 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from engine.base.cancel import CancelToken
-from engine.build.copy import CopyPlan, Item, Text, Tree
-from engine.build.source import Node, read_xattrs
-from engine.errors import InvalidInput, from_os_error
+from engine.build.source import read_xattrs
+from engine.errors import InvalidInput
 from engine.store.view import Entry, LayerView
 
 _OPAQUE = "trusted.overlay.opaque"
@@ -48,16 +46,16 @@ class UpperWriter:
         """What is at `path` now, the last component not followed."""
         if path in self._mine:
             return os.lstat(self.real(path))
-        below = self._below(path)
+        below = self.below(path)
         return below.status if below else None
 
-    def _below(self, path: str) -> Entry | None:
+    def below(self, path: str) -> Entry | None:
         """The image's own entry at `path`, unless a directory above it was made anew or replaced."""
         if not path:
             return self._view.lookup("")
         folder, name = posixpath.split(path)
         if folder not in self._lower:
-            found = None if folder in self._gone else self._below(folder)
+            found = None if folder in self._gone else self.below(folder)
             self._lower[folder] = found if found is not None and found.is_dir else None
         parent = self._lower[folder]
         if parent is None or path in self._gone:
@@ -91,7 +89,7 @@ class UpperWriter:
     def _readlink(self, path: str) -> str:
         if path in self._mine:
             return os.readlink(self.real(path))
-        below = self._below(path)
+        below = self.below(path)
         return os.readlink(below.real) if below else ""
 
     # --- directories ----------------------------------------------------------------------------------
@@ -122,7 +120,7 @@ class UpperWriter:
         if path in self._mine:
             return
         self.show_parents(path)
-        below = self._below(path)
+        below = self.below(path)
         assert below is not None
         os.mkdir(self.real(path))
         self._mine[path] = "dir"
@@ -137,7 +135,7 @@ class UpperWriter:
             self.show_dir(folder)
 
     def _mkdir(self, path: str) -> None:
-        _check_name(path)
+        check_name(path)
         self.show_parents(path)
         os.mkdir(self.real(path))
         self._mine[path] = "dir"
@@ -171,7 +169,7 @@ class UpperWriter:
         is_dir = stat.S_ISDIR(status.st_mode)
         if is_dir and not trees:
             raise InvalidInput(f"cannot replace to directory /{path} with file")
-        if self._below(path) is not None:
+        if self.below(path) is not None:
             self._gone.add(path)
         if path in self._mine:
             if is_dir:
@@ -184,20 +182,20 @@ class UpperWriter:
 
     def create(self, path: str) -> int:
         """A descriptor of the new, empty file `path` (0600, root's)."""
-        _check_name(path)
+        check_name(path)
         self.show_parents(path)
         self._mine[path] = "file"
         return os.open(self.real(path), _NEW, 0o600)
 
     def link(self, path: str, target: str) -> None:
-        _check_name(path)
+        check_name(path)
         self.show_parents(path)
         os.symlink(target, self.real(path))
         self._mine[path] = "link"
 
     def hard_link(self, path: str, existing: str) -> None:
         """`existing` may be a file of the image below: it is taken into this layer first."""
-        _check_name(path)
+        check_name(path)
         if existing not in self._mine:
             self._copy_up(existing)
         self.show_parents(path)
@@ -205,7 +203,7 @@ class UpperWriter:
         self._mine[path] = "file"
 
     def _copy_up(self, path: str) -> None:
-        below = self._below(path)
+        below = self.below(path)
         if below is None or below.is_dir:
             raise InvalidInput(f"a hard link to /{path}, which is no file of the image")
         self.show_parents(path)
@@ -217,7 +215,7 @@ class UpperWriter:
         self._mine[path] = "file"
 
     def node(self, path: str, mode: int, device: int) -> None:
-        _check_name(path)
+        check_name(path)
         if stat.S_ISCHR(mode) and device == 0:
             raise InvalidInput(f"/{path} is a character device 0:0, which means a deletion in an image's layer")
         self.show_parents(path)
@@ -242,6 +240,14 @@ class UpperWriter:
         else:
             os.utime(real, ns=(mtime_ns, mtime_ns), follow_symlinks=False)
 
+    def note_file(self, path: str) -> None:
+        """Somebody else makes the file `path`, in a directory that was made here."""
+        self._mine[path] = "file"
+
+    def time_of(self, path: str) -> int:
+        """The time that the directory `path` will have, in ns."""
+        return self._times[path]
+
     def close(self) -> None:
         """Sets the directories' times."""
         for path, mtime in self._times.items():
@@ -249,114 +255,10 @@ class UpperWriter:
                 os.utime(self.real(path), ns=(mtime, mtime))
 
 
-def _check_name(path: str) -> None:
+def check_name(path: str) -> None:
     """A layer writes a deletion as `.wh.NAME`: a file that is called so would delete another."""
     if posixpath.basename(path).startswith(".wh."):
         raise InvalidInput(
             f"/{path}: a name that begins with .wh. means a deletion in an image's layer",
             hint="rename it, or leave it out with .dockerignore or --exclude",
         )
-
-
-# --- carrying out a plan ----------------------------------------------------------------------------------
-
-
-def write_plan(plan: CopyPlan, upper: Path, view: LayerView, cancel: CancelToken, *, epoch: int = 0) -> None:
-    """Raises `InvalidInput` for what cannot be merged, `StorageFull`, `Cancelled`."""
-    from engine.build.unpack import unpack
-
-    writer = UpperWriter(upper, view, epoch=epoch)
-    try:
-        for tree in plan.trees:
-            cancel.check()
-            if isinstance(tree, Tree) and tree.archive:
-                unpack(writer, tree, plan, cancel)
-            else:
-                _Copier(writer, plan, cancel).copy(tree)
-        writer.close()
-    except OSError as error:
-        raise from_os_error(error, "copying into the image") from error
-
-
-class _Copier:
-    def __init__(self, writer: UpperWriter, plan: CopyPlan, cancel: CancelToken) -> None:
-        self._writer, self._plan, self._cancel = writer, plan, cancel
-        self._links: dict[tuple[int, int], str] = {}
-        chmod = plan.chmod
-        self._made = chmod.octal if chmod is not None and chmod.octal is not None else DEFAULT_MODE
-
-    def copy(self, tree: Tree | Text) -> None:
-        dest = self._plan.dest
-        folder = dest if dest.endswith(("/", "/.")) or dest in ("", ".") else posixpath.dirname(dest)
-        self._make(self._writer.resolve(folder))
-        target = self._writer.resolve(dest)
-        status = self._writer.status(target)
-        is_dir = isinstance(tree, Tree) and tree.top.is_dir
-        if not is_dir and status is not None and stat.S_ISDIR(status.st_mode):
-            target = f"{target}/{tree.name}" if target else tree.name
-        self._make(target if is_dir and status is None else posixpath.dirname(target))
-        if isinstance(tree, Text):
-            self._text(target, tree)
-            return
-        for item in tree.items:
-            self._cancel.check()
-            self._item(tree, item, f"{target}/{item.path}".strip("/") if item.path else target)
-
-    def _make(self, path: str) -> None:
-        self._writer.make_dirs(path, self._made, self._plan.owner)
-
-    def _owner(self, tree: Tree, node: Node) -> tuple[int, int]:
-        if self._plan.owner is not None:
-            return self._plan.owner
-        return (node.status.st_uid, node.status.st_gid) if tree.source.keeps_owner else (0, 0)
-
-    def _mode(self, mode: int, *, directory: bool) -> int:
-        return self._plan.chmod.apply(mode, directory=directory) if self._plan.chmod else stat.S_IMODE(mode)
-
-    def _text(self, target: str, text: Text) -> None:
-        self._writer.clear(target)
-        fd = self._writer.create(target)
-        with open(fd, "wb") as file:
-            file.write(text.content)
-        mode = self._mode(0o644, directory=False)
-        # A nanosecond on, so that a later `touch -d @0` is a change, as it is to BuildKit, which writes the present time.
-        self._writer.finish(target, self._plan.owner or (0, 0), mode, self._writer.epoch * 10**9 + 1, {})
-
-    def _item(self, tree: Tree, item: Item, target: str) -> None:
-        node, writer = item.node, self._writer
-        owner = self._owner(tree, node)
-        if node.is_dir:
-            made = writer.directory(target)
-            if made or (item.path and not item.implied):
-                folder_mode = self._mode(node.status.st_mode, directory=True)
-                writer.finish(target, owner, folder_mode, node.status.st_mtime_ns, tree.source.xattrs(node))
-            elif item.path:
-                os.chmod(writer.real(target), stat.S_IMODE(node.status.st_mode))
-            return
-        writer.clear(target)
-        key = (node.status.st_dev, node.status.st_ino)
-        if node.is_file and node.status.st_nlink > 1 and key in self._links:
-            writer.hard_link(target, self._links[key])
-            return
-        mode: int | None = self._mode(node.status.st_mode, directory=False)
-        if node.is_file:
-            self._file(tree, node, target)
-            self._links[key] = target
-        elif node.is_link:
-            writer.link(target, node.link)
-            mode = None
-        else:
-            writer.node(target, node.status.st_mode, node.status.st_rdev)
-        writer.finish(target, owner, mode, node.status.st_mtime_ns, tree.source.xattrs(node))
-
-    def _file(self, tree: Tree, node: Node, target: str) -> None:
-        reading = tree.source.open(node)
-        try:
-            writing = self._writer.create(target)
-            try:
-                while os.sendfile(writing, reading, None, 1 << 24):
-                    self._cancel.check()
-            finally:
-                os.close(writing)
-        finally:
-            os.close(reading)

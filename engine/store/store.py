@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from engine.base.cancel import CancelToken
 from engine.errors import EngineError, StorageFull, Unsupported, from_os_error, is_full
+from engine.linux.placement import spread_below
 from engine.oci.chain import chain_ids
 from engine.oci.descriptor import Descriptor
 from engine.oci.digest import Digest
@@ -42,6 +43,9 @@ class Store:
             self.root = root
             self.tmp = root / "tmp"
             self.containers = root / "containers"
+            if not self.tmp.exists():
+                self.tmp.mkdir(mode=0o710, exist_ok=True)
+                spread_below(self.tmp)  # layers and volumes are made here, and moved to their places
             for folder in (self.tmp, self.containers, root / "oci"):
                 folder.mkdir(mode=0o710, exist_ok=True)
             self.leases = Leases(root)
