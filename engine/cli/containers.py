@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-import builtins
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engine.base.clock import rfc3339
 from engine.cli.common import clean, each, read, run
 from engine.cli.flags import Flag
 from engine.cli.tables import render, table
-from engine.errors import InvalidInput, NotFound
 from engine.model import ContainerSummary
+from engine.service import container_filters
 from engine.service.describe import ago, status_text
 
 if TYPE_CHECKING:
     from engine.local import LocalEngine
-
-
-_FILTERS = ("ancestor", "before", "exited", "health", "id", "label", "name", "since", "status")
-
-
-def _filters(texts: Sequence[str]) -> dict[str, list[str]]:
-    filters: dict[str, list[str]] = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not equals or key not in _FILTERS:
-            raise InvalidInput(f"invalid filter {text!r}", hint=f"known: {', '.join(f'{name}=' for name in _FILTERS)}")
-        filters.setdefault(key, []).append(value)
-    return filters
 
 
 def _row(container: ContainerSummary, full: bool) -> dict[str, object]:
@@ -52,6 +37,10 @@ def _row(container: ContainerSummary, full: bool) -> dict[str, object]:
     }
 
 
+def _mounts(config: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    return config.get("Mounts") or ()
+
+
 def cmd_ps(root: Path, args: list[str]) -> int:
     flags = [
         Flag("all", "Show all containers (default shows just running)", "a"),
@@ -59,20 +48,23 @@ def cmd_ps(root: Path, args: list[str]) -> int:
         Flag("no-trunc", "Don't truncate output"),
         Flag("latest", "Show the latest created container", "l"),
         Flag("last", "Show n last created containers", "n", kind="int"),
-        Flag("filter", f"Filter by {', '.join(f'{name}=' for name in _FILTERS)}", "f", kind="list"),
+        Flag("filter", f"Filter by {', '.join(f'{name}=' for name in container_filters.KEYS)}", "f", kind="list"),
         Flag("format", "Format output: json, or a template of {{.Field}}", kind="str"),
     ]
     parsed = read(args, "ps [OPTIONS]", "List containers", flags, maximum=0)
     if parsed is None:
         return 0
 
-    filters = _filters(parsed.items("filter"))
+    filters = container_filters.parse(parsed.items("filter"))
 
     async def work(engine: LocalEngine) -> int:
         last = 1 if parsed.on("latest") else parsed.number("last")
         everything = await engine.containers(all=True)
-        found = [c for c in everything if _matches(c, filters, everything)]
-        if not (parsed.on("all") or last or filters.keys() & {"status", "exited", "before", "since"}):
+        mounts: dict[str, Any] = {}
+        if "volume" in filters:
+            mounts = {one.id: _mounts((await engine.container(one.id)).config) for one in everything}
+        found = container_filters.containers(everything, filters, mounts)
+        if not (parsed.on("all") or last or container_filters.everything(filters)):
             found = [container for container in found if container.running]
         rows = [_row(container, parsed.on("no-trunc")) for container in (found[:last] if last else found)]
         if parsed.on("quiet"):
@@ -86,42 +78,6 @@ def cmd_ps(root: Path, args: list[str]) -> int:
         return 0
 
     return run(root, work)
-
-
-def _matches(
-    container: ContainerSummary, filters: Mapping[str, Sequence[str]], all: Sequence[ContainerSummary]
-) -> bool:
-    """Every key holds; of several values for one key one is enough, of labels all."""
-    for key, values in filters.items():
-        some = builtins.all if key == "label" else any
-        if not some(_holds(container, key, value, all) for value in values):
-            return False
-    return True
-
-
-def _holds(container: ContainerSummary, key: str, value: str, all: Sequence[ContainerSummary]) -> bool:
-    match key:
-        case "name":
-            return re.search(value, container.name) is not None or re.search(value, f"/{container.name}") is not None
-        case "status":
-            return value == container.status
-        case "id":
-            return container.id.startswith(value)
-        case "ancestor":
-            return value in (container.image, container.image_id, f"{container.image}:latest")
-        case "label":
-            name, has, wanted = value.partition("=")
-            return name in container.labels and (not has or container.labels[name] == wanted)
-        case "exited":
-            return container.status == "exited" and value == str(container.exit_code)
-        case "health":
-            return value == (container.health or "none")
-        case "before" | "since":
-            other = next((c for c in all if value == c.name or c.id.startswith(value)), None)
-            if other is None:
-                raise NotFound(f"no such container: {value}")
-            return container.created < other.created if key == "before" else container.created > other.created
-    raise InvalidInput(f"invalid filter {key!r}", hint=f"known: {', '.join(_FILTERS)}")
 
 
 def cmd_rm(root: Path, args: list[str]) -> int:

@@ -16,6 +16,7 @@ from engine.rest.http import Answer, Duplex, Hijack, Query, Request, Response, j
 from engine.rest.router import Router
 from engine.rest.streams import MULTIPLEXED, RAW, Encode, converse, multiplex, raw
 from engine.rest.wire import container_spec
+from engine.service import container_filters
 from engine.service.describe import status_text
 
 
@@ -45,9 +46,13 @@ class ContainerRoutes:
     async def list(self, request: Request) -> Answer:
         query = request.query
         filters, limit = query.filters(), query.number("limit", -1) or -1
-        everything = query.flag("all") or limit > 0 or "status" in filters or "exited" in filters
-        found = [c for c in await self._engine.containers(all=True) if everything or c.running]
-        shown = [container for container in found if _wanted(container, filters, found)]
+        everything = query.flag("all") or limit > 0 or container_filters.everything(filters)
+        found = await self._engine.containers(all=True)
+        mounts: dict[str, Any] = {}
+        if "volume" in filters:
+            mounts = {one.id: (await self._engine.container(one.id)).config.get("Mounts") or () for one in found}
+        wanted = container_filters.containers(found, filters, mounts)
+        shown = [container for container in wanted if everything or container.running]
         rows = [await self._row(container) for container in (shown[:limit] if limit > 0 else shown)]
         return json_response(rows)
 
@@ -302,55 +307,3 @@ def _port(port: Port) -> dict[str, Any]:
     if port.public_port:
         row |= {"IP": port.ip, "PublicPort": port.public_port}
     return row
-
-
-def _wanted(container: ContainerSummary, filters: dict[str, list[str]], everyone: Sequence[ContainerSummary]) -> bool:
-    """Docker's container filters: within one, any value may hold (labels: all must); all filters must."""
-    for key, values in filters.items():
-        if key == "id":
-            ok = any(container.id.startswith(value) for value in values)
-        elif key == "name":
-            ok = any(value.lstrip("/^").rstrip("$") in container.name for value in values)
-        elif key == "status":
-            ok = container.status in values
-        elif key == "health":
-            ok = (container.health or "none") in values
-        elif key == "exited":
-            ok = container.status == "exited" and str(container.exit_code) in values
-        elif key == "label":
-            ok = all(_labelled(container, value) for value in values)
-        elif key == "ancestor":
-            ok = any(_descends(container, value) for value in values)
-        elif key in ("before", "since"):
-            marks = [c.created for c in everyone if c.name == values[0] or c.id.startswith(values[0])]
-            if not marks:
-                raise NotFound(f"No such container: {values[0]}")
-            ok = container.created < marks[0] if key == "before" else container.created > marks[0]
-        elif key == "network":
-            ids = {str(settings.get("NetworkID", "")) for settings in container.networks.values()}
-            ok = any(value in container.networks or any(i.startswith(value) for i in ids) for value in values)
-        elif key == "publish":
-            ok = any(
-                value.partition("/")[0] == str(port.public_port) for value in values for port in container.published
-            )
-        elif key == "expose":
-            ok = any(
-                value.partition("/")[0] == str(port.private_port) for value in values for port in container.published
-            )
-        elif key == "is-task":
-            ok = values[0].lower() in ("false", "0")
-        else:
-            raise InvalidInput(f"invalid filter '{key}'")
-        if not ok:
-            return False
-    return True
-
-
-def _labelled(container: ContainerSummary, text: str) -> bool:
-    name, equals, value = text.partition("=")
-    return name in container.labels and (not equals or container.labels[name] == value)
-
-
-def _descends(container: ContainerSummary, image: str) -> bool:
-    names = {container.image, f"{container.image}:latest", container.image_id}
-    return image in names or container.image_id.removeprefix("sha256:").startswith(image.removeprefix("sha256:"))
