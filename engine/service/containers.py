@@ -12,11 +12,10 @@ import json
 import os
 import shutil
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from engine.base.atomic import write_atomic
 from engine.base.clock import rfc3339
@@ -644,14 +643,10 @@ class ContainerService:
             raise from_os_error(error, f"removing container {record['name']}") from error
         self.finish_removal(container_id, record, volumes=volumes)
 
-    def settle(self) -> None:
-        """Waits for what removals left to be done."""
-        all_buried()
-
     def finish_removal(self, container_id: str, record: dict[str, Any], *, volumes: bool) -> None:
         """The record of a container whose folder is gone, and what is left of that."""
         # Before the record: on a full disk this makes the room that the record needs.
-        bury(self._store.tmp / f"stale-{container_id[:16]}")
+        shutil.rmtree(self._store.tmp / f"stale-{container_id[:16]}", ignore_errors=True)
         # No flush: what a power cut brings back has no folder, or is a container that has ended; either can be removed.
         with self._store.records.write(durable=False) as db:
             if db.execute("DELETE FROM containers WHERE id = ?", (container_id,)).rowcount:
@@ -754,41 +749,6 @@ class ContainerService:
         """What Docker tells with every event of a container."""
         labels = {key: str(value) for key, value in record["spec"]["labels"].items()}
         return {**labels, "image": record["spec"]["image"], "name": record["name"]}
-
-
-class _Burial(threading.Thread):
-    """Removes a folder while its caller goes on. What is not removed when the process is killed, the next engine sweeps away
-    (`Life._sweep`)."""
-
-    running: ClassVar[set[_Burial]] = set()
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(name="burial")
-        self._folder = folder
-
-    def run(self) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self.running.discard(self)
-
-
-def bury(folder: Path) -> None:
-    """Removes a container's folder; in the background where it holds nothing but our own few small files."""
-    try:
-        ours = not os.listdir(folder / "upper")
-    except OSError:
-        ours = False
-    if not ours:
-        shutil.rmtree(folder, ignore_errors=True)
-        return
-    burial = _Burial(folder)
-    _Burial.running.add(burial)
-    burial.start()
-
-
-def all_buried() -> None:
-    """Waits for the removals of this process."""
-    for burial in list(_Burial.running):
-        burial.join()
 
 
 _NESTED: dict[str, Any] = {

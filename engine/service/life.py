@@ -182,7 +182,6 @@ class Life:
 
     def _sweep(self, known: set[str]) -> None:
         """What an engine that was killed in a `create` or a `rm` left: folders without a record."""
-        self._containers.settle()
         for name in os.listdir(self._store.tmp):
             if name.startswith("stale-"):
                 shutil.rmtree(self._store.tmp / name, ignore_errors=True)
