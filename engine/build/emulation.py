@@ -24,10 +24,16 @@ def check_runnable(config: ImageConfig, binfmt: Path = BINFMT) -> None:
         return
     entry = binfmt / f"qemu-{_QEMU.get(wanted, wanted)}"
     try:
-        if entry.read_text().startswith("enabled"):
-            return
+        said = entry.read_text().splitlines()
     except OSError:
-        pass
+        said = []
+    if said[:1] == ["enabled"]:
+        if any(line.startswith("flags:") and "F" in line for line in said):
+            return
+        raise Unsupported(
+            f"the image is for linux/{wanted}, and the emulator {entry.name} is registered without the flag F",
+            hint="without it, the emulator would have to be in the image: register it with F (Debian: qemu-user-static)",
+        )
     raise Unsupported(
         f"the image is for linux/{wanted} and this machine is {host}",
         hint=f"register an emulator (Debian: apt-get install qemu-user-static), or build for --platform linux/{host}",

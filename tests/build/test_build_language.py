@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from engine.build.emulation import check_runnable
 from engine.errors import DockerfileError, InvalidInput, NotFound, Unsupported
 from engine.model import BuildNotice
+from engine.oci.config import ImageConfig
+from engine.oci.platform import Platform
 from tests.build.conftest import BASE, Builder, Built, write_files
 
 pytestmark = pytest.mark.root
@@ -407,11 +410,26 @@ def test_a_context_that_is_an_oci_layout(make: Make, builder: Builder, tmp_path:
         make("FROM from-layout\nRUN true # x", contexts={"from-layout": f"oci-layout://{layout}:v1"})
 
 
+def test_emulators_are_found_by_what_the_kernel_says(tmp_path: Path) -> None:
+    config = ImageConfig.scratch(Platform("linux", "vax"))
+    with pytest.raises(Unsupported, match="this machine is"):
+        check_runnable(config, tmp_path)
+    entry = tmp_path / "qemu-vax"
+    entry.write_text("enabled\ninterpreter /usr/bin/qemu-vax\nflags: F\n")
+    check_runnable(config, tmp_path)
+    entry.write_text("enabled\ninterpreter /usr/bin/qemu-vax\nflags: \n")
+    with pytest.raises(Unsupported, match="without the flag F"):
+        check_runnable(config, tmp_path)
+    entry.write_text("disabled\n")
+    with pytest.raises(Unsupported):
+        check_runnable(config, tmp_path)
+
+
 def test_a_platform_that_cannot_run_is_refused(make: Make) -> None:
     built = make("FROM --platform=linux/s390x scratch\nCOPY f /f", {"f": "x"}, platforms=("linux/s390x",))
     assert built.document["architecture"] == "s390x"
     with pytest.raises(DockerfileError, match="this machine is"):
-        make('FROM scratch\nRUN ["/x"]', platforms=("linux/s390x",))
+        make('FROM scratch\nRUN ["/x"]', platforms=("linux/vax",))  # no emulator of it exists
 
 
 # --- results --------------------------------------------------------------------------------------------
