@@ -250,18 +250,25 @@ class ServiceLoop:
         return found if found.name == self.name else None
 
     async def _act(self, batch: Batch, *, first: bool) -> None:
-        old = await self._container()
         begin = time.monotonic()
-        act = self.judge.decide(batch.paths, running=old is not None and old.running) if batch.paths else NOTHING
-        if batch.rebuild:
-            act = Act("rebuild", batch.rebuild)
-        elif batch.restart and act.kind in ("nothing", "sync"):
-            act = Act("restart", batch.restart, act.syncs, hooks=act.hooks) if old else Act("rebuild", batch.restart)
+        old: ContainerSummary | None = None
+        act = self._judge(batch, running=True)
+        if act.kind in ("sync", "restart"):  # only then does it matter what runs now
+            old = await self._container()
+            act = self._judge(batch, running=old is not None and old.running)
         phases = {"noticed": max(batch.noticed - batch.saved, 0.0), "planned": time.monotonic() - begin}
         if act.kind == "rebuild":
-            await self._rebuild(batch, old, phases, first=first)
+            await self._rebuild(batch, phases, first=first)
         elif act.kind != "nothing" and old is not None:
             await self._in_place(batch, act, old, phases)
+
+    def _judge(self, batch: Batch, *, running: bool) -> Act:
+        act = self.judge.decide(batch.paths, running=running) if batch.paths else NOTHING
+        if batch.rebuild:
+            return Act("rebuild", batch.rebuild)
+        if batch.restart and act.kind in ("nothing", "sync"):
+            return Act("restart" if running else "rebuild", batch.restart, act.syncs, hooks=act.hooks)
+        return act
 
     # --- sync and restart -----------------------------------------------------------------------------------
 
@@ -305,9 +312,7 @@ class ServiceLoop:
 
     # --- rebuild ------------------------------------------------------------------------------------------
 
-    async def _rebuild(
-        self, batch: Batch, old: ContainerSummary | None, phases: dict[str, float], *, first: bool
-    ) -> None:
+    async def _rebuild(self, batch: Batch, phases: dict[str, float], *, first: bool) -> None:
         begin = time.monotonic()
         image, finished = await self._image()
         self.in_vain = False
@@ -318,6 +323,7 @@ class ServiceLoop:
             self._shared.replaced(self.service.name, finished is not None and finished.first_changed is not None)
             return
         mounts = given_mounts(self.service, self._shared.state)
+        old = await self._container()  # now: it may have ended, or been rolled back, while the image was built
         wanted = config_hash(self.service)
         same = old is not None and old.running and old.labels.get("workbench.config-hash") == wanted
         same = same and not (first and self._shared.force)

@@ -184,11 +184,12 @@ def disk_usage(folder: Path) -> int:
     """Sum of the regular files' bytes below `folder`, each inode once; no link is followed."""
     seen: set[tuple[int, int]] = set()
     total = 0
-    for _path, _folders, names, fd in os.fwalk(folder, follow_symlinks=False):
-        for name in names:
-            with contextlib.suppress(OSError):
-                status = os.stat(name, dir_fd=fd, follow_symlinks=False)
-                if stat.S_ISREG(status.st_mode) and (status.st_dev, status.st_ino) not in seen:
-                    seen.add((status.st_dev, status.st_ino))
-                    total += status.st_size
+    with contextlib.suppress(FileNotFoundError):  # it was removed meanwhile
+        for _path, _folders, names, fd in os.fwalk(folder, follow_symlinks=False):
+            for name in names:
+                with contextlib.suppress(OSError):
+                    status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                    if stat.S_ISREG(status.st_mode) and (status.st_dev, status.st_ino) not in seen:
+                        seen.add((status.st_dev, status.st_ino))
+                        total += status.st_size
     return total
