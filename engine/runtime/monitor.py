@@ -507,6 +507,7 @@ class Monitor:
         except OSError as error:
             return {"error": f"cannot pause: {error.strerror or error}", "errno": error.errno}
         self.state.status = "paused"
+        self.streams.catch_up()
         self._stop_probing()
         self.note("pause")
         self._save()

@@ -109,20 +109,28 @@ class Streams:
             self._loop.watch(fd, READ, self._on_output)
         self._watch_stdin()
 
+    def catch_up(self) -> None:
+        """What is written so far, of processes that are stopped."""
+        for fd, kind in self._outputs.items():
+            self._empty(fd, kind)
+
+    def _empty(self, fd: int, kind: int) -> None:
+        while True:
+            try:
+                data = os.read(fd, _CHUNK)
+            except OSError:
+                return
+            if not data:
+                return
+            if self._log is not None:
+                self._log.write(self._splitters[kind].feed(data, time.time_ns()))
+            self._send(kind, data)
+
     def drain(self) -> None:
         """What the streams still hold at the end. Everything in the pid namespace is dead, so it is finite."""
         for fd, kind in list(self._outputs.items()):
             self._loop.forget(fd)
-            while True:
-                try:
-                    data = os.read(fd, _CHUNK)
-                except OSError:
-                    break
-                if not data:
-                    break
-                if self._log is not None:
-                    self._log.write(self._splitters[kind].feed(data, time.time_ns()))
-                self._send(kind, data)
+            self._empty(fd, kind)
             if fd != self._master:
                 os.close(fd)
         if self._log is not None:
