@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import ipaddress
 import json
 import sqlite3
@@ -69,7 +70,13 @@ class NetworkRecord:
 
 
 def _record(row: sqlite3.Row) -> NetworkRecord:
-    document = json.loads(row["document"])
+    return _parsed(row["id"], row["name"], row["document"])
+
+
+@functools.lru_cache(maxsize=256)
+def _parsed(identity: str, name: str, text: str) -> NetworkRecord:
+    """Every start asks for its networks, several times."""
+    document = json.loads(text)
     pools = tuple(
         Pool(
             ipaddress.ip_network(pool["subnet"]),
@@ -80,7 +87,7 @@ def _record(row: sqlite3.Row) -> NetworkRecord:
         )
         for pool in document.pop("pools")
     )
-    return NetworkRecord(row["id"], row["name"], pools=pools, **document)
+    return NetworkRecord(identity, name, pools=pools, **document)
 
 
 class NetworkService:
