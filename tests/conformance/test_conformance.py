@@ -89,8 +89,9 @@ def normal(result: dict[str, Any]) -> dict[str, Any]:
 def _text(text: str) -> str:
     if text.startswith("HEALTHCHECK"):
         return "HEALTHCHECK"  # printed as a pointer then, and without names
-    if text.startswith("EXPOSE map["):
-        return f"EXPOSE [{text[len('EXPOSE map[') : -1].replace(':{}', '')}]"  # printed as a map then
+    if text.startswith("EXPOSE "):  # printed as a map then, and so in another order
+        ports = text.removeprefix("EXPOSE ").removeprefix("map").strip("[]").replace(":{}", "")
+        return f"EXPOSE {sorted(ports.split())}"
     if text.startswith(("COPY", "ADD")):
         return re.sub(r" --(chown|chmod)=\S+", "", text)
     return re.sub(r"^ARG ((?:TARGET|BUILD)[A-Z]+)=\S*$", r"ARG \1", text)
