@@ -238,13 +238,13 @@ def eventually(what: Callable[[], object]) -> None:
 
 @pytest.mark.usefixtures("tun")
 @pytest.mark.peer("ip")
-@pytest.mark.parametrize("user", ["ranges", "one id"], indirect=True)
 @pytest.mark.parametrize(
-    "helper",
+    ("user", "helper"),
     [
-        pytest.param("pasta", marks=pytest.mark.peer("pasta")),
-        pytest.param("slirp4netns", marks=pytest.mark.peer("slirp4netns")),
+        pytest.param("ranges", "pasta", marks=pytest.mark.peer("pasta")),
+        pytest.param("one id", "slirp4netns", marks=pytest.mark.peer("slirp4netns")),
     ],
+    indirect=["user"],
 )
 def test_networks_of_an_ordinary_user(user: tuple[Run, Path, bool], outside: int, helper: str) -> None:
     run, home, _ranges = user
