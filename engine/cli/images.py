@@ -11,8 +11,8 @@ from engine.base.clock import rfc3339
 from engine.base.units import human_size
 from engine.cli.common import clean, read, run
 from engine.cli.flags import Flag
+from engine.cli.nouns import filters
 from engine.cli.tables import render, table
-from engine.cli.volumes import filters
 from engine.errors import EngineError, InvalidInput, NotFound
 from engine.oci.reference import Reference
 from engine.service.describe import ago

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engine.base.clock import rfc3339
 from engine.cli.common import each, read, run
-from engine.cli.flags import Flag, help_text
-from engine.cli.tables import render, table
-from engine.cli.volumes import filters, pairs
+from engine.cli.flags import Flag
+from engine.cli.nouns import Verb, confirmed, dispatch, filters, inspect, listing, pairs
 from engine.errors import EngineError, InvalidInput, NotFound
 from engine.model import EndpointSettings, IpamConfig, NetworkInfo, NetworkSpec
 from engine.network.ports import join_host
@@ -22,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def cmd_network(root: Path, args: list[str]) -> int:
-    verbs: dict[str, Callable[[Path, list[str]], int]] = {
+    verbs: dict[str, Verb] = {
         "connect": _connect,
         "create": _create,
         "disconnect": _disconnect,
@@ -33,13 +30,7 @@ def cmd_network(root: Path, args: list[str]) -> int:
         "rm": _remove,
         "remove": _remove,
     }
-    names = "connect, create, disconnect, inspect, ls, prune, rm"
-    if not args or args[0] in ("--help", "-h"):
-        print(help_text("network COMMAND", "Manage networks", []) + f"\n\nCommands: {names}")
-        return 0
-    if args[0] not in verbs:
-        raise InvalidInput(f"network has no command {args[0]!r}", hint=names)
-    return verbs[args[0]](root, args[1:])
+    return dispatch("network", verbs, root, args)
 
 
 def _create(root: Path, args: list[str]) -> int:
@@ -167,18 +158,10 @@ def _inspect(root: Path, args: list[str]) -> int:
         return 0
 
     async def work(engine: LocalEngine) -> int:
-        found, status = [], 0
-        for name in parsed.args:
-            try:
-                found.append(dict((await engine.network(name)).config))
-            except NotFound as error:
-                status = 1
-                print(f"workbench: {error}", file=sys.stderr)
-        if parsed.given("format"):
-            print(render(parsed.text("format"), found))
-        else:
-            print(json.dumps(found, indent=4, ensure_ascii=False))
-        return status
+        async def look(name: str) -> Mapping[str, Any]:
+            return (await engine.network(name)).config
+
+        return await inspect(parsed, look)
 
     return run(root, work)
 
@@ -212,17 +195,8 @@ def _list(root: Path, args: list[str]) -> int:
             _row(network, full=parsed.on("no-trunc"))
             for network in await engine.networks(filters(parsed.items("filter")))
         ]
-        if parsed.on("quiet"):
-            print("\n".join(str(row["ID"]) for row in rows), end="\n" if rows else "")
-        elif parsed.given("format"):
-            text = render(parsed.text("format"), rows)
-            print(text, end="\n" if text else "")
-        else:
-            names = ["ID", "Name", "Driver", "Scope"]
-            print(
-                table(["NETWORK ID", "NAME", "DRIVER", "SCOPE"], [[str(row[name]) for name in names] for row in rows])
-            )
-        return 0
+        columns = {"NETWORK ID": "ID", "NAME": "Name", "DRIVER": "Driver", "SCOPE": "Scope"}
+        return listing(parsed, rows, columns, "ID")
 
     return run(root, work)
 
@@ -235,11 +209,9 @@ def _prune(root: Path, args: list[str]) -> int:
     parsed = read(args, "network prune [OPTIONS]", "Remove all unused networks", flags, maximum=0)
     if parsed is None:
         return 0
-    if not parsed.on("force"):
-        print("WARNING! This will remove all custom networks not used by at least one container.")
-        print("Are you sure you want to continue? [y/N] ", end="", flush=True)
-        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-            return 1
+    warning = "This will remove all custom networks not used by at least one container."
+    if not parsed.on("force") and not confirmed(warning):
+        return 1
 
     async def work(engine: LocalEngine) -> int:
         removed = await engine.prune_networks(filters(parsed.items("filter")))

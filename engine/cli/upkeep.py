@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.base.units import human_size
 from engine.cli.common import read, run
-from engine.cli.flags import Flag, help_text
+from engine.cli.flags import Flag
 from engine.cli.images import short
+from engine.cli.nouns import filters
+from engine.cli.nouns import verb as verb_of
 from engine.cli.tables import render, table
-from engine.cli.volumes import filters
-from engine.errors import InvalidInput
 from engine.model import DiskUsage, Pruned
 from engine.service.describe import ago
 
@@ -40,19 +40,8 @@ _IMAGE = {
 }
 
 
-def _group(name: str, verbs: Sequence[str], args: list[str]) -> str | None:
-    """The verb that `args` begin with; None when help was printed."""
-    shown = ", ".join(sorted(verbs))
-    if not args or args[0] in ("--help", "-h"):
-        print(help_text(f"{name} COMMAND", f"Manage the {name}", []) + f"\n\nCommands: {shown}")
-        return None
-    if args[0] not in verbs:
-        raise InvalidInput(f"{name} has no command {args[0]!r}", hint=shown)
-    return args[0]
-
-
 def cmd_image(root: Path, args: list[str]) -> int:
-    verb = _group("image", [*_IMAGE, "inspect", "prune"], args)
+    verb = verb_of("image", [*_IMAGE, "inspect", "prune"], args)
     if verb is None:
         return 0
     if verb == "prune":
@@ -68,7 +57,7 @@ def cmd_image(root: Path, args: list[str]) -> int:
 
 def cmd_system(root: Path, args: list[str]) -> int:
     verbs: dict[str, Callable[[Path, list[str]], int]] = {"df": _df, "prune": _system_prune, "info": _info}
-    verb = _group("system", list(verbs), args)
+    verb = verb_of("system", list(verbs), args, "the system")
     return 0 if verb is None else verbs[verb](root, args[1:])
 
 

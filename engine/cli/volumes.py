@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engine.base.clock import rfc3339
 from engine.base.units import human_size
 from engine.cli.common import each, read, run
-from engine.cli.flags import Flag, help_text
-from engine.cli.tables import render, table
-from engine.errors import EngineError, InvalidInput
+from engine.cli.flags import Flag
+from engine.cli.nouns import Verb, confirmed, dispatch, filters, inspect, listing, pairs
+from engine.errors import InvalidInput
 from engine.model import VolumeInfo
 
 if TYPE_CHECKING:
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def cmd_volume(root: Path, args: list[str]) -> int:
-    verbs: dict[str, Callable[[Path, list[str]], int]] = {
+    verbs: dict[str, Verb] = {
         "create": _create,
         "inspect": _inspect,
         "ls": _list,
@@ -30,28 +28,7 @@ def cmd_volume(root: Path, args: list[str]) -> int:
         "rm": _remove,
         "remove": _remove,
     }
-    if not args or args[0] in ("--help", "-h"):
-        print(help_text("volume COMMAND", "Manage volumes", []) + "\n\nCommands: create, inspect, ls, prune, rm")
-        return 0
-    if args[0] not in verbs:
-        raise InvalidInput(f"volume has no command {args[0]!r}", hint="create, inspect, ls, prune, rm")
-    return verbs[args[0]](root, args[1:])
-
-
-def pairs(entries: Sequence[str]) -> dict[str, str]:
-    """`KEY=VALUE` and `KEY` entries."""
-    return dict(entry.partition("=")[::2] for entry in entries)
-
-
-def filters(entries: Sequence[str]) -> dict[str, list[str]]:
-    """`--filter key=value` entries; `key!=value` has the key `key!`. Raises `InvalidInput`."""
-    found: dict[str, list[str]] = {}
-    for entry in entries:
-        key, equals, value = entry.partition("=")
-        if not equals:
-            raise InvalidInput(f"invalid argument {entry!r} for --filter: bad format of filter (expected name=value)")
-        found.setdefault(key.strip().lower(), []).append(value.strip())
-    return found
+    return dispatch("volume", verbs, root, args)
 
 
 def _create(root: Path, args: list[str]) -> int:
@@ -103,18 +80,10 @@ def _inspect(root: Path, args: list[str]) -> int:
         return 0
 
     async def work(engine: LocalEngine) -> int:
-        found, status = [], 0
-        for name in parsed.args:
-            try:
-                found.append(document(await engine.volume(name)))
-            except EngineError as error:
-                status = 1
-                print(f"workbench: {error}", file=sys.stderr)
-        if parsed.given("format"):
-            print(render(parsed.text("format"), found), end="\n" if found else "")
-        else:
-            print(json.dumps(found, indent=4, ensure_ascii=False))
-        return status
+        async def look(name: str) -> Mapping[str, Any]:
+            return document(await engine.volume(name))
+
+        return await inspect(parsed, look)
 
     return run(root, work)
 
@@ -146,21 +115,9 @@ def _list(root: Path, args: list[str]) -> int:
 
     async def work(engine: LocalEngine) -> int:
         rows = [_row(volume) for volume in await engine.volumes(filters(parsed.items("filter")))]
-        if parsed.on("quiet"):
-            print("\n".join(str(row["Name"]) for row in rows), end="\n" if rows else "")
-        elif parsed.given("format") and parsed.text("format") != "table":
-            print(render(parsed.text("format"), rows), end="\n" if rows else "")
-        else:
-            print(table(["DRIVER", "VOLUME NAME"], [[str(row["Driver"]), str(row["Name"])] for row in rows]))
-        return 0
+        return listing(parsed, rows, {"DRIVER": "Driver", "VOLUME NAME": "Name"}, "Name")
 
     return run(root, work)
-
-
-def confirmed(warning: str) -> bool:
-    """Asks, as Docker does; anything but y is no."""
-    print(f"WARNING! {warning}\nAre you sure you want to continue? [y/N] ", end="", flush=True)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def _prune(root: Path, args: list[str]) -> int:
