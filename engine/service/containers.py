@@ -50,7 +50,8 @@ from engine.runtime.ports import holder
 from engine.runtime.spec import SpecParams, make_spec, validate
 from engine.runtime.spec_namespaces import Join
 from engine.service import hostside, life_config, oci_runtimes
-from engine.service.endpoints import EndpointService, Prepared, discarded, endpoint_settings, exposed, mode_of
+from engine.service.endpoint_checks import discarded, mode_of
+from engine.service.endpoints import EndpointService, Prepared, endpoint_settings, exposed
 from engine.service.inspect_host import host_config_document
 from engine.service.inspect_network import PORT_DENIED, PORT_TAKEN, SUBNET_TAKEN, host_network, network_settings
 from engine.service.life import Life, signal_number

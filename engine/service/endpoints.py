@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from engine.base.ids import new_id
 from engine.base.settings import network_settings
-from engine.errors import Conflict, InvalidInput, Unsupported
+from engine.errors import Conflict, InvalidInput
 from engine.linux import rtnetlink as rt
-from engine.linux import userns
 from engine.linux.netlink import Netlink
 from engine.model import ContainerSpec, EndpointSettings, Port
 from engine.network import files, ipam, ports
@@ -29,6 +28,7 @@ from engine.runtime import netconfig
 from engine.runtime import state as states
 from engine.runtime.netconfig import ContainerNetwork, Dns, Endpoint, mac_of
 from engine.service import network_files
+from engine.service.endpoint_checks import check, check_mac, check_settings, mode_of, ways_out
 from engine.service.inspect_network import endpoint_inspected
 
 if TYPE_CHECKING:
@@ -72,115 +72,6 @@ class Given:
     ipv6: Address | None
 
 
-def mode_of(network_mode: str) -> str:
-    """host, none, container, or bridge for every network. An ordinary user without pasta or slirp4netns has the host's
-    network by default: links and rules outside its namespace are not its to make."""
-    if network_mode.startswith("container:"):
-        return "container"
-    if network_mode in ("", "default", "bridge") and _no_bridges():
-        return "host"
-    return network_mode if network_mode in ("host", "none") else "bridge"
-
-
-def _no_bridges() -> bool:
-    return userns.entered_by() is not None and not userns.network_helpers()
-
-
-def _way_out() -> tuple[str, ...]:
-    """What leads out of an ordinary user's network namespace; () for root."""
-    return userns.network_helpers() if userns.entered_by() is not None else ()
-
-
-def discarded(spec: Mapping[str, Any]) -> tuple[str, ...]:
-    """What a container's recorded specification asks of the network that its mode cannot give: Docker's warning."""
-    if (spec.get("port_bindings") or spec.get("publish_all")) and mode_of(
-        spec.get("network_mode", "default")
-    ) == "host":
-        return ("Published ports are discarded when using host network mode",)
-    return ()
-
-
-# --- create -----------------------------------------------------------------------------------------
-
-
-def check(spec: ContainerSpec) -> None:
-    """Docker's rules on what goes together. Raises InvalidInput."""
-    mode = mode_of(spec.network_mode)
-    if mode == "bridge" and _no_bridges():
-        raise Unsupported(
-            f"--network {spec.network_mode}: an ordinary user cannot make networks here: {userns.network_note()}",
-            hint="host (the default here) and none are there; or run it with sudo",
-        )
-    if mode == "container":
-        if spec.network_mode == "container:":
-            raise InvalidInput("--network container: names no container")
-        for given, what in (
-            (spec.port_bindings or spec.publish_all, "port publishing and the container type network mode"),
-            (spec.exposed_ports, "port exposing and the container type network mode"),
-            (spec.hostname or spec.domainname, "hostname and the network mode"),
-            (spec.links, "container type network can't be used with links"),
-            (spec.dns or spec.dns_search or spec.dns_options, "dns and the network mode"),
-            (spec.extra_hosts, "custom host-to-IP mapping and the network mode"),
-            (spec.mac_address, "mac-address and the network mode"),
-        ):
-            if given:
-                raise InvalidInput(f"conflicting options: {what}")
-    if mode == "host" and spec.links:
-        raise InvalidInput("conflicting options: host type networking can't be used with links")
-    if mode != "bridge" and (spec.networks or (mode == "host" and spec.mac_address)):
-        raise InvalidInput(
-            f"conflicting options: network settings and the network mode {spec.network_mode}",
-            hint="addresses and aliases belong to networks; leave them out",
-        )
-    if mode in ("host", "container") and spec.block_metadata:
-        raise InvalidInput(
-            f"--no-metadata: the container shares the network of {'the host' if mode == 'host' else 'another one'}",
-            hint="it can be refused where the container has a network of its own",
-        )
-    for text in spec.extra_hosts:
-        files.parse_extra_host(text)
-    for server in spec.dns:
-        ipam.parse_address(server, "DNS server")
-    for port, bindings in spec.port_bindings.items():
-        ports.split_protocol(port, port)
-        for binding in bindings:
-            ports.binding_range(binding)
-            ports.check_host_ip(binding.host_ip)
-    for settings in (EndpointSettings(mac_address=spec.mac_address), *spec.networks.values()):
-        if settings.mac_address:
-            _check_mac(settings.mac_address)
-
-
-def _check_mac(text: str) -> None:
-    try:
-        raw = rt.mac_bytes(text)
-    except ValueError:
-        raise InvalidInput(f"{text} is not a valid mac address", hint="write it as 02:42:ac:11:00:02") from None
-    if raw[0] & 1 or not any(raw):
-        raise InvalidInput(f"{text} is not the address of one machine")
-
-
-def _check_settings(record: NetworkRecord, settings: EndpointSettings) -> None:
-    """Docker's rules for addresses and aliases on a network. Raises InvalidInput."""
-    for text, version in ((settings.ipv4_address, 4), (settings.ipv6_address, 6)):
-        if not text:
-            continue
-        if record.predefined:
-            raise InvalidInput("user specified IP address is supported on user defined networks only")
-        pool = record.pool(version)
-        if pool is None or not pool.given:
-            raise InvalidInput(
-                "user specified IP address is supported only when connecting to networks with user configured subnets",
-                hint="make the network with --subnet",
-            )
-        address = ipam.parse_address(text, "address")
-        if address.version != version:
-            raise InvalidInput(f"{text} is no IPv{version} address")
-        ipam.allocate(pool, (), address)
-    if settings.aliases and record.predefined:
-        raise InvalidInput("network-scoped alias is supported only for containers in user defined networks")
-
-
 class EndpointService:
     def __init__(self, store: Store, runtime: Runtime, networks: NetworkService) -> None:
         self._store, self._runtime, self._networks = store, runtime, networks
@@ -202,7 +93,7 @@ class EndpointService:
         if spec.mac_address and not found[first.id].mac_address:
             found[first.id] = dataclasses.replace(found[first.id], mac_address=spec.mac_address)
         for identity, settings in found.items():
-            _check_settings(self._networks.find(identity), settings)
+            check_settings(self._networks.find(identity), settings)
         return {identity: dataclasses.asdict(settings) for identity, settings in found.items()}
 
     # --- addresses ------------------------------------------------------------------------------------
@@ -299,7 +190,7 @@ class EndpointService:
             self.bindings(record, spec, records),
             Dns(spec.dns, self._link_names(spec, settings.values())),
             block_metadata=self.blocks(spec),
-            way_out=_way_out(),
+            way_out=ways_out(),
         )
         links = self._link_lines(spec, endpoints)
         mounts = network_files.own_files(folder, spec, hostname, endpoints, links, resolves=bool(config.way_out))
@@ -393,7 +284,7 @@ class EndpointService:
         endpoint = self._endpoint(
             record, container_id, container_id[:12], "", EndpointSettings(), "eth0", default=not record.internal, holder_of=owner
         )  # fmt: skip
-        config = ContainerNetwork("bridge", (endpoint,), block_metadata=block, way_out=_way_out())
+        config = ContainerNetwork("bridge", (endpoint,), block_metadata=block, way_out=ways_out())
         mounts = network_files.own_files(folder, spec, hostname, [endpoint], resolves=bool(config.way_out))
         return Prepared("bridge", netconfig.to_json(config), mounts, hostname)
 
@@ -450,9 +341,9 @@ class EndpointService:
             raise Conflict(f"container cannot be connected to the network {record.name}")
         if record.id in document.get("networks", {}):
             raise Conflict(f"endpoint with name {name} already exists in network {record.name}")
-        _check_settings(record, settings)
+        check_settings(record, settings)
         if settings.mac_address:
-            _check_mac(settings.mac_address)
+            check_mac(settings.mac_address)
         folder = self._store.containers / container_id
         if self._runtime.state(folder).active:
             record = self._usable(record)

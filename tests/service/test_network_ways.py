@@ -6,6 +6,7 @@ The expected answers are a real dockerd's on the same host.
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 import struct
 import threading
@@ -21,6 +22,7 @@ from tests.service.test_network import CALL, Host, call, other_host, python, run
 
 __all__ = ["other_host"]
 pytestmark = pytest.mark.root
+FIRST = random.randrange(20_000, 30_000)  # of the ports below: several runs on one machine do not meet
 ECHO = (
     "import socket\n"
     "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('', 53)); print('up', flush=True)\n"
@@ -49,17 +51,17 @@ async def called(engine: LocalEngine, address: str, port: int, network: str = "b
 
 async def test_a_container_reaches_its_own_published_port(engine: LocalEngine, other_host: Host) -> None:
     """Hairpin. By any address of the host; its neighbours, another network's containers and the host too."""
-    own = f"{SELF}\nprint('heard', ask(('{other_host.here}', 18091)), flush=True)\nloop()"
-    await serve(engine, "self", server=own, port_bindings={"80/tcp": (PortBinding("", "18091"),)})
+    own = f"{SELF}\nprint('heard', ask(('{other_host.here}', {FIRST + 1})), flush=True)\nloop()"
+    await serve(engine, "self", server=own, port_bindings={"80/tcp": (PortBinding("", str(FIRST + 1)),)})
     async for line in engine.logs("self", follow=True):
         if line.text.startswith("heard"):
             assert not line.text.endswith("Error"), line.text
             break
     await engine.create_network(NetworkSpec("elsewhere"))
     for network in ("bridge", "elsewhere"):
-        assert "Error" not in await called(engine, other_host.here, 18091, network)
+        assert "Error" not in await called(engine, other_host.here, FIRST + 1, network)
     for address in ("127.0.0.1", "::1", other_host.here):
-        assert not (await asyncio.to_thread(call, address, 18091)).endswith("Error"), address
+        assert not (await asyncio.to_thread(call, address, FIRST + 1)).endswith("Error"), address
     direct = str((await engine.container("self")).summary.networks["bridge"]["IPAddress"])
     assert (await called(engine, direct, 80, "elsewhere")).startswith("TimeoutError"), "networks are apart"
 
@@ -83,23 +85,23 @@ async def test_icc_false_keeps_containers_apart_and_their_ports_reachable(
 ) -> None:
     options = {"com.docker.network.bridge.enable_icc": "false"}
     await engine.create_network(NetworkSpec("apart", options=options))
-    await serve(engine, "shy", network_mode="apart", port_bindings={"80/tcp": (PortBinding("", "18092"),)})
+    await serve(engine, "shy", network_mode="apart", port_bindings={"80/tcp": (PortBinding("", str(FIRST + 2)),)})
     assert (await called(engine, "shy", 80, "apart")).startswith("TimeoutError")
-    assert "Error" not in await called(engine, other_host.here, 18092, "apart")
-    assert not other_host.run(lambda: call(other_host.here, 18092)).endswith("Error")
+    assert "Error" not in await called(engine, other_host.here, FIRST + 2, "apart")
+    assert not other_host.run(lambda: call(other_host.here, FIRST + 2)).endswith("Error")
 
 
 def echoed(address: str, size: int) -> int:
     with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(3)
-        sock.connect((address, 18093))
+        sock.connect((address, FIRST + 3))
         sock.send(b"x" * size)
         return len(sock.recv(9999))
 
 
 async def test_datagrams_also_after_a_restart(engine: LocalEngine, other_host: Host) -> None:
     """What conntrack remembers of the container before must not swallow those for the next."""
-    await serve(engine, "echo", server=ECHO, port_bindings={"53/udp": (PortBinding("", "18093"),)})
+    await serve(engine, "echo", server=ECHO, port_bindings={"53/udp": (PortBinding("", str(FIRST + 3)),)})
     for size in (10, 8000):  # whole, and in fragments
         for address in ("127.0.0.1", "::1", other_host.here):
             assert await asyncio.to_thread(echoed, address, size) == size
@@ -201,11 +203,11 @@ async def test_search_domains_and_options_are_dockers(engine: LocalEngine) -> No
 async def test_ranges_take_what_is_free(engine: LocalEngine) -> None:
     shown = []
     for _ in range(2):
-        bindings = {"80/tcp": (PortBinding("127.0.0.1", "18094-18096"),)}
+        bindings = {"80/tcp": (PortBinding("127.0.0.1", f"{FIRST + 4}-{FIRST + 6}"),)}
         one = await engine.create(ContainerSpec(BASE, command=("sleep", "100"), port_bindings=bindings))
         await engine.start(one)
         shown += (await engine.container(one)).summary.ports
-    assert shown == ["127.0.0.1:18094->80/tcp", "127.0.0.1:18095->80/tcp"]
+    assert shown == [f"127.0.0.1:{FIRST + 4}->80/tcp", f"127.0.0.1:{FIRST + 5}->80/tcp"]
 
 
 async def test_engines_of_two_roots_that_want_the_same_subnet(engine: LocalEngine, tmp_path: Path) -> None:
