@@ -3,9 +3,11 @@ execve(2) (Documentation/admin-guide/LSM/apparmor.rst; apparmor.d(5))."""
 
 from __future__ import annotations
 
+import errno
 import os
 
 from engine.linux import mount
+from engine.linux.openat2 import open_in_root
 
 _PROC_MAGIC = 0x9FA0
 
@@ -27,14 +29,18 @@ def loaded(name: str, root: str = "/") -> bool:
 
 def profile_on_exec(name: str) -> None:
     """The next execve(2) of this process changes to `name`. Call while the host's /proc is at /proc: what is written to is
-    verified to be procfs (CVE-2019-16884, CVE-2025-52881). Raises OSError."""
+    verified to be procfs, with nothing mounted over it (CVE-2019-16884, CVE-2025-52881). Raises OSError."""
+    top = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fd = os.open("/proc/thread-self/attr/apparmor/exec", os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError:  # before Linux 5.8
-        fd = os.open("/proc/thread-self/attr/exec", os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        if mount.filesystem(top) != _PROC_MAGIC:
+            raise OSError(errno.EINVAL, "/proc of this host is not procfs")
+        try:
+            fd = open_in_root(top, "thread-self/attr/apparmor/exec", os.O_WRONLY, no_mounts=True)
+        except FileNotFoundError:  # before Linux 5.8
+            fd = open_in_root(top, "thread-self/attr/exec", os.O_WRONLY, no_mounts=True)
+    finally:
+        os.close(top)
     try:
-        if mount.filesystem(fd) != _PROC_MAGIC:
-            raise OSError(22, "/proc of this host is not procfs")
         os.write(fd, b"exec " + name.encode())
     finally:
         os.close(fd)

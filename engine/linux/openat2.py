@@ -12,6 +12,7 @@ import os
 import stat
 
 SYS_OPENAT2 = 437  # the same on every architecture (asm-generic)
+RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_IN_ROOT = 0x10
@@ -28,12 +29,18 @@ _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
 
 
-def open_in_root(root_fd: int, path: str, flags: int, mode: int = 0, *, no_symlinks: bool = False) -> int:
-    """A descriptor of `path` below `root_fd`. Raises `OSError` (ELOOP when a link is met and `no_symlinks`)."""
+def open_in_root(
+    root_fd: int, path: str, flags: int, mode: int = 0, *, no_symlinks: bool = False, no_mounts: bool = False
+) -> int:
+    """A descriptor of `path` below `root_fd`. Raises `OSError` (ELOOP when a link is met and `no_symlinks`, EXDEV when
+    something is mounted on the way and `no_mounts`)."""
     how = _OpenHow(
         flags | os.O_CLOEXEC,
         mode,
-        RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | (RESOLVE_NO_SYMLINKS if no_symlinks else 0),
+        RESOLVE_IN_ROOT
+        | RESOLVE_NO_MAGICLINKS
+        | (RESOLVE_NO_SYMLINKS if no_symlinks else 0)
+        | (RESOLVE_NO_XDEV if no_mounts else 0),
     )
     raw = os.fsencode(path or ".")
     if b"\0" in raw:

@@ -190,7 +190,7 @@ def set_sysctls(spec: dict[str, Any]) -> None:
         for name, value in wanted.items():
             path = name.translate({ord("."): "/", ord("/"): "."})
             try:
-                fd = open_in_root(top, path, os.O_WRONLY | os.O_NOFOLLOW, no_symlinks=True)
+                fd = open_in_root(top, path, os.O_WRONLY | os.O_NOFOLLOW, no_symlinks=True, no_mounts=True)
                 try:
                     os.write(fd, value.encode())
                 finally:

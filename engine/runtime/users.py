@@ -1,19 +1,21 @@
 """Who a process in a container is: `--user` read against the container's own /etc/passwd and /etc/group.
 
 The files come out of an image and are hostile: they are opened inside the container's root, must be regular and at most
-10 MiB (CVE-2026-47262), and a number is a number even when the file has it as a name (CVE-2026-46680).
+10 MiB and 250,000 lines (CVE-2026-47262), and a number is a number even when the file has it as a name (CVE-2026-46680).
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from engine.linux.openat2 import open_in_root
 
 MAX_BYTES = 10 << 20
+_FIELDS = 7  # of passwd(5), which has the most
+MAX_LINES = 250_000  # what can be read in well under a second
 MAX_ID = (1 << 31) - 1  # CVE-2024-40635
 
 
@@ -47,7 +49,10 @@ def read_database(root_fd: int, path: str) -> bytes:
         while left and (chunk := os.read(fd, min(left, 1 << 16))):
             chunks.append(chunk)
             left -= len(chunk)
-        return b"".join(chunks)
+        content = b"".join(chunks)
+        if content.count(b"\n") > MAX_LINES:
+            raise UserError(f"{path} has more than {MAX_LINES} lines")
+        return content
     finally:
         os.close(fd)
 
@@ -64,13 +69,16 @@ def _number(text: str) -> int | None:
     return value
 
 
-def _entries(raw: bytes, fields: int) -> list[list[str]]:
-    rows = []
-    for line in raw.decode("utf-8", "replace").split("\n"):
-        parts = line.strip().split(":")
+def _entries(raw: bytes, fields: int) -> Iterator[list[str]]:
+    """One after the other: a file of millions of short lines would be many times its size as lists."""
+    start = 0
+    while start < len(raw):
+        end = raw.find(b"\n", start)
+        end = len(raw) if end < 0 else end
+        parts = raw[start:end].decode("utf-8", "replace").strip().split(":", _FIELDS)
+        start = end + 1
         if len(parts) >= fields and not parts[0].startswith("#"):
-            rows.append(parts)
-    return rows
+            yield parts
 
 
 def _id(text: str) -> int | None:
@@ -80,10 +88,9 @@ def _id(text: str) -> int | None:
 def resolve(user: str, passwd: bytes, group: bytes) -> Identity:
     """The identity that `user` ("", "name", "uid", each with ":group" or ":gid") means."""
     who, colon, which = user.partition(":")
-    rows = _entries(passwd, 4)
     number = _number(who) if who else 0
     found: list[str] | None = None
-    for row in rows:
+    for row in _entries(passwd, 4):
         if (row[0] == who) if number is None else (_id(row[2]) == number):
             found = row
             break
@@ -99,7 +106,7 @@ def resolve(user: str, passwd: bytes, group: bytes) -> Identity:
         gid = _group(which, group)
     elif found:  # as Docker: the groups of the name, unless a group was asked for
         for row in _entries(group, 4):
-            if found[0] in row[3].split(","):
+            if f",{found[0]}," in f",{row[3]},":  # not split: the list may be most of the file
                 member = _id(row[2])
                 if member is not None:
                     extra.append(member)

@@ -1,7 +1,8 @@
 """Published weaknesses of container engines, and the test that holds each off here, or why there is none.
 
-RT: what a container is started with and what enters it; CP: copies in and out; NW: the network. A row is one weakness or
-one kind of them; the users' rows (US) have their tests in `test_runtime_escapes`, `test_runtime_users` and `test_usage`.
+RT: what a container is started with and what enters it; US: users, groups and files read from the root; CP: copies in and
+out; NW: the network. A row is one weakness or one kind of them. That the rows hold for OCI runtimes too is theirs to see to;
+what the engine does before them has its tests in `test_runtime_contract`.
 """
 
 from __future__ import annotations
@@ -30,10 +31,16 @@ ROWS: dict[str, tuple[str, ...]] = {
         f"{ESCAPES}::test_rt05_rt06_kernel_file_systems_cannot_be_covered",
         f"{SECURITY}::test_a_kernel_directory_that_is_a_link_is_refused",
     ),
-    "RT-06 a volume over /proc (2019-16884)": (f"{ESCAPES}::test_rt05_rt06_kernel_file_systems_cannot_be_covered",),
+    "RT-06 a volume over /proc (2019-16884)": (
+        f"{ESCAPES}::test_rt05_rt06_kernel_file_systems_cannot_be_covered",
+        f"{ESCAPES}::test_rt06_rt09_a_decoy_is_not_written_to",
+    ),
     "RT-07 /dev/null exchanged before masking (2025-31133)": (f"{ESCAPES}::test_rt07_masks_are_the_null_device",),
     "RT-08 /dev/pts exchanged under the console (2025-52565)": (f"{ESCAPES}::test_rt08_the_console_is_the_terminal",),
-    "RT-09 writes to /proc led elsewhere (2025-52881)": (f"{ESCAPES}::test_rt09_sysctls_arrive_and_nowhere_else",),
+    "RT-09 writes to /proc led elsewhere (2025-52881)": (
+        f"{ESCAPES}::test_rt09_sysctls_arrive_and_nowhere_else",
+        f"{ESCAPES}::test_rt06_rt09_a_decoy_is_not_written_to",
+    ),
     "RT-10 /dev as a link out (2026-41579)": (f"{ESCAPES}::test_rt10_a_dev_that_leads_out",),
     "RT-11 mount points made on the host (2024-45310)": (f"{ESCAPES}::test_rt04_rt11_racing_links_at_mount_targets",),
     "RT-12 lengths that overflow into settings (2021-43784)": (
@@ -69,6 +76,37 @@ ROWS: dict[str, tuple[str, ...]] = {
         "workbench/test_state.py::test_nothing_drives_the_terminal",
         "workbench/test_hostile_words.py::test_rt21_nothing_of_a_container_drives_the_terminal",
     ),
+    "US-01 a number looked up as a name (2016-3697, 2026-46680)": (
+        "engine/runtime/test_runtime_users.py",
+        "engine/runtime/test_runtime_contract.py::test_environment_user_groups_and_folder",
+    ),
+    "US-02 ids that wrap (2024-40635)": (f"{ESCAPES}::test_us02_ids_that_wrap",),
+    "US-03 exec as a number (2026-30892)": (f"{ESCAPES}::test_us03_exec_as_a_number",),
+    "US-04 a group that is shut out (2022-36109)": (f"{ESCAPES}::test_us04_a_group_that_is_shut_out_is",),
+    "US-05 endless passwd and group files (2026-47262)": (
+        f"{ESCAPES}::test_us05_big_and_endless_files",
+        f"{ESCAPES}::test_us05_a_start_with_such_a_file",
+    ),
+    "US-06 the host's files read through links (2024-9676)": (
+        f"{ESCAPES}::test_us06_what_a_link_leads_to_is_not_opened",
+        f"{ESCAPES}::test_us05_us06_files_that_are_traps",
+    ),
+    "US-07 line breaks that become entries (2022-4318)": (f"{ESCAPES}::test_us07_no_second_lines",),
+    "US-08 files of the engine written through links (2024-5154)": (
+        f"{ESCAPES}::test_us08_us10_engine_files_over_links",
+    ),
+    "US-09 a working directory made through a link (2026-55686)": (
+        f"{ESCAPES}::test_us09_a_working_directory_through_a_link",
+    ),
+    "US-10 links under the engine's own mounts (2024-9341)": (f"{ESCAPES}::test_us08_us10_engine_files_over_links",),
+    "US-11 variables filled from the host (2026-57231)": (f"{ESCAPES}::test_us11_variables_without_a_value",),
+    "US-12 labels of an image as the engine's own (2026-53488)": (
+        "service/test_labels.py::test_us12_labels_of_an_image_change_nothing",
+    ),
+    "US-13 programs of the image run on the host (2022-1227)": (
+        "service/test_usage.py",
+        f"{COPY}::test_cp_02_and_03_nothing_of_the_image_is_run",
+    ),
     "CP-01 a folder exchanged during cp (2018-15664)": (f"{COPY}::test_cp_01_a_directory_exchanged_for_a_link",),
     "CP-02 libraries of the image loaded (2019-14271)": (f"{COPY}::test_cp_02_and_03_nothing_of_the_image_is_run",),
     "CP-03 decompressors of the image run (2026-41567)": (f"{COPY}::test_cp_02_and_03_nothing_of_the_image_is_run",),
@@ -96,8 +134,8 @@ ROWS: dict[str, tuple[str, ...]] = {
 
 # Parts of rows that cannot be run here, and why.
 WITHOUT = {
-    "RT-06, RT-09 labels": "the kernels of our runs have neither AppArmor nor SELinux active; labels are set through the "
-    "descriptor that is checked (engine/linux/apparmor.py, tested against a recorded tree)",
+    "RT-06, RT-09 labels": "the kernels of our runs have neither AppArmor nor SELinux active, so that `attr/current` says "
+    "nothing; that the write of a label goes to procfs itself and to no decoy is tested, and which label on a recorded tree",
     "RT-15 on cgroup v2": "the hosts of our runs have v1 device controllers; the BPF program is run by an interpreter "
     "(tests/engine/runtime/bpf.py)",
     "RT-16 32-bit": "no 32-bit C library on the hosts of our runs; the filter's answers for that architecture are computed",

@@ -7,6 +7,7 @@ settings are as they were.
 from __future__ import annotations
 
 import ctypes
+import gc
 import hashlib
 import os
 import socket
@@ -21,16 +22,19 @@ from typing import Any
 import pytest
 
 from engine.errors import EngineError, InvalidInput, StartFailed
-from engine.linux import capability
+from engine.linux import apparmor, capability, mount, namespace
 from engine.linux import seccomp as install
-from engine.runtime import seccomp
+from engine.linux.inotify import Inotify
+from engine.runtime import init_namespaces, seccomp, users
 from engine.runtime.client import ExecParams
+from engine.runtime.rootfs_devices import SetupError
 from engine.runtime.spec import BindMount, SpecParams, make_spec
 
 pytestmark = pytest.mark.root
 MakeBox = Callable[..., Any]
 SECONDS = float(os.environ.get("WORKBENCH_RACE_SECONDS", "1"))
 _RENAME_EXCHANGE = 2
+IN_ACCESS, IN_OPEN = 0x1, 0x20  # inotify(7)
 HOST_SETTINGS = ("/proc/sys/kernel/core_pattern", "/proc/sys/kernel/hostname", "/proc/sys/kernel/msgmax")
 
 
@@ -237,6 +241,53 @@ def test_rt09_sysctls_arrive_and_nowhere_else(box: MakeBox, canary: Path, tmp_pa
     assert Path("/proc/sys/kernel/msgmax").read_text() == host
 
 
+def _no_procfs() -> None:
+    """/proc is a memory file system with the files that are wanted."""
+    mount.mount("tmpfs", "/proc", "tmpfs")
+    for path in ("thread-self/attr/exec", "sys/kernel/msgmax"):
+        os.makedirs(f"/proc/{os.path.dirname(path)}")
+        Path(f"/proc/{path}").write_text("")
+
+
+def _covered() -> None:
+    """Another file of procfs, that can be written to, is bound over the one that is wanted."""
+    for path in (f"/proc/self/task/{os.getpid()}/attr/exec", "/proc/sys/kernel/msgmax"):
+        mount.mount("/proc/self/comm", path, "", mount.MS_BIND)
+
+
+@pytest.mark.parametrize("prepare", [_no_procfs, _covered])
+@pytest.mark.parametrize("kind", ["a label", "a sysctl"])
+def test_rt06_rt09_a_decoy_is_not_written_to(prepare: Callable[[], None], kind: str) -> None:
+    """CVE-2019-16884, CVE-2025-52881. (The kernels here run no LSM: with one the same descriptor would be written to.)"""
+    read, end = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        word = b"written"
+        try:
+            before = Path("/proc/self/comm").read_text()
+            namespace.unshare(namespace.NEWNS)
+            mount.make_slave()
+            prepare()
+            try:
+                if kind == "a label":
+                    apparmor.profile_on_exec("workbench-default")
+                else:
+                    init_namespaces.set_sysctls({"linux": {"sysctl": {"kernel.msgmax": "4321"}}})
+            except (OSError, SetupError) as error:
+                word = f"refused: {error}".encode()
+            if prepare is _covered and Path("/proc/self/comm").read_text() != before:
+                word = b"the decoy was written to"
+        except BaseException as error:
+            word = f"not prepared: {error!r}".encode()
+        finally:
+            os.write(end, word)
+            os._exit(0)
+    os.close(end)
+    with os.fdopen(read) as file:
+        assert file.read().startswith("refused"), prepare.__doc__
+    os.waitpid(pid, 0)
+
+
 def test_rt10_a_dev_that_leads_out(box: MakeBox, canary: Path) -> None:
     """CVE-2026-41579, CVE-2026-47766."""
     for where in ("../../../../../.." + str(canary), str(canary)):
@@ -393,6 +444,110 @@ def test_us04_a_group_that_is_shut_out_is(box: MakeBox) -> None:
     assert one.run() != 0
     assert one.output() == "77\n"
     assert "Permission denied" in one.output("stderr")
+
+
+def resolving(root: Path, user: str = "bob") -> tuple[str, int]:
+    """What becomes of looking a user up in `root`, and by how many bytes the process that does it grows."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            gc.disable()
+            before = peak()
+            try:
+                users.identify(os.open(root, os.O_PATH | os.O_DIRECTORY), user)
+                word = "found"
+            except users.UserError as error:
+                word = str(error)
+            os.write(write, f"{peak() - before} {word}".encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as file:
+        grown, _, word = file.read().partition(" ")
+    os.waitpid(pid, 0)
+    return word, int(grown)
+
+
+def peak() -> int:
+    """Bytes; what was resident at most, counted anew from here on (proc_pid_clear_refs(5))."""
+    text = Path("/proc/self/status").read_text()
+    Path("/proc/self/clear_refs").write_text("5")
+    return int(next(line.split()[1] for line in text.splitlines() if line.startswith("VmHWM:"))) * 1024
+
+
+def sparse(path: Path, size: int) -> None:
+    with path.open("wb") as file:
+        file.truncate(size)
+
+
+def lines_of(text: bytes, size: int) -> bytes:
+    return text * (size // len(text))
+
+
+TRAPS: dict[str, Callable[[Path], object]] = {
+    "sparse, 8 GiB": lambda path: sparse(path, 8 << 30),
+    "one line of 1 GiB": lambda path: sparse(path, 1 << 30),
+    "a FIFO": os.mkfifo,
+    "endless": lambda path: path.symlink_to("/dev/zero"),
+    "a device": lambda path: os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 5)),
+    "a loop": lambda path: path.symlink_to(path.name),
+    "one line of 10 MiB": lambda path: path.write_bytes(b"x" * (10 << 20)),
+    "10 MiB of short lines": lambda path: path.write_bytes(lines_of(b"::::\n", 10 << 20)),
+    "as many lines as are read": lambda path: path.write_bytes(b"a-long-name:xxxxx:12345678:abcd\n" * 250_000),
+    "10 MiB of members": lambda path: path.write_bytes(b"g:x:5:" + lines_of(b"a,", (10 << 20) - 6)),
+    "10 MiB of fields": lambda path: path.write_bytes(lines_of(b":", 10 << 20)),
+}
+
+
+@pytest.mark.parametrize("name", ["passwd", "group"])
+@pytest.mark.parametrize("trap", TRAPS)
+def test_us05_big_and_endless_files(tmp_path: Path, name: str, trap: str) -> None:
+    """CVE-2026-47262: refused or read, within 5 seconds and 64 MiB."""
+    etc = tmp_path / "root/etc"
+    etc.mkdir(parents=True)
+    if name == "group":
+        (etc / "passwd").write_text("bob:x:1000:1001::/:/bin/sh\n")
+    TRAPS[trap](etc / name)
+    began = time.monotonic()
+    word, grown = resolving(tmp_path / "root", "bob:staff")
+    assert time.monotonic() - began < 5
+    assert word != "found"
+    assert 0 <= grown < 64 << 20
+
+
+@pytest.mark.parametrize("trap", ["sparse, 8 GiB", "a FIFO", "endless"])
+def test_us05_a_start_with_such_a_file(box: MakeBox, trap: str) -> None:
+    one = box("true", user="bob")
+    (one.bundle / "upper/etc").mkdir()
+    TRAPS[trap](one.bundle / "upper/etc/group")
+    began = time.monotonic()
+    with pytest.raises(StartFailed, match="/etc/group"):
+        one.start()
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("kind", ["file", "fifo"])
+def test_us06_what_a_link_leads_to_is_not_opened(box: MakeBox, canary: Path, kind: str) -> None:
+    """CVE-2024-9676: inotify(7) tells every open of the canary, by whomever and through whatever mount; fanotify(7) on the
+    same inode would tell no more."""
+    target = canary / "file"
+    if kind == "fifo":
+        target = canary.parent / "fifo"
+        os.mkfifo(target)
+    told = Inotify()
+    told.add(str(target), IN_OPEN | IN_ACCESS)
+    for where in (str(target), "../../../../../../../.." + str(target)):
+        one = box("true", user="bob", group_add=("staff",))
+        (one.bundle / "upper/etc").mkdir()
+        for name in ("passwd", "group", "shells", "os-release", "mtab", "subuid", "subgid", "nsswitch.conf", "shadow"):
+            (one.bundle / "upper/etc" / name).symlink_to(where)
+        with pytest.raises(StartFailed, match="unable to find"):
+            one.start()
+    assert not told.drain(), "somebody opened what is outside of the container's root"
+    with open(os.open(target, os.O_RDONLY | os.O_NONBLOCK), "rb"):
+        assert told.drain(), "the watch tells"
+    told.close()
 
 
 def test_us05_us06_files_that_are_traps(box: MakeBox, canary: Path) -> None:
