@@ -192,7 +192,7 @@ class InnerLoop:
         try:
             project = await asyncio.to_thread(read)
         except EngineError as error:
-            if str(error) != said:
+            if str(error) != said and self._project.path.is_dir():  # a folder that is gone is told of by its watcher
                 self._say(LoopNotice(f"{error}\nnot taken over: what runs goes on as it is"))
             return str(error)
         if said:

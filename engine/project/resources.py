@@ -14,7 +14,9 @@ from engine.project.model import Project, Service
 
 
 async def make_networks(engine: Engine, project: Project) -> None:
-    """Those that services are on, where they are missing. Raises `NotFound` for an external one."""
+    """Those that services are on, where they are missing. All that can be are made; then raises `NotFound` for an external
+    one."""
+    missing: NotFound | None = None
     used = {name for s in project.services if not s.network_mode for name in s.networks or ("default",)}
     for name, network in project.networks.items():
         if name not in used:
@@ -23,25 +25,33 @@ async def make_networks(engine: Engine, project: Project) -> None:
             await engine.network(network.spec.name)
         except NotFound:
             if network.external:
-                raise NotFound(
+                missing = missing or NotFound(
                     f"network {network.spec.name} declared as external, but could not be found",
                     hint=f"workbench network create {network.spec.name}",
-                ) from None
+                )
+                continue
             await _made(engine.create_network(network.spec))
+    if missing:
+        raise missing
 
 
 async def make_volumes(engine: Engine, project: Project) -> None:
-    """The volumes that services mount, where they are missing. Raises `NotFound` for an external one."""
+    """The volumes that services mount, where they are missing. All that can be are made; then raises `NotFound` for an
+    external one."""
+    missing: NotFound | None = None
     for volume in project.volumes.values():
         try:
             await engine.volume(volume.name)
         except NotFound:
             if volume.external:
-                raise NotFound(
+                missing = missing or NotFound(
                     f"volume {volume.name} declared as external, but could not be found",
                     hint=f"workbench volume create {volume.name}",
-                ) from None
+                )
+                continue
             await engine.create_volume(volume.name, driver=volume.driver, labels=volume.labels, options=volume.options)
+    if missing:
+        raise missing
 
 
 async def _made(work: object) -> None:

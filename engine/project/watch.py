@@ -177,6 +177,8 @@ class Watcher:
             return await self._come_back()
         if self._events.dirty or self._events.overflowed or self._events.beside:
             await self._settle(first)
+            if self._lost():  # while it was waited for
+                return await self._come_back()
         settled = time.monotonic()
         found = await self._look()
         return Changed.of(found, first, settled) if found else None
