@@ -345,6 +345,10 @@ class Engine(Protocol):
 
     async def container(self, name: str) -> ContainerDetail: ...
 
+    async def container_summary(self, name: str) -> ContainerSummary:
+        """What a list shows of one: much less work than `container`. Raises `NotFound`, `Conflict`."""
+        ...
+
     async def create(self, spec: ContainerSpec) -> str: ...
 
     async def start(self, name: str, *, standby: bool = False) -> None:

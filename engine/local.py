@@ -378,6 +378,9 @@ class LocalEngine:
     async def container(self, name: str) -> ContainerDetail:
         return await self._do(self._containers.detail, name)
 
+    async def container_summary(self, name: str) -> ContainerSummary:
+        return await self._do(self._containers.summary, name)
+
     async def create(self, spec: ContainerSpec) -> str:
         return await self._do(self._containers.create, spec)
 

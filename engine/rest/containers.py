@@ -78,7 +78,7 @@ class ContainerRoutes:
         return json_response((await self._engine.container(request.params["name"])).config)
 
     async def _id(self, name: str) -> str:
-        return (await self._engine.container(name)).summary.id
+        return (await self._engine.container_summary(name)).id
 
     # --- life -------------------------------------------------------------------------------------------
 
@@ -90,13 +90,13 @@ class ContainerRoutes:
             # The words make `docker run` pull the image and try again.
             raise NotFound(f"No such image: {spec.image}", hint=error.hint) from error
         asks = spec.port_bindings or spec.publish_all  # else there is nothing to warn of yet
-        warnings = (await self._engine.container(container_id)).summary.warnings if asks else ()
+        warnings = (await self._engine.container_summary(container_id)).warnings if asks else ()
         return json_response({"Id": container_id, "Warnings": list(warnings)}, 201)
 
     async def start(self, request: Request) -> Answer:
-        detail = await self._engine.container(request.params["name"])
-        container_id = detail.summary.id
-        if detail.summary.running:
+        found = await self._engine.container_summary(request.params["name"])
+        container_id = found.id
+        if found.running:
             return Response(304)
         waiting = self._waiting.pop(container_id, [])
         if not waiting:
@@ -118,7 +118,7 @@ class ContainerRoutes:
         return Response(204)
 
     async def stop(self, request: Request) -> Answer:
-        if not (await self._engine.container(request.params["name"])).summary.running:
+        if not (await self._engine.container_summary(request.params["name"])).running:
             return Response(304)
         await self._engine.stop(
             request.params["name"], timeout=request.query.number("t"), signal=request.query.text("signal")

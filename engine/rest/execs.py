@@ -52,7 +52,7 @@ class ExecRoutes:
         command = body.words("Cmd")
         if not command:
             raise InvalidInput("No exec command specified")
-        container = (await self._engine.container(request.params["name"])).summary
+        container = await self._engine.container_summary(request.params["name"])
         if container.status == "paused":
             raise Conflict(f"Container {container.id} is paused, unpause the container before exec")
         if container.status != "running":

@@ -269,8 +269,10 @@ class Connection:
         if event is not h11.NEED_DATA:
             return event
         if not self._http.trailing_data[0]:
-            self._http.receive_data(await asyncio.wait_for(self._reader.read(CHUNK), IDLE_SECONDS))
-        return await asyncio.wait_for(self.next_event(), HEAD_SECONDS)
+            async with asyncio.timeout(IDLE_SECONDS):  # not wait_for: that is a task for each request
+                self._http.receive_data(await self._reader.read(CHUNK))
+        async with asyncio.timeout(HEAD_SECONDS):
+            return await self.next_event()
 
     async def _one(self) -> bool:
         """One request and its answer; false when the connection is at its end."""

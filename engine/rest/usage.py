@@ -36,7 +36,7 @@ class UsageRoutes:
 
     async def stats(self, request: Request) -> Answer:
         name = request.params["name"]
-        summary = (await self._engine.container(name)).summary
+        summary = await self._engine.container_summary(name)
         if not request.query.flag("stream", True):
             if summary.status not in ("running", "paused"):
                 return json_response(_empty(summary.id, summary.name))
