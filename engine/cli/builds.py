@@ -324,7 +324,7 @@ def _builder_prune(root: Path, args: list[str]) -> int:
         Flag("all", "Remove all unused build cache, not just what no image has", "a"),
         Flag(
             "filter",
-            "Provide filter values: until=24h, type=regular|exec.cachemount, id=PREFIX, inuse=false",
+            "Provide filter values: until=24h (or unused-for=24h), type=regular|exec.cachemount, id=PREFIX, inuse, shared, private",
             kind="list",
         ),
         Flag("keep-storage", "Amount of disk space to keep for cache", kind="str", metavar="bytes"),
@@ -337,7 +337,7 @@ def _builder_prune(root: Path, args: list[str]) -> int:
     wanted: dict[str, list[str]] = {}
     for text in parsed.items("filter"):
         name, _, value = text.partition("=")
-        wanted.setdefault({"unused-for": "until"}.get(name, name), []).append(value)
+        wanted.setdefault(name, []).append(value)
     keep = parse_size(parsed.text("keep-storage")) if parsed.given("keep-storage") else None
     dry, everything = parsed.on("dry-run"), parsed.on("all")
     question = (

@@ -86,9 +86,17 @@ class UsageRoutes:
         return json_response({"ImagesDeleted": rows or None, "SpaceReclaimed": pruned.reclaimed})
 
     async def prune_cache(self, request: Request) -> Answer:
-        raise Unsupported(
-            "the build cache goes with `workbench builder prune`", hint="`workbench system prune` takes it too"
-        )
+        """`keep-storage` is what `reserved-space` was called before version 1.48. Raises `Unsupported` for the two newer bounds."""
+        query = request.query
+        for name in ("max-used-space", "min-free-space"):
+            if query.text(name) not in ("", "0"):
+                raise Unsupported(f"{name} is not known here", hint="reserved-space says how much of the cache to keep")
+        text = query.text("reserved-space") or query.text("keep-storage")
+        if text and not (text.isascii() and text.isdigit()):
+            raise InvalidInput(f"{text!r} is not a number of bytes")
+        keep = int(text) if text and int(text) else None
+        pruned = await self._engine.prune_build_cache(query.filters(), all=query.flag("all"), keep_bytes=keep)
+        return json_response({"CachesDeleted": list(pruned.cache) or None, "SpaceReclaimed": pruned.reclaimed})
 
     async def df(self, request: Request) -> Answer:
         usage = await self._engine.disk_usage()

@@ -16,17 +16,17 @@ from engine.errors import EngineError, InvalidInput
 from engine.model import CacheUsage, Pruned
 from engine.oci.chain import chain_ids
 from engine.oci.digest import Digest
-from engine.service.filters import until
+from engine.service.filters import boolean, until
 from engine.store.store import Store
 from engine.store.volumes import disk_usage
 
 STEP, MOUNT = "regular", "exec.cachemount"  # BuildKit's names of the two kinds
-KEYS = ("until", "type", "id", "inuse")
+KEYS = ("until", "unused-for", "type", "id", "inuse", "shared", "private")
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """`key` is a row of the cache or a folder's name; `size` is what removing it frees."""
+    """`key` is a row of the cache or a folder's name; `size` is what removing it frees: nothing of a step that is `in_use`."""
 
     kind: str
     key: str
@@ -54,10 +54,14 @@ class BuildCache:
             except EngineError:
                 continue  # a damaged image: `check` names it
         found = []
-        for row in self._store.records.read("SELECT key, document, used FROM cache"):
+        counted: set[Digest] = set()
+        for row in self._store.records.read("SELECT key, document, used FROM cache ORDER BY used DESC"):
             document = json.loads(row["document"])
-            in_use = Digest(document["chain"]) in named
-            found.append(Entry(STEP, row["key"], int(document["size"]), row["used"], in_use))
+            chain = Digest(document["chain"])
+            # A layer that two steps made counts once.
+            size = int(document["size"]) if chain not in counted else 0
+            counted.add(chain)
+            found.append(Entry(STEP, row["key"], size, row["used"], chain in named))
         return found
 
     def _cache_mounts(self) -> list[Entry]:
@@ -137,7 +141,7 @@ def plan_prune(
     if unknown:
         raise InvalidInput(f"invalid filter {sorted(unknown)[0]!r}", hint=f"known: {', '.join(KEYS)}")
     now = time.time_ns() if now is None else now
-    limit = until({"until": list(filters.get("until", ()))}, now)
+    limit = until({"until": [*filters.get("until", ()), *filters.get("unused-for", ())]}, now)
     candidates = [
         entry
         for entry in sorted(entries, key=lambda entry: entry.used)
@@ -146,15 +150,23 @@ def plan_prune(
         and (limit is None or entry.used < limit)
         and entry.kind in (filters.get("type") or (entry.kind,))
         and (not filters.get("id") or any(entry.key.startswith(text) for text in filters["id"]))
-        and (not filters.get("inuse") or str(entry.in_use).lower() in filters["inuse"])
+        and (not filters.get("inuse") or entry.in_use is boolean("inuse", filters["inuse"]))
+        and (not filters.get("shared") or _is_shared(entry) is boolean("shared", filters["shared"]))
+        and (not filters.get("private") or _is_shared(entry) is not boolean("private", filters["private"]))
     ]
     if keep_bytes is None:
         return candidates
-    left = sum(entry.size for entry in entries)
+    # As BuildKit counts: what an image has takes no room of the cache's own.
+    left = sum(entry.size for entry in entries if not _is_shared(entry))
     found = []
     for entry in candidates:
         if left <= keep_bytes:
             break
-        found.append(entry)
-        left -= entry.size
+        if not _is_shared(entry):
+            found.append(entry)
+            left -= entry.size
     return found
+
+
+def _is_shared(entry: Entry) -> bool:
+    return entry.kind == STEP and entry.in_use

@@ -22,6 +22,7 @@ from engine.build.why import why
 from engine.errors import NotFound
 from engine.model import BuildEvent, BuildFinished, BuildRecord, BuildRequest, BuildStarted, FileDifference, WhyReport
 from engine.runtime.client import Runtime
+from engine.service.build_cache import BuildCache, plan_prune
 from engine.service.build_delivery import Delivery
 from engine.service.cache_import import CacheImport
 from engine.service.images import ImageService
@@ -40,6 +41,7 @@ class BuildService:
         self.history = History(store.root / "builds", budget=build_settings(store.root).history_size)
         self._indexes = ContextIndexes(store.root / "stat")
         self._trees = Trees(store.root / "stat" / "trees.sqlite")
+        self._budget = 0  # bytes of the build cache, 0 without a limit
 
     def close(self) -> None:
         self._indexes.close()
@@ -81,6 +83,15 @@ class BuildService:
                 ).run()  # fmt: skip
             finally:
                 imports.close()
+                if settings.cache_size:
+                    self._budget = settings.cache_size
+                    self._store.unsynced.later(self._keep_to_budget)
+
+    def _keep_to_budget(self) -> None:
+        """After a build: what was used least recently goes, beside whatever else is done (`build.cache-size`)."""
+        cache = BuildCache(self._store)
+        if plan_prune(cache.entries(), {}, everything=False, keep_bytes=self._budget):
+            cache.prune({}, keep_bytes=self._budget)
 
     def diff(self, first: int, second: int) -> list[FileDifference]:
         """Raises `NotFound` when a build has no result, or its image is no longer here."""

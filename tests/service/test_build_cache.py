@@ -39,9 +39,12 @@ ENTRIES = [
         ({"type": [MOUNT]}, False, None, "c3"),
         ({"id": ["e"]}, False, None, "e5"),
         ({"inuse": ["true"]}, True, None, "b2"),
-        ({}, False, 1400, "a1"),
-        ({}, False, 1500, ""),
-        ({}, True, 0, "a1 b2 c3 e5"),
+        ({"unused-for": ["7h"]}, True, None, "a1 b2"),
+        ({"shared": ["1"]}, True, None, "b2"),
+        ({"private": ["true"]}, True, None, "a1 c3 e5"),
+        ({}, False, 1200, "a1"),
+        ({}, False, 1300, ""),
+        ({}, True, 0, "a1 c3 e5"),
     ],
 )
 def test_what_is_pruned(filters: dict[str, list[str]], everything: bool, keep: int | None, expected: str) -> None:
@@ -50,7 +53,7 @@ def test_what_is_pruned(filters: dict[str, list[str]], everything: bool, keep: i
 
 
 def test_unknown_filters_are_named() -> None:
-    for bad in ({"color": ["red"]}, {"until": ["soon"]}):
+    for bad in ({"color": ["red"]}, {"until": ["soon"]}, {"inuse": ["maybe"]}):
         with pytest.raises(InvalidInput):
             plan_prune(ENTRIES, bad, everything=False, keep_bytes=None)
 
@@ -87,6 +90,36 @@ async def test_pruned_steps_run_again_and_what_an_image_has_stays(engine: LocalE
     assert (await engine.prune_build_cache(all=True)).reclaimed == 5000
     assert await ran(engine, folder) == 2
     assert await engine.check() == []
+
+
+@pytest.mark.root
+async def test_the_cache_keeps_to_its_budget(tmp_path: Path) -> None:
+    """What images have does not count and does not go; of the rest, what was used least recently goes after a build."""
+    root, folder = tmp_path / "root", tmp_path / "context"
+    folder.mkdir()
+    (folder / "Dockerfile").write_text("FROM scratch\nCOPY f /f\n")
+    only = (BuildOutput("cacheonly"),)
+
+    async def build(text: str, **more: object) -> None:
+        engine = await open_engine(root)
+        (folder / "f").write_text(text * 5000)
+        assert await ran(engine, folder, **more) == 1
+        await engine.close()  # what follows a build is done by now
+
+    await build("a", tags=("kept",))
+    for text in "bcd":
+        await build(text, outputs=only)
+    (root / "settings.json").write_text('{"build": {"cache-size": 11000}}')
+    await build("e", outputs=only)
+    engine = await open_engine(root)
+    assert sorted((entry.size, entry.in_use) for entry in await engine.build_cache()) == [(5000, False)] * 2 + [
+        (5000, True)
+    ]
+    for text, expected in (("a", 0), ("e", 0), ("d", 0), ("b", 1)):
+        (folder / "f").write_text(text * 5000)
+        assert await ran(engine, folder, outputs=only) == expected, text
+    assert await engine.check() == []
+    await engine.close()
 
 
 @pytest.fixture
