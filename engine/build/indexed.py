@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,18 +26,20 @@ class IndexedSource(ContextSource):
         cancel: CancelToken,
         *,
         where: str = "",
-        changed: frozenset[str] | None = None,
     ) -> None:
         super().__init__(root, matcher, cancel=cancel, where=where)
         self._indexes, self._trees, self.moved = indexes, trees, False
+        self.seconds = 0.0  # spent on looking at the folder and on digests of whole directories
+        started = time.monotonic()
         try:
             self._watched = indexes.get(root, matcher, self.where)
             self._index = self._watched.index
-            self._relied = self._watched.refresh(changed, cancel)
+            self._relied = self._watched.refresh(cancel)
         except BaseException:
             self.close()
             raise
         self.entries = len(self._index)
+        self.seconds += time.monotonic() - started
 
     def release(self) -> None:
         """The build is done with it."""
@@ -82,7 +85,9 @@ class IndexedSource(ContextSource):
             if slot is None:
                 return None
             self._index.cancel = self._cancel
+            started = time.monotonic()
             top = self._index.digest(slot)
+            self.seconds += time.monotonic() - started
             listings, self._index.listings = self._index.listings, {}
         if self._trees is not None:
             self._trees.put(listings)

@@ -53,7 +53,7 @@ class Contexts:
         self._main: IndexedSource | None = None
         self._named: dict[str, Named] = {}
         self._indexes = indexes or ContextIndexes(store.root / "stat", keep=False)
-        self._trees = trees
+        self.trees = trees
         self._indexed: list[IndexedSource] = []
         self._lock = threading.RLock()  # stages ask beside each other
         self._closing = contextlib.ExitStack()
@@ -70,11 +70,16 @@ class Contexts:
         return any(source.moved for source in self._indexed)
 
     @property
+    def scanned(self) -> float:
+        """Seconds that looking at folders took."""
+        return sum(source.seconds for source in self._indexed)
+
+    @property
     def main(self) -> IndexedSource:
         with self._lock:
             if self._main is None:
                 where = f"the build context {self._request.remote.rpartition('@')[2]}" if self._request.remote else ""
-                self._main = self._folder(self._request.context, self._matcher, where, self._request.changed)
+                self._main = self._folder(self._request.context, self._matcher, where)
             return self._main
 
     @property
@@ -82,10 +87,8 @@ class Contexts:
         """Files of the build context that were looked at."""
         return self._main.entries if self._main is not None else 0
 
-    def _folder(
-        self, root: Path, matcher: Matcher | None, where: str = "", changed: frozenset[str] | None = None
-    ) -> IndexedSource:
-        source = IndexedSource(root, matcher, self._indexes, self._trees, self._cancel, where=where, changed=changed)
+    def _folder(self, root: Path, matcher: Matcher | None, where: str = "") -> IndexedSource:
+        source = IndexedSource(root, matcher, self._indexes, self.trees, self._cancel, where=where)
         self._indexed.append(source)
         return source
 

@@ -14,6 +14,7 @@ from engine.build.interfaces import Emit, Runner
 from engine.build.origins import Contexts, Named
 from engine.build.source import Source, ViewSource
 from engine.build.state import State
+from engine.build.trees import Trees
 from engine.errors import InvalidInput
 from engine.model import BuildRequest
 from engine.oci.chain import chain_ids
@@ -53,6 +54,10 @@ class Site:
     scratch: Path | None = None  # a folder of this build's own
 
     @property
+    def trees_known(self) -> Trees | None:
+        return self.contexts.trees
+
+    @property
     def escape(self) -> str:
         return self.dockerfile.escape
 
@@ -78,18 +83,22 @@ class Site:
             return self._of_named(named, name)
         image = self.contexts.image(name, self.target)
         trees = tuple(self.store.lowers(image))
-        return Origin(trees=trees, where=f"image {name}", key=str(image.config_digest))
+        return Origin(trees=trees, where=f"image {name}", key=str(image.config_digest), remembered=self.trees_known)
 
     def _of_stage(self, index: int, name: str) -> Origin:
         state = self.done[index]
-        return Origin(trees=tuple(self.trees(state)), where=f"stage {name}", key=state.chain)
+        return Origin(
+            trees=tuple(self.trees(state)), where=f"stage {name}", key=state.chain, remembered=self.trees_known
+        )
 
     def _of_named(self, named: Named, name: str) -> Origin:
         if named.source is not None:
             return Origin(source=named.source)
         if named.image is not None:
             trees = tuple(self.store.lowers(named.image))
-            return Origin(trees=trees, where=f"image {name}", key=str(named.image.config_digest))
+            return Origin(
+                trees=trees, where=f"image {name}", key=str(named.image.config_digest), remembered=self.trees_known
+            )
         for index, stage in enumerate(self.dockerfile.stages):
             if stage.name == named.stage.lower() and index in self.done:
                 return self._of_stage(index, named.stage)
@@ -104,6 +113,9 @@ class Origin:
     trees: tuple[Path, ...] = ()
     where: str = ""
     key: str = ""
+    remembered: Trees | None = None
 
     def as_source(self) -> Source:
-        return self.source if self.source is not None else ViewSource(LayerView(self.trees), self.where)
+        if self.source is not None:
+            return self.source
+        return ViewSource(LayerView(self.trees), self.where, self.key, self.remembered)

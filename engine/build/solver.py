@@ -81,13 +81,15 @@ class Build:
             try:
                 with self._store.using():
                     outcome = self._build(given, contexts)
-                    image = self._record(given, outcome)
+                    with self._shop.phases.during("tag"):
+                        image = self._record(given, outcome)
                     export_all(outcome.results, self._request, self._store, self._cancel)
                     if self._deliver is not None:
                         self._deliver(outcome)
             except OSError as error:
                 raise from_os_error(error, f"building {given.file}") from error
             finally:
+                self._shop.phases.add("scan", contexts.scanned)
                 contexts.close()
         return self._finish(outcome, image, time.monotonic() - started)
 
@@ -110,7 +112,9 @@ class Build:
         config_digest = outcome.usual.manifest.config.digest
         first, reason = self._shop.first or (None, "")
         tags = tuple(dict.fromkeys(Reference.parse(name).familiar for name in outcome.names)) if image else ()
-        finished = BuildFinished(config_digest, outcome.top.digest, tags, seconds, first, reason)
+        finished = BuildFinished(
+            config_digest, outcome.top.digest, tags, seconds, first, reason, self._shop.phases.result(seconds)
+        )
         self._emit(finished)
         return finished
 

@@ -6,10 +6,11 @@ A `Source` answers with `Node`s and content digests; `indexed.py` has the one th
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import posixpath
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -19,11 +20,14 @@ from engine.build.dockerfile.globs import compile_glob, has_wildcards, split_wil
 from engine.build.dockerfile.ignore import Matcher
 from engine.build.dockerfile.wild import Wild
 from engine.build.index import MAX_ENTRIES, hash_file
+from engine.build.trees import Trees
 from engine.errors import AccessDenied, InvalidInput, from_os_error
 from engine.linux.openat2 import open_in_root
+from engine.linux.statx import kind
 from engine.store.view import Entry, LayerView
 
 WARN_ENTRIES = 100_000
+REMEMBERED_FROM = 1 << 16  # bytes of a file whose digest is worth a row
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 _KEPT_OUT = ("trusted.overlay.", "user.overlay.", "security.selinux", "com.apple.")  # the host's own, not the file's
 
@@ -290,10 +294,11 @@ class ViewSource:
     """The root of a finished stage or of an image."""
 
     keeps_owner = True
-    _digests: dict[str, str] = {}
 
-    def __init__(self, view: LayerView, where: str) -> None:
-        self._view, self.where = view, where
+    def __init__(self, view: LayerView, where: str, key: str = "", trees: Trees | None = None) -> None:
+        """`key` names the content for ever (a chain ID, an image's ID); with it, `trees` remembers digests of whole directories."""
+        self._view, self.where, self._key, self._trees = view, where, key, trees
+        self._digests: dict[str, str] = {}
 
     def _node(self, entry: Entry) -> Node:
         return Node(entry.path, entry.status, os.readlink(entry.real) if entry.is_link else "", entry.real)
@@ -316,12 +321,56 @@ class ViewSource:
 
     def digest(self, node: Node) -> str:
         if node.real not in self._digests:
-            with open(node.real, "rb", buffering=0) as file:
-                self._digests[node.real] = hash_file(file.fileno(), node.status.st_size)
+            self._digests[node.real] = self._remembered(node, lambda: self._hash(node))
         return self._digests[node.real]
 
+    def _hash(self, node: Node) -> str:
+        with open(node.real, "rb", buffering=0) as file:
+            return hash_file(file.fileno(), node.status.st_size)
+
+    def _remembered(self, node: Node, make: Callable[[], str]) -> str:
+        """What the key names cannot change, so it is read once; small files are as quickly read as asked for."""
+        if not self._key or self._trees is None or (node.is_file and node.status.st_size < REMEMBERED_FROM):
+            return make()
+        name = f"{self._key} {node.path}"
+        known = self._trees.digest(name)
+        if known is None:
+            known = make()
+            self._trees.remember(name, known)
+        return known
+
     def tree_digest(self, node: Node) -> str | None:
-        return None
+        """A Merkle digest as the context index makes it, with owners; None where it would not be remembered."""
+        trees = self._trees
+        if not self._key or trees is None:
+            return None
+
+        def make() -> str:
+            listings: dict[str, str] = {}
+            digest = self._merkle(node, listings)
+            trees.put(listings)
+            return digest
+
+        return self._remembered(node, make)
+
+    def _merkle(self, folder: Node, listings: dict[str, str]) -> str:
+        lines = [f"{posixpath.basename(n.path)}\0{self._described(n, listings)}" for n in self.children(folder)]
+        text = "\n".join(lines)
+        digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+        listings[digest] = text
+        return digest
+
+    def _described(self, node: Node, listings: dict[str, str]) -> str:
+        status = node.status
+        if node.is_dir:
+            content = self._merkle(node, listings)
+        elif node.is_file:
+            content = self.digest(node)
+        else:
+            content = node.link if node.is_link else str(status.st_rdev)
+        more = "".join(f" {name}={value.hex()}" for name, value in self.xattrs(node).items())
+        letter = kind(status.st_mode)
+        return f"{letter} {stat.S_IMODE(status.st_mode):04o} {content} {status.st_uid}:{status.st_gid}{more}"
 
     def xattrs(self, node: Node) -> dict[str, bytes]:
         return read_xattrs(node.real)

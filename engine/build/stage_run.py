@@ -20,6 +20,7 @@ from engine.build import metadata
 from engine.build.dockerfile.ast import Add, Arg, Copy, Instruction, Run, Workdir
 from engine.build.explain import explain, summary
 from engine.build.graph import StagePlan, label
+from engine.build.phases import Phases
 from engine.build.plan_files import plan_copy, plan_workdir
 from engine.build.plan_run import plan_run
 from engine.build.prepare import Prepared
@@ -50,6 +51,7 @@ class Shop:
     cache: StepCache
     trees: Trees
     slots: threading.BoundedSemaphore
+    phases: Phases = field(default_factory=Phases)
     first: tuple[StepInfo, str] | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -211,7 +213,8 @@ class StageRun:
             if work.stream is not None:
                 return self._keep(state, folder, work.stream)
             try:
-                work.perform(upper, folder / "work")
+                with self._shop.phases.during("run"):
+                    work.perform(upper, folder / "work")
             except BuildFailed as error:
                 if self._site.request.keep_failed:
                     error.image = self._keep_failed(state, folder)
@@ -232,16 +235,19 @@ class StageRun:
         blob = store.blobs.ingest()
         try:
             if stream is not None:
-                layer = make_layer(blob, self._site.cancel, lambda out: stream(upper, out))
+                with self._shop.phases.during("run"):
+                    layer = make_layer(blob, self._site.cancel, lambda out: stream(upper, out))
             else:
-                layer = write_layer(upper, blob, self._site.view(state), self._site.cancel, epoch=self._site.epoch)
+                with self._shop.phases.during("commit"):
+                    layer = write_layer(upper, blob, self._site.view(state), self._site.cancel, epoch=self._site.epoch)
         except BaseException:
             blob.abort()
             raise
         size = blob.size
-        digest = blob.commit(durable=False)
-        chain = state.chain_with(layer.written.diff_id)
-        store.layers.adopt(chain, layer.written.diff_id, layer.written.content_size, folder)
+        with self._shop.phases.during("commit"):
+            digest = blob.commit(durable=False)
+            chain = state.chain_with(layer.written.diff_id)
+            store.layers.adopt(chain, layer.written.diff_id, layer.written.content_size, folder)
         return {
             "layer": Descriptor(OCI_LAYER, digest, size).to_json(),
             "diff_id": layer.written.diff_id,

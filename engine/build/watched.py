@@ -61,7 +61,6 @@ class Watched:
     def __init__(self, index: ContextIndex) -> None:
         self.index = index
         self.distrusted = False
-        self.builds = 0
         self._inotify: Inotify | None = None
         self._folders: dict[int, str] = {}
         self._linked: set[str] = set()
@@ -71,13 +70,9 @@ class Watched:
         self._unwatch()
         self.index.close()
 
-    def refresh(self, changed: frozenset[str] | None, cancel: CancelToken | None) -> bool:
+    def refresh(self, cancel: CancelToken | None) -> bool:
         """Brings the index up to date. True when that relied on events: `verify` it when there is time."""
         with self.index.lock:
-            if changed is not None and len(self.index):
-                self.index.refresh_paths(changed, cancel)
-                self._follow()
-                return False  # who names the paths has looked
             told = self._told()
             if told is None:
                 self.index.refresh(cancel)
@@ -233,13 +228,12 @@ class ContextIndexes:
     def after_build(
         self, watched: Watched, relied: bool, report: Callable[[frozenset[str]], None] | None = None
     ) -> None:
-        """Saves what is new; watches from the second build on; verifies. On a thread, for the build is done."""
+        """Saves what is new, watches, verifies. On a thread and a moment later, for the build is done; a process that builds once
+        has gone by then."""
         if not self._keep:
             watched.index.save()
             forget(self._folder)
             return
-
-        watched.builds += 1
 
         def work() -> None:
             with contextlib.suppress(
@@ -248,7 +242,7 @@ class ContextIndexes:
                 watched.index.save()
                 if relied:
                     watched.verify(report)
-                elif watched.builds > 1 and not self._closed.is_set():
+                elif not self._closed.is_set():
                     watched.watch()
 
         with self._lock:

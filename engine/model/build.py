@@ -73,9 +73,6 @@ class BuildRequest:
     annotations: Mapping[str, str] = field(default_factory=dict)  # of the manifest
     host_ca: bool | None = None  # RUN steps trust the host's CA bundle and use its proxies; None: as the setting says
     keep_failed: bool = False  # a RUN that fails leaves an image of its files, environment, user and directory
-    changed: frozenset[str] | None = (
-        None  # paths below the context that may differ from the last build here; None: look
-    )
     remote: str = ""  # where `context` was fetched from: messages and the history name this, not the temporary folder
     allow_metadata: bool = False  # RUN steps may reach the cloud's metadata addresses
 
@@ -141,12 +138,17 @@ class BuildNotice:
 
 @dataclass(frozen=True, slots=True)
 class BuildFinished:
+    """`phases` says where the time went, in seconds: `scan` (looking at the contexts), `run` (RUN, and copying), `commit` (layers made
+    of what was written), `tag` (the image recorded), and `solve`, which is the rest. Stages beside each other may sum to more
+    than the build took."""
+
     image_id: str  # config digest
     digest: str  # manifest digest
     tags: tuple[str, ...]
     seconds: float
     first_changed: StepInfo | None = None  # the first step that ran; None when all was cached
     reason: str = ""
+    phases: Mapping[str, float] = field(default_factory=dict)
 
 
 BuildEvent = (

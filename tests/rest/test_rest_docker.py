@@ -219,3 +219,15 @@ def _remote(docker: Docker, place: str) -> str:
         answer = client.post("/build", params={"remote": place, "q": "1"})
     last = [json.loads(line) for line in answer.text.splitlines()][-1]
     return str(last.get("stream") or last["error"])
+
+
+def test_the_build_cache_is_pruned(docker: Docker, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text(f"FROM {BASE}\nRUN head -c 70000 /dev/zero > /cached\n")
+    docker("build", "-q", "-t", "pruned", str(tmp_path))
+    docker("builder", "prune", "-f", "--filter", "unused-for=1h")
+    docker("rmi", "pruned")
+    docker("build", "-q", "-t", "pruned", str(tmp_path))
+    docker("image", "rm", "--no-prune", "pruned")
+    text = docker("builder", "prune", "-af", "--filter", "type=regular").stdout
+    assert "Total" in text, text
+    assert "invalid filter 'colour'" in docker("builder", "prune", "-f", "--filter", "colour=red", ok=False).stderr

@@ -123,7 +123,7 @@ def test_a_change_is_seen_and_nothing_else(
         index = ContextIndex(tree, matcher, file=tmp_path / "saved")
         watched = Watched(index)
     change(tree)
-    relied = watched.refresh(None, None)
+    relied = watched.refresh(None)
     assert relied == (way == "events")
     assert (index.digest(0) != before) == differs
     assert index.digest(0) == content(tree, matcher)
@@ -198,7 +198,7 @@ def test_after_any_changes_the_index_equals_a_fresh_one(tree: Path, tmp_path: Pa
     watched = Watched(ContextIndex(tree, matcher, file=tmp_path / "saved"))
     for turn in range(25):
         run_changes(random_, tree)
-        watched.refresh(None, None)
+        watched.refresh(None)
         assert watched.index.digest(0) == content(tree, matcher), f"turn {turn}"
         if turn % 5 == seed % 5:
             watched.watch()
@@ -211,12 +211,12 @@ def test_after_any_changes_the_index_equals_a_fresh_one(tree: Path, tmp_path: Pa
 def test_a_write_that_no_event_tells_of_ends_the_trust(tree: Path, tmp_path: Path) -> None:
     age(tree)
     watched = Watched(ContextIndex(tree))
-    watched.refresh(None, None)
+    watched.refresh(None)
     watched.watch()
     before = watched.index.digest(0)
     os.link(tree / "top", tmp_path / "other")  # made after the watch stood: the file has no event under its name here
     (tmp_path / "other").write_text("changed behind its back")
-    assert watched.refresh(None, None)
+    assert watched.refresh(None)
     assert watched.index.digest(0) == before
     reported: list[frozenset[str]] = []
     assert watched.verify(reported.append) == {"top"}
@@ -224,7 +224,7 @@ def test_a_write_that_no_event_tells_of_ends_the_trust(tree: Path, tmp_path: Pat
     assert watched.distrusted
     assert watched.index.digest(0) == content(tree)
     (tmp_path / "other").write_text("and once more")
-    assert not watched.refresh(None, None), "from now on everything is looked at"
+    assert not watched.refresh(None), "from now on everything is looked at"
     assert watched.index.digest(0) == content(tree)
     watched.close()
 
@@ -232,36 +232,36 @@ def test_a_write_that_no_event_tells_of_ends_the_trust(tree: Path, tmp_path: Pat
 def test_a_file_with_several_names_is_always_looked_at(tree: Path, tmp_path: Path) -> None:
     os.link(tree / "top", tmp_path / "other")
     watched = Watched(ContextIndex(tree))
-    watched.refresh(None, None)
+    watched.refresh(None)
     watched.watch()
     (tmp_path / "other").write_text("through the other name")
-    assert watched.refresh(None, None)
+    assert watched.refresh(None)
     assert watched.index.digest(0) == content(tree)
     watched.close()
 
 
 def test_more_events_than_the_queue_holds_cost_a_look(tree: Path) -> None:
     watched = Watched(ContextIndex(tree))
-    watched.refresh(None, None)
+    watched.refresh(None)
     watched.watch()
     limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
     for number in range(limit // 2 + 10):  # two kinds of event in turn: equal ones in a row are merged
         os.chmod(tree / "top", 0o600 + number % 8)
         os.chmod(tree / "a", 0o700 + number % 8)
-    assert not watched.refresh(None, None)
+    assert not watched.refresh(None)
     assert watched.index.digest(0) == content(tree)
     watched.close()
 
 
 def test_named_paths_are_enough(tree: Path) -> None:
     watched = Watched(ContextIndex(tree))
-    watched.refresh(None, None)
+    watched.refresh(None)
     watched.index.digest(0)
     (tree / "a/b/one").write_text("new")
     (tree / "q/r").mkdir(parents=True)
     (tree / "q/r/s").write_text("s")
     os.unlink(tree / "a/three")
-    watched.refresh(frozenset({"a/b/one", "q/r/s", "a/three"}), None)
+    watched.index.refresh_paths(frozenset({"a/b/one", "q/r/s", "a/three"}))
     assert watched.index.digest(0) == content(tree)
     watched.close()
 
@@ -285,7 +285,7 @@ def test_a_damaged_file_counts_as_none(tree: Path, tmp_path: Path, damage: bytes
 def test_an_engine_keeps_indexes_and_a_replaced_folder_is_another(tree: Path, tmp_path: Path) -> None:
     indexes = ContextIndexes(tmp_path / "stat")
     first = indexes.get(tree, None)
-    first.refresh(None, None)
+    first.refresh(None)
     assert indexes.get(tree, None) is first
     assert indexes.get(tree, Matcher(["a"])) is not first
     os.rename(tree, tmp_path / "away")
@@ -293,7 +293,7 @@ def test_an_engine_keeps_indexes_and_a_replaced_folder_is_another(tree: Path, tm
     (tree / "top").write_text("another")
     again = indexes.get(tree, None)
     assert again is not first
-    again.refresh(None, None)
+    again.refresh(None)
     assert again.index.digest(0) == content(tree)
     indexes.close()
     with pytest.raises(InvalidInput, match="missing"):
