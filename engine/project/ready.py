@@ -21,6 +21,10 @@ PORTS = 60.0  # seconds until ports that do not open are a failure
 _FIRST, _SLOWEST, _SLOWEST_CHECK = 0.002, 0.05, 1.0
 
 
+class NotReady(StartFailed):
+    """It started, and ended or did not become ready: another try would give the same, until a file or something else changes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What is waited for. `check`: a health check's command; `ports`: all of them open; `some`: any of them, within the grace."""
@@ -31,13 +35,13 @@ class Wanted:
 
 
 async def await_ready(engine: Engine, name: str, wanted: Wanted, waiting: Callable[[str], None]) -> None:
-    """Raises `StartFailed` with the reason; `waiting` hears once what is waited for when that takes longer than the grace."""
+    """Raises `NotReady` with the reason; `waiting` hears once what is waited for when that takes longer than the grace."""
     death = asyncio.ensure_future(_died(engine, name))
     ready = asyncio.ensure_future(_become_ready(engine, name, wanted, waiting))
     try:
         await asyncio.wait((death, ready), return_when=asyncio.FIRST_COMPLETED)
         if death.done():
-            raise StartFailed(f"the new container ended with exit code {death.result()}")
+            raise NotReady(f"the new container ended with exit code {death.result()}")
         ready.result()
     finally:
         for task in (death, ready):
@@ -79,7 +83,7 @@ async def _open(engine: Engine, name: str, ports: frozenset[int], waiting: Calla
             return
         text = ", ".join(map(str, sorted(missing)))
         if passed > PORTS:
-            raise StartFailed(f"the new container did not open port {text} in {PORTS:.0f} s")
+            raise NotReady(f"the new container did not open port {text} in {PORTS:.0f} s")
         if passed > GRACE and not said:
             said = True
             waiting(f"until port {text} is open")
@@ -94,7 +98,7 @@ async def _healthy(engine: Engine, name: str, check: tuple[str, ...], waiting: C
         if health == "healthy":
             return
         if health == "unhealthy":
-            raise StartFailed("the new container is unhealthy", hint="`workbench inspect` shows its last checks")
+            raise NotReady("the new container is unhealthy", hint="`workbench inspect` shows its last checks")
         if passed > GRACE and not said:
             said = True
             waiting("until it is healthy")

@@ -112,7 +112,7 @@ class Keeper:
         if generation.spec:
             return dataclasses.replace(
                 spec_from_json(dict(generation.spec)),
-                image=generation.image,
+                image=generation.image.removeprefix("sha256:")[:12],
                 name=container_name(self._project, service),
             )
         return container_spec(

@@ -39,6 +39,7 @@ from engine.errors import (
     EngineError,
     InvalidInput,
     NotFound,
+    StartFailed,
 )
 from engine.oci.reference import Reference
 from engine.project import words
@@ -50,6 +51,7 @@ from engine.project.judge import Judge
 from engine.project.model import Hook, Project, Service, build_request, config_hash, container_name, container_spec
 from engine.project.plan import NOTHING, Act, SyncMode
 from engine.project.pulls import pulled, wants_pull
+from engine.project.ready import NotReady
 from engine.project.replicas import Replicas
 from engine.project.resources import given_mounts
 from engine.project.swap import Next, Swap, generation_of, stops_first
@@ -59,6 +61,7 @@ BEHIND = 1.0  # seconds after the last sync until the image is built behind it
 _RETRY_FIRST, _RETRY_MOST = 1.0, 30.0
 _FILES_FAULT = (
     BuildFailed,
+    NotReady,
     DockerfileError,
     InvalidInput,
     NotFound,
@@ -96,7 +99,8 @@ class ServiceLoop:
         self._job: asyncio.Task[None] | None = None
         self._building = False
         self._retry, self._said = 0.0, ""
-        self._synced: set[str] = set()  # paths in the container that its image may not have
+        self._again = False
+        self._synced: dict[str, str] = {}  # paths in the container that its image may not have, and what they came from
         self._equal = ""  # an image that was built behind the container, and has just what runs
         self._mourner: asyncio.Task[None] | None = None
         self._stops_first_said = False
@@ -177,6 +181,7 @@ class ServiceLoop:
                 await asyncio.wait_for(self._wake.wait(), self._patience())
             self._wake.clear()
             if self._pending or (self._retry and self._unsettled):
+                self._again = not self._pending  # nothing new: what the first try said is not said again
                 batch, self._pending = self._pending, Batch()
                 batch.add(self._unsettled)
                 self._unsettled = Batch()
@@ -224,7 +229,8 @@ class ServiceLoop:
             self._say(LoopNotice("overtaken by newer changes", self.service.name))
 
     async def _failed(self, error: EngineError) -> None:
-        ours = isinstance(error, _FILES_FAULT)
+        # A command that is not there (127) or cannot be executed (126) is the image's fault too.
+        ours = isinstance(error, _FILES_FAULT) or (isinstance(error, StartFailed) and error.exit_code != 125)
         self._retry = 0.0 if ours else min(max(self._retry * 2, _RETRY_FIRST), _RETRY_MOST)
         text = str(error)
         if self._retry and text == self._said:
@@ -278,7 +284,8 @@ class ServiceLoop:
         if act.syncs:
             result = await self._engine.sync(old.id, act.syncs)
             phases["synced"] = time.monotonic() - begin
-            self._synced |= {*result.written, *result.removed}
+            sources = {entry.target: words.shown(entry.source, self._folder) for entry in act.syncs}
+            self._synced |= {path: sources.get(path, path) for path in (*result.written, *result.removed)}
             self._equal = ""
             for path in result.skipped[:1]:
                 self._say(LoopNotice(f"{path} is a folder of this host in the container already", self.service.name))
@@ -412,7 +419,7 @@ class ServiceLoop:
         """The image to run, built or pulled. Cancelled when newer changes come."""
         self._building = True
         try:
-            return await self._make_image(quietly=False)
+            return await self._make_image(quietly=self._again)
         finally:
             self._building = False
 
@@ -471,7 +478,7 @@ class ServiceLoop:
             return
         finally:
             self._building = False
-        paths, self._synced = sorted(self._synced), set()
+        paths, self._synced = sorted(self._synced.values()), {}
         if old is None or image == old.image_id:
             return
         self._equal = image

@@ -25,7 +25,7 @@ from engine.errors import EngineError, NotFound, StartFailed, Unsupported
 from engine.project import words
 from engine.project.hooks import run_hooks
 from engine.project.model import Project, Service
-from engine.project.ready import Wanted, await_ready, check_command
+from engine.project.ready import NotReady, Wanted, await_ready, check_command
 
 LAST_LINES = 8
 _SHARED_NETWORKS = ("host", "container:", "service:")
@@ -188,7 +188,8 @@ class Swap:
         lines = await last_lines(self._engine, created)
         await self._remove(created)
         text = "\n".join([error.message, *(f"  {line}" for line in lines)])
-        return StartFailed(text, exit_code=error.exit_code, hint=error.hint)
+        kind = NotReady if isinstance(error, NotReady) else StartFailed
+        return kind(text, exit_code=error.exit_code, hint=error.hint)
 
     async def _remove(self, name: str) -> None:
         with contextlib.suppress(NotFound):

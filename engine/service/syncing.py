@@ -70,7 +70,7 @@ class SyncService:
             writer = _Writer(root, ids, str(record["name"]), cancel or CancelToken())
             skipped: list[str] = []
             for entry in sorted(entries, key=lambda entry: entry.target):
-                target = posixpath.normpath("/" + entry.target)
+                target = posixpath.normpath("/" + entry.target.lstrip("/"))
                 if any(target == bind or target.startswith(bind + "/") for bind in binds):
                     skipped.append(target)
                     continue

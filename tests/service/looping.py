@@ -49,18 +49,25 @@ class Looping:
 
     async def until(self, kind: type[E], wanted: Callable[[E], bool] = lambda _: True) -> E:
         """The next event of this kind, from where the last call stopped."""
-        async with asyncio.timeout(SECONDS):
-            while True:
-                while self._at < len(self.seen):
-                    self._at += 1
-                    event = self.seen[self._at - 1]
-                    if isinstance(event, kind) and wanted(event):
-                        return event
-                if self._task.done():
-                    self._task.result()
-                    raise AssertionError(f"the loop ended: {self.seen}")
-                self._arrived.clear()
-                await self._arrived.wait()
+        try:
+            return await asyncio.wait_for(self._until(kind, wanted), SECONDS)
+        except TimeoutError:
+            worker = self.loop._services.get("app")
+            left = (worker._pending, worker._unsettled, worker._job) if worker else ""
+            raise AssertionError(f"no {kind.__name__} in {SECONDS} s; last: {self.seen[-12:]}; left: {left}") from None
+
+    async def _until(self, kind: type[E], wanted: Callable[[E], bool]) -> E:
+        while True:
+            while self._at < len(self.seen):
+                self._at += 1
+                event = self.seen[self._at - 1]
+                if isinstance(event, kind) and wanted(event):
+                    return event
+            if self._task.done():
+                self._task.result()
+                raise AssertionError(f"the loop ended: {self.seen}")
+            self._arrived.clear()
+            await self._arrived.wait()
 
     async def running(self, service: str = "app") -> ServiceState:
         return await self.until(ServiceState, lambda e: e.service == service and e.phase == "running")

@@ -37,6 +37,17 @@ async def quiet(it: Looping) -> None:
             await asyncio.sleep(0.02)
 
 
+async def printed(it: Looping, container: str) -> None:
+    """Until the last program has begun."""
+    try:
+        async with asyncio.timeout(60):
+            while ("stdout", str(SAVES)) not in await it.log(container):
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        program = await it.inside(container, "cat", "/app/main.py")
+        raise AssertionError(f"not run: {program!r}; last events: {it.seen[-12:]}") from None
+
+
 async def said(it: Looping, container: str) -> str:
     try:
         return (await it.inside(container, "cat", "/app/sum")).strip()
@@ -63,10 +74,7 @@ async def test_the_last_of_many_saves_runs_and_nothing_is_left(local: LocalEngin
             while await said(it, container) != str(SAVES):
                 await asyncio.sleep(0.05)
         await quiet(it)
-        async with asyncio.timeout(60):
-            async for line in local.logs(container, follow=True):
-                if line.text == str(SAVES):
-                    break
+        await printed(it, container)
         assert await it.inside(container, "sh", "-c", "cat /app/f*.txt") == f"{SAVES}\n" * 10
         replaced = [event for event in it.seen if isinstance(event, Replaced)]
         overtaken = [e for e in it.seen if isinstance(e, LoopNotice) and "overtaken" in e.text]
