@@ -7,7 +7,7 @@ SOCKET = "supervisor.sock"
 
 def bootstrap(root: str) -> str:
     """The program text for `python -I -S -c`: arguments are run directory, ready descriptor, "plain" or "sealed", and which
-    version of the program it is (`client.program`).
+    version of the program it is (`launching.program`).
 
     The root goes last on the path: it may be a site-packages full of backports of standard modules.
     """

@@ -9,16 +9,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import functools
-import hashlib
 import json
 import os
 import select
-import shutil
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -26,13 +21,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import engine
 from engine.base.cancel import CancelToken
 from engine.errors import Conflict, EngineError, StartFailed, Unavailable, Unsupported
 from engine.linux import cgroup, freezer
-from engine.runtime import places, protocol
+from engine.runtime import launching, protocol
 from engine.runtime import state as states
-from engine.runtime.bootstrap import SOCKET, bootstrap
+from engine.runtime.bootstrap import SOCKET
 from engine.runtime.connections import AttachConnection, ExecConnection
 from engine.runtime.journal import Journal
 from engine.runtime.state import State
@@ -69,27 +63,6 @@ class ExecParams:
     detach: bool = False  # nobody holds its streams
 
 
-@functools.cache
-def program() -> str:
-    """Which version of the program this process runs: a digest of the files that supervisor and monitors are made of."""
-    folder = Path(engine.__file__).parent
-    lines = []
-    for path in sorted([*folder.glob("runtime/*.py"), *folder.glob("linux/*.py"), *folder.glob("network/*.py")]):
-        status = path.stat()
-        lines.append(f"{path.parent.name}/{path.name} {status.st_size} {status.st_mtime_ns}")
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
-
-
-def scope_command(running: str = "/run/systemd/system") -> list[str]:
-    """Where systemd runs: the command that puts the supervisor, and so its monitors, into a scope of their own. A login
-    session's processes may all be killed at its end (KillUserProcesses=, logind.conf(5)), also detached ones."""
-    runner = shutil.which("systemd-run", path="/usr/bin:/bin") if os.path.isdir(running) else None
-    if runner is None:
-        return []
-    user = [] if places.user() is None else ["--user"]
-    return [runner, *user, "--scope", "--quiet", "--collect", "--property=Delegate=yes", "--"]
-
-
 @dataclass
 class Runtime:
     """Containers of one run directory."""
@@ -118,52 +91,12 @@ class Runtime:
                 return protocol.connect(folder, SOCKET)
             except _ABSENT:
                 pass
-            self._launch()
+            launching.launch(self.run_dir)
             return protocol.connect(folder, SOCKET)
         except OSError as error:
             raise Unavailable(f"the supervisor in {self.run_dir} cannot be reached: {error.strerror}") from error
         finally:
             os.close(fd)
-
-    def _launch(self) -> None:
-        scope = scope_command()
-        trouble = self._launched(scope)
-        if trouble and scope:  # no bus to be reached: then in the caller's own session, which logind may end
-            trouble = self._launched([])
-        if trouble:
-            raise Unavailable(f"the supervisor did not start: {trouble.splitlines()[-1]}")
-
-    def _launched(self, scope: list[str]) -> str:
-        """Starts the supervisor by the command `scope`; returns what it complained of when it did not come up."""
-        root = str(Path(engine.__file__).resolve().parent.parent)
-        interpreter = os.path.realpath(sys.executable)
-        read, write = os.pipe()
-        try:
-            text = bootstrap(root)
-            command = [interpreter, "-I", "-S", "-c", text, str(self.run_dir), str(write), "plain", program()]
-            environment = {"PATH": "/usr/bin:/bin", "LC_CTYPE": "C.UTF-8"}
-            if scope and (base := places.user_base()):  # the user manager's bus
-                environment["XDG_RUNTIME_DIR"] = base
-            process = subprocess.Popen(
-                [*scope, *command],
-                pass_fds=(write,),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                env=environment,
-                cwd="/",
-            )
-            os.close(write)
-            write = -1
-            with process, os.fdopen(read, "rb") as ready:
-                read = -1
-                answer = ready.read()
-                trouble = process.stderr.read().decode(errors="replace").strip() if process.stderr else ""
-            return trouble if not answer else ""
-        finally:
-            for fd in (read, write):
-                if fd >= 0:
-                    os.close(fd)
 
     # --- start ---------------------------------------------------------------------------------------
 
@@ -185,7 +118,7 @@ class Runtime:
             "tether": stdio is not None,
             "attach": attach,
             "removes": removes,
-            "program": program(),
+            "program": launching.program(),
         }
         try:
             reader, answer = self._request_start(request, stdio or ())
@@ -235,7 +168,7 @@ class Runtime:
     def view(self, request: dict[str, Any]) -> list[int] | None:
         """Descriptors of a container's root (see `viewer.make_view`), or None when its state is just changing."""
         try:
-            reader, answer = self._request_start({"op": "view", "program": program(), **request}, ())
+            reader, answer = self._request_start({"op": "view", "program": launching.program(), **request}, ())
         except OSError as error:
             raise Unavailable(f"the supervisor does not answer: {error.strerror or error}") from error
         try:
@@ -454,9 +387,9 @@ class Runtime:
                 reader.close_fds()
 
     def _end_leftovers(self, bundle: Path, state: State) -> None:
-        from engine.runtime import netns  # only here: the packet filter takes longer to load than all of this
+        from engine.runtime import net_burial  # only here: the packet filter takes longer to load than all of this
 
-        netns.bury(str(self.run_dir), state.network)
+        net_burial.bury(str(self.run_dir), state.network)
         path, foreign = f"workbench/{bundle.name}", None
         with contextlib.suppress(OSError, ValueError, KeyError):
             config = json.loads((bundle / "config.json").read_bytes())

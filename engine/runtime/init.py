@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 from engine.linux import apparmor, capability, idmap, libc, mount, namespace, pty, seccomp
 from engine.linux.cgroup import Cgroup, Layout
 from engine.linux.openat2 import open_in_root
-from engine.runtime import init_namespaces, netns, tiny_init
+from engine.runtime import init_namespaces, net_inside, tiny_init
 from engine.runtime.init_userns import owner
 from engine.runtime.protocol import line
 from engine.runtime.rootfs import Rootfs, mount_root
@@ -269,7 +269,7 @@ def wait_parked(layout: Layout, channel: socket.socket) -> NoReturn:
         libc.close_from(channel.fileno() + 1)
         namespace.unshare(namespace.NEWUTS | namespace.NEWIPC | namespace.NEWNET)
         namespace.loopback_up()
-        netns.open_bridged(channel, ipv6=False)
+        net_inside.open_bridged(channel, ipv6=False)
         raw, fds, _flags, _address = socket.recv_fds(channel, 1 << 16, 3, socket.MSG_CMSG_CLOEXEC)
         if raw:
             bundle = str(json.loads(raw)["bundle"])

@@ -13,7 +13,7 @@ from typing import Any
 
 from engine.linux import idmap, mount, namespace
 from engine.linux.openat2 import open_in_root
-from engine.runtime import init_userns, netconfig, netns
+from engine.runtime import init_userns, net_inside, netconfig
 from engine.runtime.binds import hold_sources
 from engine.runtime.init_userns import Remap
 from engine.runtime.rootfs_devices import SetupError
@@ -140,7 +140,7 @@ def enter(
 
 def open_network(spec: dict[str, Any], channel: socket.socket) -> None:
     """In the new network namespace: what has to be there first, and the sockets for the monitor."""
-    netns.open_inside(netconfig.from_json(spec["workbench"].get("network")), channel)
+    net_inside.open_inside(netconfig.from_json(spec["workbench"].get("network")), channel)
 
 
 def take_shm(spec: dict[str, Any]) -> int:

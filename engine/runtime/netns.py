@@ -14,7 +14,6 @@ import json
 import os
 import signal
 import socket
-import struct
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -24,7 +23,7 @@ from engine.linux import netlink as nl
 from engine.linux import nftables as nft
 from engine.linux import rtnetlink as rt
 from engine.linux.netlink import Netlink, NetlinkError
-from engine.runtime import bridges, dns, firewall, outside, ports, proxy, usernet
+from engine.runtime import bridges, dns, firewall, net_inside, outside, ports, proxy, usernet
 from engine.runtime.bridges import FOLDER, Membership
 from engine.runtime.loop import READ, Loop
 from engine.runtime.netconfig import (
@@ -38,37 +37,6 @@ from engine.runtime.netconfig import (
     mac_of,
     published_from_json,
 )
-
-# --- init's half: inside the new namespace ----------------------------------------------------------
-
-
-def open_inside(config: ContainerNetwork, channel: socket.socket) -> None:
-    """Called by init right after unshare(2): settings that must be there before the links, and sockets for the monitor."""
-    namespace.loopback_up()
-    if config.mode != "bridge":
-        return
-    open_bridged(channel, ipv6=any(endpoint.address6 for endpoint in config.endpoints))
-
-
-def open_bridged(channel: socket.socket, *, ipv6: bool) -> None:
-    """`open_inside` for a container on bridges."""
-    if not ipv6:
-        # "default" for links to come, "all" for those that are there (CVE-2024-32473).
-        for name in ("default", "all"):
-            bridges.sysctl(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6", "1")
-    netlink = (socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC)
-    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-    tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    udp.bind((dns.ADDRESS, 0))
-    tcp.bind((dns.ADDRESS, 0))
-    tcp.listen(64)
-    made = [socket.socket(*netlink, nl.ROUTE), socket.socket(*netlink, nl.NETFILTER), udp, tcp]
-    socket.send_fds(channel, [b'{"network":1}'], [sock.fileno() for sock in made])
-    for sock in made:
-        sock.close()
-
-
-# --- the monitor's half -----------------------------------------------------------------------------
 
 Note = Callable[[str], None]
 
@@ -189,7 +157,7 @@ class ContainerLink:
         return None
 
     def set_up(self, pid: int, inside: list[int]) -> None:
-        """With init's sockets (see `open_inside`), which are closed in the end."""
+        """With init's sockets (see `net_inside`), which are closed in the end."""
         self._pid = pid
         try:
             self._set_up([socket.socket(fileno=fd) for fd in inside])
@@ -217,7 +185,7 @@ class ContainerLink:
             filters, udp, tcp = self._for_dns
             self._for_dns = []
             with Netlink(sock=filters) as sock:
-                _lead_dns(udp.getsockname()[1], tcp.getsockname()[1]).commit(sock)
+                net_inside.lead_dns(udp.getsockname()[1], tcp.getsockname()[1]).commit(sock)
             self.server = dns.Server(self._loop, udp, tcp, self.config.dns)
         if self.server is not None:
             self.server.directories = [dns.Directory(self._folder(network), network.name) for network in networks]
@@ -579,42 +547,3 @@ def _gateways(endpoint: Endpoint) -> list[rt.Interface]:
         return []
     families = {address.version for address in endpoint.addresses()}
     return [gateway for gateway in endpoint.network.gateways() if gateway.version in families]
-
-
-def _lead_dns(udp: int, tcp: int) -> nft.Batch:
-    """Port 53 of 127.0.0.11 is the free ports that the server has."""
-    batch = nft.Batch(nft.IPV4, "workbench-dns").add_table()
-    batch.add_chain("output", nft.Hook("nat", nft.OUTPUT, firewall.DSTNAT))
-    address = socket.inet_aton(dns.ADDRESS)
-    for protocol, port in ((17, udp), (6, tcp)):
-        batch.add_rule(
-            "output",
-            nft.payload(nft.NETWORK, 16, 4) + nft.cmp(address),
-            nft.meta(nft.L4PROTO) + nft.cmp(bytes([protocol])),
-            nft.payload(nft.TRANSPORT, 2, 2) + nft.cmp(b"\0\x35"),
-            nft.load(address, 0),
-            nft.load(struct.pack(">H", port), 1),
-            nft.dnat(nft.IPV4, 0, 1),
-        )
-    return batch
-
-
-def bury(run_dir: str, report: dict[str, Any] | None) -> None:
-    """Removes what a monitor that was killed has left of its container's network (`report` from its state file)."""
-    if not report:
-        return
-    endpoints = [endpoint_from_json(each) for each in report["endpoints"]]
-    usernet.inside(run_dir, lambda: _bury_filters(report, endpoints))
-    for endpoint in endpoints:
-        with contextlib.suppress(OSError):
-            os.unlink(os.path.join(run_dir, FOLDER, f"{endpoint.network.bridge}.d", endpoint.id[:12]))
-
-
-def _bury_filters(report: dict[str, Any], endpoints: Sequence[Endpoint]) -> None:
-    published = published_from_json(report["published"])
-    with contextlib.suppress(OSError), nft.open_socket() as filters:
-        for endpoint in endpoints:
-            if endpoint.default and published:
-                firewall.withdraw(filters, published, endpoint)
-            if report["block_metadata"]:
-                firewall.set_guard(filters, endpoint, on=False)

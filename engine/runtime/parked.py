@@ -29,7 +29,7 @@ KINDS = frozenset(("pid", "time", "uts", "ipc", "network"))
 
 @dataclass(slots=True)
 class Parked:
-    """`inside`: its network namespace's sockets, as `netns.open_inside` makes them."""
+    """`inside`: its network namespace's sockets, as `net_inside.open_inside` makes them."""
 
     pid: int
     pidfd: int

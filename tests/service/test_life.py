@@ -18,7 +18,7 @@ from engine.errors import Conflict, EngineError, InvalidInput
 from engine.linux import cgroup
 from engine.local import LocalEngine
 from engine.model import ContainerSpec, Healthcheck, LogConfig, Resources, RestartPolicy
-from engine.runtime import client, supervisor
+from engine.runtime import client, launching, supervisor
 from engine.runtime import state as states
 from engine.runtime.restart import RestartPolicy as Policy
 from engine.service.images import BASE
@@ -220,7 +220,7 @@ def test_resume_is_dockers_rule_at_the_daemons_start(engine: LocalEngine, make: 
 def test_an_older_supervisor_is_replaced_and_its_containers_go_on(
     engine: LocalEngine, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "program", lambda: "older")
+    monkeypatch.setattr(launching, "program", lambda: "older")
     one = make("sleep", "100")
     first = supervisor_pid(engine)
     monkeypatch.undo()
@@ -240,10 +240,10 @@ def test_a_scope_of_systemds_and_what_if_there_is_no_bus(
     script = f'echo "$@" > {tmp_path}/asked; while [ "$1" != -- ]; do shift; done; shift; exec "$@"'
     runner.write_text(f"#!/bin/sh\n{script if works else 'echo no bus >&2; exit 1'}\n")
     runner.chmod(0o755)
-    monkeypatch.setattr(client.shutil, "which", lambda name, path=None: str(runner))
-    assert client.scope_command(str(tmp_path / "none")) == []
-    command = client.scope_command(str(tmp_path))
-    monkeypatch.setattr(client, "scope_command", lambda: command)
+    monkeypatch.setattr(launching.shutil, "which", lambda name, path=None: str(runner))
+    assert launching.scope_command(str(tmp_path / "none")) == []
+    command = launching.scope_command(str(tmp_path))
+    monkeypatch.setattr(launching, "scope_command", lambda: command)
     runtime = client.Runtime(tmp_path / "run")
     with runtime._supervisor() as sock:
         from engine.runtime import protocol
@@ -258,11 +258,11 @@ def test_a_scope_of_systemds_and_what_if_there_is_no_bus(
 
 def test_an_ordinary_user_asks_its_own_manager_for_the_scope(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In its namespace it looks like root; the system's manager would refuse it, and its session would take all with it."""
-    monkeypatch.setattr(client.shutil, "which", lambda name, path=None: f"/usr/bin/{name}")
-    assert "--user" not in client.scope_command(str(tmp_path))
+    monkeypatch.setattr(launching.shutil, "which", lambda name, path=None: f"/usr/bin/{name}")
+    assert "--user" not in launching.scope_command(str(tmp_path))
     monkeypatch.setenv("WORKBENCH_USERNS", "1000")
     monkeypatch.setattr("engine.linux.userns.inside", lambda: True)
-    assert client.scope_command(str(tmp_path))[:2] == ["/usr/bin/systemd-run", "--user"]
+    assert launching.scope_command(str(tmp_path))[:2] == ["/usr/bin/systemd-run", "--user"]
 
 
 def supervisor_pid(engine: LocalEngine) -> int:
