@@ -126,6 +126,7 @@ class Watcher:
         self._root = os.path.realpath(watched.root)
         self._given = watched.root
         self._single = not os.path.isdir(self._root)
+        self._folder = self._identity()
         watched = replace(watched, root=Path(self._root))
         self._ignore = Ignore(watched)
         files = {*watched.extra, *self._ignore.files, *([watched.dockerfile] if watched.dockerfile else [])}
@@ -297,11 +298,17 @@ class Watcher:
     # --- a folder that goes away ------------------------------------------------------------------------------
 
     def _lost(self) -> bool:
+        """Whether the folder that is watched is not the one at the path any more."""
         if self._single:
             return False
-        if os.path.realpath(self._given) != self._root:
-            return True
-        return self._events.root_lost
+        return self._events.root_lost or self._identity() != self._folder
+
+    def _identity(self) -> tuple[int, int]:
+        try:
+            status = os.stat(self._given)
+        except OSError:
+            return 0, 0
+        return status.st_dev, status.st_ino
 
     async def _come_back(self) -> Changed | None:
         """Waits until the folder is there again, and says what is not as it was."""
@@ -315,7 +322,7 @@ class Watcher:
         first = time.monotonic()
         await asyncio.sleep(BUSY)  # whoever made it is at work still
         await self._git(first)
-        self._root = os.path.realpath(self._given)
+        self._root, self._folder = os.path.realpath(self._given), self._identity()
         found = await self._anew() | self._look_beside()
         return Changed.of(found, first, time.monotonic()) if found else None
 

@@ -221,7 +221,7 @@ class Events:
             self.unfinished.add(path)
         if name or folder == "":  # a folder's own attributes are told by its parent too
             self.dirty.add(path)
-        return bool(name)
+        return bool(name) or folder == ""  # a folder that somebody holds open sends no IN_DELETE_SELF, only this
 
 
 def _limit_text() -> str:
