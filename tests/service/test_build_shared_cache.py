@@ -39,6 +39,7 @@ class Machine:
 
     async def build(self, context: Path, **more: object) -> BuildFinished:
         self.notices, self.ran = [], []
+        more.setdefault("network", "none")  # data roots of their own would each want subnets of their own
         finished = None
         async for event in self.engine.build(BuildRequest(context, **more)):  # type: ignore[arg-type]
             match event:

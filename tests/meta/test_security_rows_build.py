@@ -1,6 +1,7 @@
-"""Published escapes of builders and of archive readers, and the tests here that try each: the one place where to look.
+"""Published escapes of builders and of archive readers, and the tests here that try each. The rows of the runtime, users, copies and
+the network stand beside this, in `test_security_rows`.
 
-A row is a class of attack with the CVEs that showed it; its tests are named `file::test`. A row without a test says why.
+A row is a class of attack with the CVEs that showed it; its tests are named `file::test`.
 """
 
 from __future__ import annotations
