@@ -156,7 +156,8 @@ class _Compression:
 def _write_on(source: int, open_log: Callable[[Compress | None], Log]) -> NoReturn:
     """Until the monitor closes the pipe, by its end as well."""
     try:
-        os.dup2(source, 3, inheritable=False)
+        if source != 3:  # dup3(2) refuses to exchange one for itself
+            os.dup2(source, 3, inheritable=False)
         libc.close_from(4)
         libc.set_name("wb-log")
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
