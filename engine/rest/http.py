@@ -334,8 +334,9 @@ class Connection:
         if self._http.trailing_data[0]:  # it has said all it will, and waits for the answers
             await asyncio.Event().wait()
 
-    async def _send(self, event: Any) -> None:
-        data = self._http.send(event)
+    async def _send(self, *events: Any) -> None:
+        """In one write: a client that reads the head then has the body as well."""
+        data = b"".join(self._http.send(event) or b"" for event in events)
         if data:
             self._writer.write(data)
             await self._writer.drain()
@@ -349,12 +350,13 @@ class Connection:
         elif not head:
             headers["Transfer-Encoding"] = "chunked"
         fields = [(name.encode(), _field(value)) for name, value in headers.items()]
-        await self._send(h11.Response(status_code=answer.status, headers=fields))
+        begin = h11.Response(status_code=answer.status, headers=fields)
         if isinstance(answer.body, bytes):
-            if answer.body and not head and answer.status not in (204, 304):
-                await self._send(h11.Data(data=answer.body))
-        else:
-            await self._stream(answer.body, body or _Body(self, empty=True), head=head)
+            whole = answer.body and not head and answer.status not in (204, 304)
+            await self._send(begin, *([h11.Data(data=answer.body)] if whole else []), h11.EndOfMessage())
+            return
+        await self._send(begin)
+        await self._stream(answer.body, body or _Body(self, empty=True), head=head)
         await self._send(h11.EndOfMessage())
 
     async def _stream(self, body: AsyncIterator[bytes], request: _Body, *, head: bool) -> None:
