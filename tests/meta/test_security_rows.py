@@ -104,7 +104,7 @@ ROWS: dict[str, tuple[str, ...]] = {
         "service/test_labels.py::test_us12_labels_of_an_image_change_nothing",
     ),
     "US-13 programs of the image run on the host (2022-1227)": (
-        "service/test_usage.py",
+        "service/test_usage.py::test_no_program_of_the_image_looks_at_it",
         f"{COPY}::test_cp_02_and_03_nothing_of_the_image_is_run",
     ),
     "CP-01 a folder exchanged during cp (2018-15664)": (f"{COPY}::test_cp_01_a_directory_exchanged_for_a_link",),
