@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 from engine.errors import InvalidInput, Unsupported
 from engine.oci.reference import Reference
 
-Kind = Literal["registry", "local", "inline"]
+Kind = Literal["registry", "local", "inline", "image"]  # "image": one of this store, never asked of a registry
 _ELSEWHERE = ("gha", "s3", "azblob")
-_FROM = {"registry": {"ref"}, "local": {"src", "tag", "digest"}}
+_FROM = {"registry": {"ref"}, "image": {"ref"}, "local": {"src", "tag", "digest"}}
 _TO = {
     "registry": {"ref", "mode", "compression", "image-manifest", "oci-mediatypes", "ignore-error"},
     "local": {"dest", "mode", "tag", "compression", "image-manifest", "oci-mediatypes", "ignore-error"},
@@ -42,8 +42,8 @@ def parse_from(text: str) -> CacheSpec:
     if "=" not in text:
         return CacheSpec("registry", _reference(text, "--cache-from", text))
     given, kind = _fields(text, "--cache-from", _FROM)
-    if kind == "registry":
-        return CacheSpec("registry", _reference(given.get("ref", ""), "--cache-from", text))
+    if kind in ("registry", "image"):
+        return CacheSpec(cast(Kind, kind), _reference(given.get("ref", ""), "--cache-from", text))
     return CacheSpec(
         "local", _need(given, "src", "--cache-from", text), given.get("tag", "latest"), given.get("digest", "")
     )

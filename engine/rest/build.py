@@ -147,7 +147,8 @@ def _request(query: Query, fetched: Fetched) -> BuildRequest:
         ulimits=tuple(f"{u['Name']}={u['Soft']}:{u['Hard']}" for u in ulimits),
         shm_size=query.number("shmsize", 0) or 0,
         memory=query.number("memory", 0) or 0,
-        cache_from=tuple(str(name) for name in cache_from),
+        # The classic builder's: images that are here, which no registry is asked for.
+        cache_from=tuple(f"type=image,ref={name}" for name in cache_from),
     )
 
 

@@ -53,7 +53,7 @@ class CacheImport:
         found: list[CacheSource] = []
         for spec in specs:
             try:
-                opened, others = self._folder(spec) if spec.kind == "local" else self._registry(spec)
+                opened, others = self._open(spec)
             except Cancelled:
                 raise
             except EngineError as error:
@@ -70,6 +70,16 @@ class CacheImport:
             else:
                 self._emit(BuildNotice(f"{spec.place} holds no cache of steps"))
         return found
+
+    def _open(self, spec: CacheSpec) -> tuple[_Opened, int]:
+        if spec.kind == "local":
+            return self._folder(spec)
+        if spec.kind == "registry":
+            return self._registry(spec)
+        here = self._here(spec.place)
+        if here is None:
+            raise NotFound("no image of that name is here")
+        return here
 
     # --- registry -----------------------------------------------------------------------------------------
 

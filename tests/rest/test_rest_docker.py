@@ -211,6 +211,15 @@ def test_contexts_from_stdin_and_from_elsewhere(docker: Docker, tmp_path: Path) 
         server.shutdown()
 
 
+def test_cache_from_names_images_that_are_here(docker: Docker, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text(f"FROM {BASE}\nRUN echo cached-from > /x\n")
+    started = time.monotonic()
+    said = docker("build", "--cache-from", "registry.invalid/none", str(tmp_path)).stdout
+    assert "no image of that name is here" in said
+    assert "Successfully built" in said
+    assert time.monotonic() - started < 10
+
+
 def _remote(docker: Docker, place: str) -> str:
     """`POST /build?remote=`, which the command line no longer sends: the id, or the error."""
     socket = docker("context", "inspect", "--format", "{{.Endpoints.docker.Host}}").stdout.strip()
