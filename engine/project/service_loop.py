@@ -94,6 +94,7 @@ class ServiceLoop:
         self.generations = Generations(shared.state, service.name)
         self._swap = Swap(shared.engine, service, shared.say, shared.spawn)
         self.in_vain = False  # what it depends on is not there
+        self._forced = False  # every container is to be a new one, this time
         self._pending, self._unsettled = Batch(), Batch()
         self._wake = asyncio.Event()
         self._job: asyncio.Task[None] | None = None
@@ -333,7 +334,8 @@ class ServiceLoop:
         old = await self._container()  # now: it may have ended, or been rolled back, while the image was built
         wanted = config_hash(self.service)
         same = old is not None and old.running and old.labels.get("workbench.config-hash") == wanted
-        same = same and not (first and self._shared.force)
+        self._forced = first and self._shared.force
+        same = same and not self._forced
         if old is not None and same and image in (old.image_id, self._equal):
             if batch.restart:
                 await self._in_place(batch, Act("restart", batch.restart), old, phases)
@@ -350,7 +352,7 @@ class ServiceLoop:
 
     async def _replicate(self, image: str, generation: int, mounts: tuple[Mount, ...]) -> None:
         """The further containers of a service that is scaled."""
-        for name in await self._replicas.ensure(image, generation, mounts):
+        for name in await self._replicas.ensure(image, generation, mounts, force=self._forced):
             self._say(ServiceState(self.service.name, "running", name, image, generation))
 
     async def _replace(

@@ -1,0 +1,177 @@
+"""`up`, `down`, `config` and `compose …` as a user meets them: the real command on a real project."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engine.project import detached
+
+pytestmark = pytest.mark.root
+
+REPOSITORY = Path(__file__).parents[2]
+TRAP = "trap 'exit 0' TERM; echo $$WORD; while :; do sleep 100 & wait $!; done"
+COMPOSE = f"""
+services:
+  web:
+    build: .
+    command: ["sh", "-c", "{TRAP}"]
+    environment: {{WORD: hello}}
+    depends_on: {{db: {{condition: service_healthy}}}}
+    secrets: [{{source: token, uid: "7", mode: 0440}}]
+    configs: [{{source: motd, target: /etc/motd}}]
+    post_start: [{{command: ["sh", "-c", "echo started by the hook"]}}]
+  db:
+    image: workbench/base
+    command: ["sh", "-c", "{TRAP}"]
+    environment: {{WORD: data}}
+    volumes: ["data:/data"]
+    healthcheck: {{test: ["CMD", "true"], interval: 1s}}
+  worker:
+    image: workbench/base
+    command: ["sh", "-c", "{TRAP}"]
+    environment: {{WORD: tick}}
+    deploy: {{replicas: 2}}
+  debug: {{image: workbench/base, profiles: [debug]}}
+volumes: {{data: {{}}}}
+configs: {{motd: {{content: "welcome"}}}}
+secrets: {{token: {{environment: SECRET_OF_THE_TEST}}}}
+"""
+
+
+class Project:
+    def __init__(self, root: Path, folder: Path) -> None:
+        self.root, self.folder = root, folder
+
+    def __call__(self, *words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+        env = {
+            **os.environ,
+            "WORKBENCH_ROOT": str(self.root),
+            "PYTHONPATH": str(REPOSITORY),
+            "SECRET_OF_THE_TEST": "hush",
+        }
+        done = subprocess.run(
+            [sys.executable, "-m", "engine.cli.main", *words],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=self.folder,
+            env=env,
+            stdin=subprocess.DEVNULL,
+        )
+        assert done.returncode == status, done.stdout + done.stderr
+        return done
+
+
+@pytest.fixture
+def project(data_root: Path, tmp_path: Path) -> Iterator[Project]:
+    folder = tmp_path / "verbs"
+    folder.mkdir()
+    (folder / "compose.yaml").write_text(COMPOSE)
+    (folder / "Dockerfile").write_text("FROM workbench/base\nCOPY f /f\n")
+    (folder / "f").write_text("f")
+    found = Project(data_root, folder)
+    yield found
+    found("down", "-v", "-t", "1", "--rmi", "local", "--remove-orphans")
+
+
+def test_a_day_with_a_project(project: Project) -> None:
+    project("up", "--once")
+    names = project("compose", "ps", "--format", "{{.Name}} {{.Service}}").stdout.splitlines()
+    assert names == ["verbs-db-1 db", "verbs-web-1 web", "verbs-worker-1 worker", "verbs-worker-2 worker"]
+    found = json.loads(project("inspect", "verbs-worker-2").stdout)[0]["Config"]["Labels"]
+    assert found["com.docker.compose.project"] == "verbs"
+    assert found["com.docker.compose.container-number"] == "2"
+    assert found["com.docker.compose.project.config_files"] == str(project.folder / "compose.yaml")
+    secret = "cat /run/secrets/token; stat -c ' %u %a' /run/secrets/token; cat /etc/motd"
+    assert project("compose", "exec", "web", "sh", "-c", secret).stdout == "hush 7 440\nwelcome"
+    log = project("compose", "logs").stdout
+    assert "web-1    | hello\n" in log
+    assert "web-1    | started by the hook\n" in log
+    assert "worker-2 | tick\n" in log
+    ran = project("compose", "run", "--rm", "-T", "web", "sh", "-c", "echo $WORD; exit 3", status=3)
+    assert ran.stdout == "hello\n"
+    project("compose", "stop", "worker")
+    assert "Exited (0)" in project("compose", "ps", "-a", "worker").stdout
+    project("compose", "start", "worker")
+    project("compose", "restart", "-t", "1", "db")
+    assert project("compose", "ps", "-q").stdout.count("\n") == 4
+    gone = project("down", "-v", "--rmi", "local").stderr
+    assert "Container verbs-web-1  Removed" in gone
+    assert gone.index("verbs-web-1") < gone.index("verbs-db-1"), "what depends on it stops first"
+    assert "Volume verbs_data  Removed" in gone
+    assert "Network verbs_default  Removed" in gone
+    assert project("compose", "ps", "-aq").stdout == ""
+    assert not list((project.root / "projects/verbs/files").iterdir()), "no secret is left on disk"
+
+
+def test_up_shapes_the_project(project: Project) -> None:
+    project("up", "--once", "--scale", "worker=3", "worker")
+    assert project("compose", "ps", "--services").stdout == "worker\n"
+    assert project("compose", "ps", "-q").stdout.count("\n") == 3
+    before = project("compose", "ps", "-q").stdout
+    project("up", "--once", "--scale", "worker=3", "worker")
+    assert project("compose", "ps", "-q").stdout == before, "nothing changed, nothing is replaced"
+    project("up", "--once", "--force-recreate", "worker")
+    assert project("compose", "ps", "-q").stdout.count("\n") == 2
+    assert not set(project("compose", "ps", "-q").stdout.split()) & set(before.split())
+    refused = project("up", "--once", "--no-build", "--no-deps", "web", status=1)
+    assert "No such image: verbs-web" in refused.stderr
+
+
+def test_events_for_scripts(project: Project) -> None:
+    lines = [json.loads(line) for line in project("up", "--once", "--json", "worker").stdout.splitlines()]
+    assert (lines[0]["event"], lines[0]["version"], lines[0]["services"]) == ("project_found", 1, ["worker"])
+    assert {"event", "time", "service", "phase", "container", "image", "generation", "text"} == set(lines[-2])
+    assert {line["container"] for line in lines if line.get("phase") == "running"} == {
+        "verbs-worker-1",
+        "verbs-worker-2",
+    }
+    assert (lines[-1]["event"], lines[-1]["failed"]) == ("ready", [])
+
+
+def test_a_watcher_is_left_and_ended(project: Project) -> None:
+    told = project("up", "-d", "worker").stderr
+    found = detached.find(project.root / "projects", "verbs")
+    assert found is not None
+    assert f"process {found.pid} goes on watching" in told
+    assert f"process {found.pid} watches the project" in project("compose", "ps").stderr
+    project("up", "--wait", "--no-watch", "db")
+    assert detached.find(project.root / "projects", "verbs") is None, "the next up takes its place"
+    project("up", "-d", "worker")
+    assert "Watcher  Ended" in project("down").stderr
+    assert detached.find(project.root / "projects", "verbs") is None
+
+
+def test_config(project: Project) -> None:
+    assert project("config", "--services").stdout == "db\nweb\nworker\n"
+    assert project("config", "--services", "--profile", "debug").stdout == "db\ndebug\nweb\nworker\n"
+    document = json.loads(project("config", "--format", "json").stdout)
+    assert document["name"] == "verbs"
+    assert document["services"]["web"]["build"] == {"context": str(project.folder)}
+    assert project("config", "--images", "worker").stdout == "workbench/base\n"
+    (project.folder / "compose.yaml").write_text("services:\n  a: {imag: x}\n")
+    broken = project("config", status=1).stderr
+    assert "compose.yaml:2" in broken
+    assert "did you mean 'image'?" in broken
+
+
+def test_what_runs_is_ended_without_its_files(project: Project) -> None:
+    project("up", "--once", "worker")
+    (project.folder / "compose.yaml").write_text("services: [\n")
+    assert "verbs-worker-1" in project("compose", "ps").stdout
+    assert "Container verbs-worker-1  Removed" in project("down").stderr
+
+
+def test_mistakes(project: Project) -> None:
+    assert "did you mean `workbench compose logs`?" in project("compose", "lgos", status=1).stderr
+    assert "no such service: wbe" in project("up", "--once", "wbe", status=1).stderr
+    assert "no such service: nope" in project("compose", "stop", "nope", status=1).stderr
+    assert "write SERVICE=NUM" in project("up", "--scale", "web", status=1).stderr
+    assert "contradict" in project("up", "--build", "--no-build", status=1).stderr
