@@ -87,4 +87,5 @@ def test_what_is_left_is_named(tmp_path: Path, name: str) -> None:
     assert found(f"cgroup {group}", "test_a_control_group")
     assert found(f"nft table 1 {name}", "test_a_table")
     assert found(f"file {base}", "")
-    assert not any("test_nothing" in line for line in left)
+    ours = [line for line in left if name in line or str(base) in line]  # others of this machine make things meanwhile
+    assert not any("test_nothing" in line for line in ours)
