@@ -22,6 +22,7 @@ from typing import Any, Protocol
 from engine.base.cancel import CancelToken
 from engine.build.dockerfile.mode import parse_chmod
 from engine.errors import Conflict, InvalidInput, from_os_error
+from engine.linux import capability, libc
 from engine.linux.mount import filesystem
 from engine.linux.openat2 import open_in_root, resolve_in_root
 from engine.model import Drift, SyncEntry, SyncResult
@@ -66,7 +67,7 @@ class SyncService:
         """Raises `NotFound`, `Conflict`, `InvalidInput`, `StorageFull`; what was done by then stays, and may be done again."""
         container_id, record = self._containers.resolve(name)
         binds = [p.destination.rstrip("/") for p in points_of(record) if p.type == "bind"]
-        with self._root(container_id, record) as (root, ids):
+        with self._root(container_id, record) as (root, ids), _its_root(ids):
             writer = _Writer(root, ids, str(record["name"]), cancel or CancelToken())
             skipped: list[str] = []
             for entry in sorted(entries, key=lambda entry: entry.target):
@@ -185,6 +186,24 @@ class _Ids:
 
     def here(self, uid: int, gid: int) -> tuple[int, int]:
         return _mapped(self._uids, uid), _mapped(self._gids, gid)
+
+
+@contextlib.contextmanager
+def _its_root(ids: _Ids) -> Iterator[None]:
+    """This thread makes files as the container's root: on a mount with mapped ids (mount_setattr(2), MOUNT_ATTR_IDMAP) a user
+    outside the map can make none. setfsuid(2) speaks of one thread, and drops capabilities that are then raised again."""
+    uid, gid = ids.here(0, 0)
+    if not uid:
+        yield
+        return
+    try:
+        libc.call("setfsgid", gid)
+        libc.call("setfsuid", uid)
+        capability.raise_permitted()
+        yield
+    finally:
+        libc.call("setfsuid", 0)
+        libc.call("setfsgid", 0)
 
 
 def _ranges(text: str) -> list[tuple[int, int, int]]:

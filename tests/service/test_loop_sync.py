@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from engine.api import LoopNotice, Replaced, ServiceBuildFailed, Synced
-from engine.local import LocalEngine
+from engine.api import ContainerSpec, ExecSpec, LoopNotice, Replaced, ServiceBuildFailed, Synced, SyncEntry
+from engine.local import LocalEngine, open_engine, runtime_dir
 from engine.project import service_loop
+from tests.conftest import end_supervisor
+from tests.service.conftest import text_of
 from tests.service.looping import PROGRAM, looping
 
 pytestmark = pytest.mark.root
@@ -168,3 +170,25 @@ async def test_a_link_of_the_container_leads_no_sync_out_of_it(local: LocalEngin
         it.save("src/disk", "a file takes its place, and the device is not opened")
         await it.until(Synced)
         assert stat.S_ISREG(int(await it.inside(container, "stat", "-c", "0x%f", "/app/src/disk"), 16))
+
+
+async def test_a_sync_into_a_user_namespace_of_its_own_has_the_container_s_owners(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "settings.json").write_text('{"runtime": {"userns-remap": "100000:65536"}}')
+    (tmp_path / "file").write_text("inside")
+    engine = await open_engine(root)
+    await engine.ensure_base()
+    container = await engine.create(ContainerSpec("workbench/base", command=("sleep", "1000"), init=True))
+    try:
+        await engine.start(container)
+        entries = [SyncEntry(tmp_path / "file", "/srv/a"), SyncEntry(tmp_path / "file", "/srv/b", owner="1000")]
+        await engine.sync(container, entries)
+        stream = await engine.exec(container, ExecSpec(("stat", "-c", "%u:%g", "/srv/a", "/srv/b")))
+        assert await text_of(stream) == "0:0\n1000:1000\n"
+        await stream.wait()
+        await stream.close()
+    finally:
+        await engine.remove(container, force=True)
+        await engine.close()
+        end_supervisor(runtime_dir(root))
