@@ -32,9 +32,9 @@ def document(
     extra: Sequence[dict[str, Any]] = (),
     args: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """`permitted`: the capabilities that this host lets anybody have, as bits; `cgroup_root`: the
-    group that ours are below, "" for the topmost; `sources`: for the destination of each bind or image mount, what is to be bound; `namespaces`: paths by OCI type, over
-    those of the document; `extra`: further mounts; `args`: instead of the command's own."""
+    """`permitted`: the capabilities that this host lets anybody have, as bits; `cgroup_root`: the group that ours are below, ""
+    for the topmost; `sources`: for the destination of each bind or image mount, what is to be bound; `namespaces`: paths by
+    OCI type, over those of the document; `extra`: further mounts; `args`: instead of the command's own."""
     linux, base = spec["linux"], spec["process"]
     spaces = _namespaces(spec, namespaces)
     kinds = {entry["type"] for entry in spaces}
