@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.base.settings import RuntimeProgram, runtime_settings
-from engine.errors import InvalidInput
+from engine.errors import InvalidInput, Unsupported
+from engine.linux import idmap
 
 NATIVE = "native"
 _USUAL = ("runc", "crun")
@@ -37,11 +38,17 @@ def default(root: Path) -> str:
 
 
 def settled(root: Path, wanted: str) -> str:
-    """The runtime's name as a container keeps it: "" for the native launcher. Raises InvalidInput: there is no such one."""
+    """The runtime's name as a container keeps it: "" for the native launcher. Raises InvalidInput: there is no such one; Unsupported: this
+    engine is an ordinary user's."""
     name = wanted or default(root)
     name = _ALIASES.get(name, name)
     if name == NATIVE:
         return ""
+    if idmap.inside():
+        raise Unsupported(
+            f"--runtime {name}: an ordinary user's containers are started by the native launcher alone",
+            hint="leave --runtime out, or run the engine as root",
+        )
     _program(root, name)
     return name
 

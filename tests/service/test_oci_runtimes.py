@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from engine.api import ContainerSpec, Resources
-from engine.errors import InvalidInput
+from engine.errors import InvalidInput, Unsupported
 from engine.local import LocalEngine
 from engine.service import oci_runtimes
 
@@ -84,6 +84,13 @@ async def test_what_there_is_not(local: LocalEngine, settings: Any, tmp_path: Pa
     settings(**{"default-runtime": 3})
     with pytest.raises(InvalidInput, match=r"runtime\.default-runtime"):
         await local.info()
+
+
+def test_an_ordinary_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(oci_runtimes.idmap, "inside", lambda: True)
+    assert oci_runtimes.settled(tmp_path, "native") == oci_runtimes.settled(tmp_path, "") == ""
+    with pytest.raises(Unsupported, match="native launcher alone"):
+        oci_runtimes.settled(tmp_path, "runc")
 
 
 def test_time_namespaces_are_asked_for_where_the_runtime_names_them(tmp_path: Path) -> None:
