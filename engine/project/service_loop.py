@@ -13,7 +13,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engine.api import (
@@ -29,6 +29,8 @@ from engine.api import (
     ServiceBuild,
     ServiceBuildFailed,
     ServiceState,
+    StepInfo,
+    StepStarted,
     Synced,
 )
 from engine.errors import (
@@ -101,6 +103,7 @@ class ServiceLoop:
         self._building = False
         self._retry, self._said = 0.0, ""
         self._again = False
+        self._invalidated: StepInfo | None = None  # the first step that ran for what is not acted upon yet
         self._synced: dict[str, str] = {}  # paths in the container that its image may not have, and what they came from
         self._equal = ""  # an image that was built behind the container, and has just what runs
         self._mourner: asyncio.Task[None] | None = None
@@ -220,6 +223,7 @@ class ServiceLoop:
             await self._failed(error)
         else:
             self._retry, self._said = 0.0, ""
+            self._invalidated = None
         finally:
             self._job = None
 
@@ -439,8 +443,11 @@ class ServiceLoop:
             async for event in events:
                 if not quietly:
                     self._say(ServiceBuild(service.name, event))
-                if isinstance(event, BuildFinished):
-                    finished = event
+                if isinstance(event, StepStarted) and self._invalidated is None:
+                    self._invalidated = event.step
+                elif isinstance(event, BuildFinished):
+                    # What an overtaken build has done is cached by now, and is what the change made necessary all the same.
+                    finished = replace(event, first_changed=event.first_changed or self._invalidated)
                 elif isinstance(event, PullProgress) and event.phase == "resolving":
                     self._say(ServiceState(service.name, "pulling", text=event.reference))
         finally:
