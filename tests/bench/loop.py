@@ -26,7 +26,7 @@ from engine.project.discovery import discover
 from engine.project.loop import InnerLoop
 from engine.project.plan import SyncMode
 
-ROUNDS = 9
+ROUNDS = int(os.environ.get("ROUNDS", "9"))
 DOCKER = os.environ.get("DOCKER", "docker")
 PROGRAM = 'trap "exit 0" TERM\necho {word}\nwhile :; do sleep 1000 & wait; done\n'
 DOCKERFILE = 'FROM {image}\nWORKDIR /app\nCOPY . .\nCMD ["sh", "/app/run.sh"]\n'
