@@ -65,7 +65,7 @@ class Unsynced:
         self._thread: threading.Thread | None = None
         self._closed = False
         self._jobs: list[Callable[[], None]] = []
-        self._settling = threading.Lock()
+        self._settling, self._working = threading.Lock(), threading.Lock()
         self.before_flush: Callable[[], Callable[[Sequence[str]], None]] = lambda: lambda names: None
 
     def mark(self, name: str, file: str, *, soon: bool = True) -> None:
@@ -100,10 +100,16 @@ class Unsynced:
             self._mutex.notify_all()
         self.pending()
 
-    def _do_jobs(self) -> None:
-        while self._jobs:
-            with contextlib.suppress(OSError, EngineError, sqlite3.Error):  # each is done again with the next change
-                self._jobs.pop(0)()
+    def catch_up(self) -> None:
+        """Does now what `later` put off, and waits for what is under way of it."""
+        with self._working:
+            with self._mutex:
+                jobs, self._jobs = self._jobs, []
+            for job in jobs:
+                with contextlib.suppress(
+                    OSError, EngineError, sqlite3.Error
+                ):  # each is done again with the next change
+                    job()
 
     def _wait(self) -> None:
         with self._mutex:
@@ -120,7 +126,7 @@ class Unsynced:
                 if due > now:
                     self._mutex.wait(due - now)
                     continue
-                work = self._do_jobs if self._jobs else self.settle
+                work = self.catch_up if self._jobs else self.settle
                 self._mutex.release()
                 try:
                     work()
@@ -164,7 +170,7 @@ class Unsynced:
         with self._mutex:
             self._closed, waiting = True, self._first > 0
             self._mutex.notify_all()
-        self._do_jobs()
+        self.catch_up()
         if waiting:
             thread = threading.Thread(target=self.settle, name="settle", daemon=True)
             thread.start()

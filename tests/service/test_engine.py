@@ -121,6 +121,7 @@ async def test_image_is_an_oci_layout_that_checks(engine: LocalEngine, context: 
     layers = [layer for layer in detail.layers if layer.diff_id]
     assert [layer.line for layer in detail.layers if layer.instruction.startswith("COPY")] == [7, 8]
     assert len(layers) == 5
+    await asyncio.to_thread(engine._store.unsynced.catch_up)
     index = json.loads((data_root / "oci/index.json").read_bytes())
     named = {
         m["annotations"]["org.opencontainers.image.ref.name"]: m["digest"]
@@ -134,6 +135,7 @@ async def test_image_is_an_oci_layout_that_checks(engine: LocalEngine, context: 
 @pytest.mark.peer("skopeo")
 async def test_skopeo_reads_the_layout(engine: LocalEngine, context: Path, data_root: Path, tmp_path: Path) -> None:
     await build(engine, context)
+    await asyncio.to_thread(engine._store.unsynced.catch_up)
     process = await asyncio.to_thread(
         subprocess.run,
         ["skopeo", "copy", f"oci:{data_root}/oci:t:latest", f"oci:{tmp_path}/copy:t"],
