@@ -107,7 +107,7 @@ class Keeper:
         return wanted
 
     def _spec(self, service: Service, generation: Generation) -> ContainerSpec:
-        from engine.service.containers import spec_from_json
+        from engine.service.container_record import spec_from_json
 
         if generation.spec:
             return dataclasses.replace(

@@ -34,34 +34,23 @@ from engine.model import (
     ContainerDetail,
     ContainerSpec,
     ContainerSummary,
-    Device,
-    DeviceLimit,
-    Healthcheck,
-    LogConfig,
-    Mount,
-    PortBinding,
-    RestartPolicy,
-    Ulimit,
-    host_config,
 )
-from engine.network.ports import displayable, join_host
-from engine.runtime.client import UNKNOWN_CODE, ExecParams
+from engine.network.ports import join_host
+from engine.runtime.client import ExecParams
 from engine.runtime.ports import holder
-from engine.runtime.spec import SpecParams, make_spec, validate
-from engine.runtime.spec_namespaces import Join
-from engine.service import hostside, life_config, oci_runtimes
-from engine.service.endpoint_checks import discarded, mode_of
-from engine.service.endpoints import EndpointService, Prepared, endpoint_settings, exposed
-from engine.service.inspect_host import host_config_document
-from engine.service.inspect_network import PORT_DENIED, PORT_TAKEN, SUBNET_TAKEN, host_network, network_settings
+from engine.runtime.spec import make_spec
+from engine.service import life_config
+from engine.service.container_process import merge
+from engine.service.container_record import spec_from_json
+from engine.service.container_view import ContainerView
+from engine.service.endpoints import EndpointService, exposed
+from engine.service.inspect_network import PORT_DENIED, PORT_TAKEN, SUBNET_TAKEN
 from engine.service.life import Life, signal_number
 from engine.service.logs import log_files, rule_record
-from engine.service.mount_specs import mount_to_api
-from engine.service.mounts import Mounts, in_order, points_of
-from engine.service.network_files import mounts_of
+from engine.service.mounts import Mounts, points_of
 from engine.service.networks import NetworkService
+from engine.service.start_params import StartParams
 from engine.service.system import require_root
-from engine.service.userns import id_maps
 from engine.store.records import add_event
 
 if TYPE_CHECKING:
@@ -69,64 +58,13 @@ if TYPE_CHECKING:
         EndpointSettings,
         ExecSpec,
     )
-    from engine.oci.config import ImageConfig
     from engine.runtime.client import Runtime, Started
     from engine.runtime.connections import AttachConnection, ExecConnection
-    from engine.runtime.state import State
     from engine.service.mounts import Point
     from engine.store.images import Image
     from engine.store.store import Store
 
-DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SUBNET_TRIES = 5
-STOP_SIGNAL = "SIGTERM"
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Process:
-    """What the image and the user say together (Docker's merge rules)."""
-
-    args: tuple[str, ...]
-    env: tuple[str, ...]
-    user: str
-    cwd: str
-    stop_signal: str
-
-
-def merge(spec: ContainerSpec, config: ImageConfig) -> Process:
-    """A given entrypoint drops the image's CMD; a given command replaces it; variables of the user win."""
-    entrypoint = spec.entrypoint if spec.entrypoint is not None else (config.entrypoint or ())
-    image_command = () if spec.entrypoint is not None else (config.cmd or ())
-    command = spec.command if spec.command is not None else image_command
-    args = (*entrypoint, *command)
-    if not args:
-        raise InvalidInput(
-            f"no command specified for {spec.image}", hint=f"the image names none: workbench run {spec.image} COMMAND"
-        )
-    env = _merge_env((DEFAULT_PATH,), config.env, ("TERM=xterm",) if spec.tty else (), spec.env)
-    for value in (*args, *env, spec.user or "", spec.working_dir or "", spec.hostname):
-        if "\0" in value:
-            raise InvalidInput("a NUL byte in a command, variable, user or path")
-    for value in (spec.user or "", spec.working_dir or "", spec.hostname):
-        if "\n" in value or "\r" in value:
-            raise InvalidInput("a line break in a user, path or host name")
-    return Process(
-        args,
-        env,
-        spec.user if spec.user is not None else config.user,
-        spec.working_dir or config.working_dir or "/",
-        spec.stop_signal or config.stop_signal or STOP_SIGNAL,
-    )
-
-
-def _merge_env(*sources: Sequence[str]) -> tuple[str, ...]:
-    merged: dict[str, str] = {}
-    for source in sources:
-        for entry in source:
-            name, _, value = entry.partition("=")
-            if name:
-                merged[name] = value
-    return tuple(f"{name}={value}" for name, value in merged.items())
 
 
 class ContainerService:
@@ -138,6 +76,8 @@ class ContainerService:
         self.networks = NetworkService(store, runtime)
         self.endpoints = EndpointService(store, runtime, self.networks)
         self.life = Life(store, runtime, self)
+        self._view = ContainerView(runtime, self.endpoints, self.bundle)
+        self._start_params = StartParams(store, runtime, self._mounts, self)
 
     def bundle(self, container_id: str) -> Path:
         return self._store.containers / container_id
@@ -159,129 +99,17 @@ class ContainerService:
 
     def list(self, *, all: bool) -> list[ContainerSummary]:
         rows = self._store.records.read("SELECT id, name, document FROM containers ORDER BY created DESC")
-        found = [self._summary(row["id"], {**json.loads(row["document"]), "name": row["name"]}) for row in rows]
+        found = [self._view.summary(row["id"], {**json.loads(row["document"]), "name": row["name"]}) for row in rows]
         return [summary for summary in found if all or summary.running]
 
     def summary(self, name: str) -> ContainerSummary:
-        return self._summary(*self.resolve(name))
+        return self._view.summary(*self.resolve(name))
 
     def detail(self, name: str) -> ContainerDetail:
         container_id, record = self.resolve(name)
-        summary = self._summary(container_id, record)
+        summary = self._view.summary(container_id, record)
         spec = spec_from_json(record["spec"])
-        return ContainerDetail(summary, spec, self._inspect(summary, spec, record), record["log_path"])
-
-    def _summary(self, container_id: str, record: dict[str, Any]) -> ContainerSummary:
-        spec = record["spec"]
-        state = self._runtime.state(self.bundle(container_id))
-        return ContainerSummary(
-            container_id,
-            record["name"],
-            spec["image"],
-            record["image_id"],
-            " ".join(f"'{arg}'" if " " in arg else arg for arg in record["args"]),
-            state.status,
-            record["created"],
-            state.started,
-            state.finished,
-            state.exit_code,
-            state.pid if state.active else 0,
-            labels=spec["labels"],
-            error=state.error,
-            oom_killed=state.oom_killed,
-            **self._seen(record, state),
-            health=str(state.health["status"]) if state.health else "",
-            restart_count=state.restart_count,
-            warnings=(*discarded(spec), *state.notes),
-        )
-
-    def _seen(self, record: dict[str, Any], state: State) -> dict[str, Any]:
-        """A summary's fields about the network."""
-        published = self.endpoints.published(record, state)
-        shown = displayable(published)
-        return {
-            "ports": tuple(shown.split(", ")) if shown else (),
-            "networks": self.endpoints.inspected(record, state),
-            "network_mode": record["spec"].get("network_mode", "default"),
-            "published": published,
-        }
-
-    def _inspect(self, summary: ContainerSummary, spec: ContainerSpec, record: dict[str, Any]) -> dict[str, object]:
-        state: dict[str, object] = {
-            "Status": summary.status,
-            "Running": summary.running,
-            "Paused": summary.status == "paused",
-            "Restarting": summary.status == "restarting",
-            "OOMKilled": summary.oom_killed,
-            "Dead": summary.status == "dead",
-            "Pid": summary.pid,
-            "ExitCode": UNKNOWN_CODE if summary.exit_code is None and summary.error else summary.exit_code or 0,
-            "Error": summary.error,
-            "StartedAt": rfc3339(summary.started) if summary.started else "0001-01-01T00:00:00Z",
-            "FinishedAt": rfc3339(summary.finished) if summary.finished else "0001-01-01T00:00:00Z",
-        }
-        if health := self._runtime.state(self.bundle(summary.id)).health:
-            state["Health"] = _health(health)
-        return {
-            "Id": summary.id,
-            "Created": rfc3339(summary.created),
-            "RestartCount": summary.restart_count,
-            "ExecIDs": self._exec_ids(summary),
-            "Path": record["args"][0],
-            "Args": record["args"][1:],
-            "State": state,
-            "Image": record["image_id"],
-            "Name": f"/{summary.name}",
-            "LogPath": record["log_path"],
-            "Driver": "overlay",
-            "Platform": "linux",
-            "HostConfig": {
-                **host_network(spec, blocked=self.endpoints.blocks(spec)),
-                "Binds": [m.bind for m in spec.mounts if m.bind] or None,
-                "Mounts": [mount_to_api(m) for m in spec.mounts if not m.bind],
-                "VolumesFrom": list(spec.volumes_from) or None,
-                "VolumeDriver": spec.volume_driver,
-                "AutoRemove": spec.auto_remove,
-                "LogConfig": {"Type": spec.log_config.type or "json-file", "Config": dict(spec.log_config.config)},
-                "RestartPolicy": {
-                    "Name": spec.restart_policy.name or "no",
-                    "MaximumRetryCount": spec.restart_policy.maximum_retry_count,
-                },
-                **host_config_document(spec, spec.runtime),
-            },
-            "Config": {
-                "Hostname": record["hostname"],
-                "Domainname": spec.domainname,
-                "User": record["user"],
-                "Tty": spec.tty,
-                "OpenStdin": spec.open_stdin,
-                "StdinOnce": spec.stdin_once,
-                "AttachStdin": spec.attach_stdin,
-                "AttachStdout": spec.attach_stdout,
-                "AttachStderr": spec.attach_stderr,
-                "Env": record["env"],
-                "Cmd": list(spec.command) if spec.command is not None else record["args"],
-                "Image": spec.image,
-                "WorkingDir": record["cwd"],
-                "Labels": dict(spec.labels),
-                "StopSignal": record["stop_signal"],
-                **({} if spec.stop_timeout is None else {"StopTimeout": spec.stop_timeout}),
-                **({"Healthcheck": record["healthcheck"]} if record.get("healthcheck") else {}),
-                "ExposedPorts": {port: {} for port in record.get("exposed", ())},
-                "Volumes": {path: {} for path in record.get("volumes", ())} or None,
-            },
-            "Mounts": [point.inspected() for point in points_of(record)],
-            "NetworkSettings": network_settings(summary, record.get("exposed", ())),
-            **{
-                f"{key}Path": str(self.bundle(summary.id) / name)
-                for key, name in (("ResolvConf", "resolv.conf"), ("Hostname", "hostname"), ("Hosts", "hosts"))
-            },
-        }
-
-    def _exec_ids(self, summary: ContainerSummary) -> Sequence[str] | None:
-        """Of what runs in it beside its first process."""
-        found = self._runtime.execs(summary.id) if summary.running else []
-        return [str(one["id"]) for one in found if one["exit_code"] is None] or None
+        return ContainerDetail(summary, spec, self._view.inspect(summary, spec, record), record["log_path"])
 
     # --- create and start -------------------------------------------------------------------------------
 
@@ -292,7 +120,7 @@ class ContainerService:
         config = self._store.images.config(image)
         process = merge(spec, config)
         signal_number(process.stop_signal)
-        spec = self._settled(spec)
+        spec = self._start_params.settled(spec)
         name = check_name(spec.name) if spec.name else random_name()
         container_id = new_id()
         folder = self.bundle(container_id)
@@ -399,7 +227,7 @@ class ContainerService:
         tries = SUBNET_TRIES
         while True:
             try:
-                config = make_spec(self._params(container_id, record))
+                config = make_spec(self._start_params.params(container_id, record))
                 if standby and config["workbench"].get("network"):
                     config["workbench"]["network"]["standby"] = True
                 os.makedirs(os.path.dirname(record["log_path"]), mode=0o710, exist_ok=True)
@@ -469,122 +297,6 @@ class ContainerService:
             spec.detach,
         )
         return self._runtime.exec(container_id, params)
-
-    def _params(self, container_id: str, record: dict[str, Any]) -> SpecParams:
-        spec = spec_from_json(record["spec"])
-        folder = self.bundle(container_id)
-        image = self.image_of(container_id)
-        if spec.network_mode.startswith("container:"):
-            other = spec.network_mode.removeprefix("container:")
-            shared = mounts_of(self.bundle(self.resolve(other)[0]))
-            prepared = Prepared("container", {}, shared, record["hostname"])
-            joined = {"network": self._join(other, "network")}
-        else:
-            prepared, joined = self.endpoints.prepare(container_id, record, spec, folder), {}
-        return SpecParams(
-            container_id=container_id,
-            args=tuple(record["args"]),
-            env=tuple(record["env"]),
-            cwd=record["cwd"],
-            user=record["user"],
-            tty=spec.tty,
-            open_stdin=spec.open_stdin,
-            lowers=tuple(str(path) for path in self._store.lowers(image)),
-            upper=str(folder / "upper"),
-            work=str(folder / "work"),
-            log_path=record["log_path"],
-            life=self._life_section(container_id, record, spec, image),
-            mounts=in_order((*self._mounts.for_runtime(points_of(record)), *prepared.files)),
-            **prepared.params(),
-            **host_config(spec),
-            **self._on_this_host(spec, joined),
-        )
-
-    def _life_section(
-        self, container_id: str, record: dict[str, Any], spec: ContainerSpec, image: Image
-    ) -> dict[str, Any]:
-        who = life_config.Identity(
-            container_id,
-            record["name"],
-            spec.image,
-            record["image_id"],
-            record["args"],
-            record["env"],
-            spec.labels,
-        )
-        config = self._store.images.config(image)
-        return life_config.section(
-            spec,
-            who,
-            healthcheck=life_config.merge_healthcheck(spec.healthcheck, config.healthcheck),
-            shell=config.shell or ("/bin/sh", "-c"),
-            stop_signal=signal_number(record["stop_signal"]),
-            remover=self.remover,
-        )
-
-    def _settled(self, spec: ContainerSpec) -> ContainerSpec:
-        """Checked, and with the containers that it shares namespaces with by their ids. Raises InvalidInput, NotFound."""
-        if spec.uts_mode == "host" and spec.hostname:
-            raise InvalidInput("conflicting options: hostname and the UTS mode")
-        spec = dataclasses.replace(spec, runtime=oci_runtimes.settled(self._store.root, spec.runtime))
-        mode: Any = mode_of(spec.network_mode)
-        if spec.userns_mode != "host" and id_maps(self._store.root) is not None:
-            if spec.privileged:
-                raise InvalidInput(
-                    "privileged mode is incompatible with user namespaces", hint="run it with --userns host"
-                )
-            if spec.pid_mode == "host":
-                raise InvalidInput(
-                    "cannot share the host PID namespace when user namespaces are enabled", hint="--userns host"
-                )
-            if mode == "host":
-                raise InvalidInput(
-                    "cannot share the host's network namespace when user namespaces are enabled", hint="--userns host"
-                )
-        validate(SpecParams("", args=("-",), network=mode, domainname=spec.domainname, **host_config(spec)))
-        hostside.check_limits(spec)
-        shared = {}
-        for field in ("pid_mode", "ipc_mode", "network_mode"):
-            kind, _, other = str(getattr(spec, field)).partition(":")
-            if kind == "container":
-                shared[field] = f"container:{self.resolve(other)[0]}"
-        return dataclasses.replace(spec, **shared) if shared else spec  # type: ignore[arg-type]
-
-    def _on_this_host(self, spec: ContainerSpec, joined: dict[str, Join]) -> dict[str, Any]:
-        """What only this host can tell: device numbers, and the processes whose namespaces are joined."""
-        join = dict(joined)
-        for kind, mode in (("pid", spec.pid_mode), ("ipc", spec.ipc_mode)):
-            if mode.startswith("container:"):
-                join[kind] = self._join(mode.removeprefix("container:"), kind)
-        maps = id_maps(self._store.root) if spec.userns_mode != "host" else None
-        if maps is not None and join:  # what is shared belongs to that one's user namespace
-            other = next(iter(join.values()))
-            maps = maps if hostside.has_own_users(other.pid) else None
-            join |= {"user": other} if maps is not None else {}
-        return {
-            "device_nodes": hostside.device_nodes(spec),
-            "device_numbers": hostside.device_numbers(spec),
-            "oci_runtime": oci_runtimes.section(self._store.root, spec.runtime),
-            "apparmor_profile": hostside.apparmor_profile(spec),
-            "id_maps": maps,
-            "join": join,
-        }
-
-    def _join(self, name: str, kind: str) -> Join:
-        """The first process of a running container whose namespace is to be shared. Raises Conflict, InvalidInput."""
-        container_id, record = self.resolve(name)
-        state = self._runtime.state(self.bundle(container_id))
-        if state.status != "running":
-            what = "network" if kind == "network" else f"{kind.upper()} namespace"
-            raise Conflict(
-                f"cannot join {'the ' if kind != 'network' else ''}{what} of a non running container: {record['name']}"
-            )
-        if kind == "ipc" and spec_from_json(record["spec"]).ipc_mode not in ("shareable", "host"):
-            raise InvalidInput(
-                f"cannot join IPC namespace of container {record['name']}: non-shareable IPC",
-                hint="start that one with --ipc shareable",
-            )
-        return Join(state.pid, state.pid_start)
 
     def spec(self, record: dict[str, Any]) -> ContainerSpec:
         """What was asked for, of a record."""
@@ -750,51 +462,3 @@ class ContainerService:
         """What Docker tells with every event of a container."""
         labels = {key: str(value) for key, value in record["spec"]["labels"].items()}
         return {**labels, "image": record["spec"]["image"], "name": record["name"]}
-
-
-_NESTED: dict[str, Any] = {
-    "mounts": Mount,
-    "devices": Device,
-    "ulimits": Ulimit,
-    "blkio_weight_device": DeviceLimit,
-    "blkio_device_read_bps": DeviceLimit,
-    "blkio_device_write_bps": DeviceLimit,
-    "blkio_device_read_iops": DeviceLimit,
-    "blkio_device_write_iops": DeviceLimit,
-}
-
-
-def spec_from_json(document: dict[str, Any]) -> ContainerSpec:
-    """A recorded spec; fields that a later version does not know are left out."""
-    known = {entry.name for entry in dataclasses.fields(ContainerSpec)}
-    values: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in document.items() if key in known
-    }
-    values["restart_policy"] = RestartPolicy(**document.get("restart_policy", {}))
-    values["log_config"] = LogConfig(**document.get("log_config", {}))
-    if check := document.get("healthcheck"):
-        values["healthcheck"] = Healthcheck(**{**check, "test": tuple(check["test"])})
-    for key, kind in _NESTED.items():
-        values[key] = tuple(kind(**entry) for entry in document.get(key, ()))
-    values["port_bindings"] = {
-        port: tuple(PortBinding(**each) for each in found) for port, found in document.get("port_bindings", {}).items()
-    }
-    values["networks"] = {name: endpoint_settings(each) for name, each in document.get("networks", {}).items()}
-    return ContainerSpec(**values)
-
-
-def _health(health: dict[str, Any]) -> dict[str, Any]:
-    """A state file's health as Docker's State.Health."""
-    return {
-        "Status": health["status"],
-        "FailingStreak": health["failing_streak"],
-        "Log": [
-            {
-                "Start": rfc3339(one["start"]),
-                "End": rfc3339(one["end"]),
-                "ExitCode": one["exit_code"],
-                "Output": one["output"],
-            }
-            for one in health["log"]
-        ],
-    }

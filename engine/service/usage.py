@@ -18,7 +18,8 @@ from engine.runtime import spec_resources
 from engine.runtime.client import Runtime
 from engine.runtime.state import State
 from engine.service import hostside, life_config, processes, stats
-from engine.service.containers import ContainerService, spec_from_json
+from engine.service.container_record import spec_from_json
+from engine.service.containers import ContainerService
 from engine.store.store import Store
 
 _layout = functools.cache(cgroup.here)

@@ -1,0 +1,63 @@
+"""What runs in a container: the image's config and the user's words, by Docker's merge rules."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from engine.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from engine.model import ContainerSpec
+    from engine.oci.config import ImageConfig
+
+DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+STOP_SIGNAL = "SIGTERM"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Process:
+    """What the image and the user say together (Docker's merge rules)."""
+
+    args: tuple[str, ...]
+    env: tuple[str, ...]
+    user: str
+    cwd: str
+    stop_signal: str
+
+
+def merge(spec: ContainerSpec, config: ImageConfig) -> Process:
+    """A given entrypoint drops the image's CMD; a given command replaces it; variables of the user win."""
+    entrypoint = spec.entrypoint if spec.entrypoint is not None else (config.entrypoint or ())
+    image_command = () if spec.entrypoint is not None else (config.cmd or ())
+    command = spec.command if spec.command is not None else image_command
+    args = (*entrypoint, *command)
+    if not args:
+        raise InvalidInput(
+            f"no command specified for {spec.image}", hint=f"the image names none: workbench run {spec.image} COMMAND"
+        )
+    env = _merge_env((DEFAULT_PATH,), config.env, ("TERM=xterm",) if spec.tty else (), spec.env)
+    for value in (*args, *env, spec.user or "", spec.working_dir or "", spec.hostname):
+        if "\0" in value:
+            raise InvalidInput("a NUL byte in a command, variable, user or path")
+    for value in (spec.user or "", spec.working_dir or "", spec.hostname):
+        if "\n" in value or "\r" in value:
+            raise InvalidInput("a line break in a user, path or host name")
+    return Process(
+        args,
+        env,
+        spec.user if spec.user is not None else config.user,
+        spec.working_dir or config.working_dir or "/",
+        spec.stop_signal or config.stop_signal or STOP_SIGNAL,
+    )
+
+
+def _merge_env(*sources: Sequence[str]) -> tuple[str, ...]:
+    merged: dict[str, str] = {}
+    for source in sources:
+        for entry in source:
+            name, _, value = entry.partition("=")
+            if name:
+                merged[name] = value
+    return tuple(f"{name}={value}" for name, value in merged.items())
