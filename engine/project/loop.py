@@ -29,9 +29,8 @@ from engine.project.swap import generation_of
 from engine.project.watch import Watched, Watcher
 
 _LOCK_RETRY = 0.5  # seconds
-
-
 HEALTH_LOOK = 0.1  # seconds between two looks at a dependency's health
+HALF_WRITTEN = 0.1  # seconds that a save of a project file may take between emptying and writing it
 
 
 class InnerLoop:
@@ -190,7 +189,11 @@ class InnerLoop:
 
     async def _read_again(self, read: Callable[[], Project], said: str) -> str:
         try:
-            project = await asyncio.to_thread(read)
+            try:
+                project = await asyncio.to_thread(read)
+            except EngineError:  # perhaps emptied by a save that is under way: looked at once more before it is told
+                await asyncio.sleep(HALF_WRITTEN)
+                project = await asyncio.to_thread(read)
         except EngineError as error:
             if str(error) != said and self._project.path.is_dir():  # a folder that is gone is told of by its watcher
                 self._say(LoopNotice(f"{error}\nnot taken over: what runs goes on as it is"))

@@ -124,6 +124,10 @@ class Host:
         return inside(self.pid, work)
 
     def close(self) -> None:
+        with Netlink(nl.ROUTE) as sock:
+            sock.send(
+                [rt.delete_link(self.name)]
+            )  # else it goes when the kernel has taken the namespace apart, some time later
         os.close(self._stop)
         os.waitpid(self.pid, 0)
 
