@@ -14,6 +14,7 @@ from engine.cli.run import cmd_run
 from engine.errors import BuildFailed, EngineError
 
 HISTORY = "/tmp/.workbench-history"
+SHELL = "command -v bash >/dev/null 2>&1 && exec bash --norc; exec sh"  # bash keeps a history; the image's own set-up is not run
 SHOWN = 30  # changed paths that are listed
 _LEAVE = {"exit", "logout", "history"}
 
@@ -29,7 +30,7 @@ def open_shell(root: Path, error: BuildFailed) -> None:
     name = f"failed-step-{secrets.token_hex(4)}"
     words = ["-it", "--name", name, "-e", f"HISTFILE={HISTORY}", "-e", "HISTCONTROL=ignorespace"]
     try:
-        cmd_run(root, [*words, "--entrypoint", "/bin/sh", error.image])
+        cmd_run(root, [*words, "--entrypoint", "/bin/sh", error.image, "-c", SHELL])
         asyncio.run(_report(root, name))
     except EngineError as failure:
         print(f"workbench: {failure}", file=sys.stderr)
