@@ -193,26 +193,11 @@ class Runtime:
     def _monitor(self, container_id: str) -> socket.socket:
         return protocol.connect(str(self.run_dir / "c"), f"{container_id[:12]}.sock")
 
-    def _told(self, container_id: str, request: dict[str, Any], fds: Sequence[int] = ()) -> socket.socket:
-        """A connection on which the monitor has been sent `request`. One that was closed before it took the request is made again:
-        seen for some milliseconds after an OCI runtime's pause."""
-        pause = 0.002
-        while True:
-            sock = self._monitor(container_id)
-            try:
-                sock.settimeout(30)
-                protocol.send_line(sock, request, fds)
-                return sock
-            except BaseException as error:
-                sock.close()
-                if pause > 0.3 or not isinstance(error, BrokenPipeError):
-                    raise
-            time.sleep(pause)
-            pause *= 2
-
     def _ask(self, container_id: str, request: dict[str, Any], fds: Sequence[int] = ()) -> dict[str, Any]:
         try:
-            with self._told(container_id, request, fds) as sock:
+            with self._monitor(container_id) as sock:
+                sock.settimeout(30)
+                protocol.send_line(sock, request, fds)
                 answer = protocol.LineReader(sock).read()
         except _ABSENT:
             answer = None
@@ -506,17 +491,14 @@ class Runtime:
             "privileged": params.privileged,
             "tty_size": list(params.tty_size),
         }
+        try:
+            sock = self._monitor(container_id)
+        except _ABSENT:
+            raise Conflict(f"container {container_id[:12]} is not running") from None
+        reader = protocol.LineReader(sock)
         pipes = _Pipes(params)
         try:
-            sock = self._told(container_id, request, pipes.theirs)
-        except BaseException as error:
-            pipes.close()
-            if isinstance(error, OSError):
-                raise Conflict(f"container {container_id[:12]} is not running") from None
-            raise
-        sock.settimeout(None)
-        reader = protocol.LineReader(sock)
-        try:
+            protocol.send_line(sock, request, pipes.theirs)
             pipes.close_theirs()
             pid = self._exec_started(container_id, reader)
             master = reader.fds.pop(0) if params.tty and reader.fds else -1
