@@ -1,7 +1,7 @@
 """The numbered generations of each service: what ran, made of what, why, and how it was run. One small file a service.
 
 Every accepted build is one. Their images are kept (`Engine.keep_images`) as long as the generation is in the list, so that each can
-run again at once; the list is cut at its oldest end by count and by the bytes that its images have for themselves.
+run again at once; the list is cut at its oldest end by count (`KEPT`).
 """
 
 from __future__ import annotations

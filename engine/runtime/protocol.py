@@ -53,8 +53,11 @@ def send_line(sock: socket.socket, document: dict[str, Any], fds: Sequence[int] 
     raw = line(document)
     if fds:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
-        sent = sock.sendmsg([raw], rights)
-        raw = raw[sent:]
+        raw = raw[sock.sendmsg([raw], rights) :]
+        if (
+            not raw
+        ):  # sendall makes a call for nothing too, and a peer that has answered and closed already makes that an EPIPE
+            return
     sock.sendall(raw)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,28 @@ def test_frames() -> None:
     buffer += b"x"
     assert protocol.take_frame(buffer) == (2, b"x" * 70000)
     assert not buffer
+
+
+def test_an_answer_of_a_peer_that_has_closed_already_is_read() -> None:
+    theirs: socket.socket
+
+    class Hasty(socket.socket):
+        """Its peer answers and closes as soon as the request is there, as a monitor does that refuses."""
+
+        def sendmsg(self, *words: object) -> int:  # type: ignore[override]
+            sent = super().sendmsg(*words)  # type: ignore[arg-type]
+            request, fds, _flags, _address = socket.recv_fds(theirs, 4096, 4)
+            assert json.loads(request) == {"op": "exec"}
+            for fd in fds:
+                os.close(fd)
+            theirs.sendall(protocol.line({"error": "paused"}))
+            theirs.close()
+            return sent
+
+    ours, theirs = socket.socketpair()
+    with Hasty(fileno=ours.detach()) as sock, open(os.devnull) as null:
+        protocol.send_line(sock, {"op": "exec"}, [null.fileno()])
+        assert protocol.LineReader(sock).read() == {"error": "paused"}
 
 
 def test_sockets_work_in_a_deep_directory(tmp_path: Path) -> None:
