@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -69,12 +71,17 @@ def test_what_is_left_is_named(tmp_path: Path, name: str) -> None:
     base = tmp_path / "base"
     try:
         words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--basetemp={base}", str(tmp_path)]
-        ran = subprocess.run(words, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+        leaker = subprocess.Popen(
+            words, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
+        output, _ = leaker.communicate()
     finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(leaker.pid, signal.SIGKILL)  # what it left running is in its group, and is no leak of this run
         subprocess.run(["umount", base / "test_a_mount0"], check=False)
         group.rmdir()
-    assert ran.returncode == 1, ran.stdout
-    left = [line for line in ran.stdout.splitlines() if "(seen after" in line]
+    assert leaker.returncode == 1, output
+    left = [line for line in output.splitlines() if "(seen after" in line]
 
     def found(start: str, test: str) -> bool:
         return any(line.startswith(start) and test in line for line in left)
