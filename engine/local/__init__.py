@@ -1,0 +1,33 @@
+"""The engine in this process: `engine.api.Engine` over the services, blocking work on threads.
+
+One class of methods for each noun; together they are `LocalEngine`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from pathlib import Path
+
+from engine.local.logs import LogsPart
+from engine.local.networks import NetworksPart
+from engine.local.system import SystemPart
+from engine.runtime.places import runtime_dir as runtime_dir
+
+
+class LocalEngine(SystemPart, NetworksPart, LogsPart):
+    """The engine on a data root. Any number of processes may have one at the same time."""
+
+
+async def open_engine(root: Path) -> LocalEngine:
+    """Opens the engine on a data root. Raises `AccessDenied`, `StorageFull`, `Unsupported`, `Corrupt`."""
+    return await asyncio.to_thread(LocalEngine, root)
+
+
+def reconcile(root: str) -> None:
+    """Opens the engine, does what monitors have left to it (see `service.life`), and goes."""
+    from engine.errors import EngineError
+
+    with contextlib.suppress(EngineError, OSError):
+        engine = LocalEngine(Path(root))
+        engine._containers.life.reconcile()

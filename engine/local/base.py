@@ -1,0 +1,131 @@
+"""What every part of the in-process engine shares: the services, each made when it is first used, and the threads they work on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from engine.base.cancel import CancelToken
+from engine.runtime.client import Runtime
+from engine.runtime.places import runtime_dir
+from engine.service.containers import ContainerService
+from engine.service.images import ImageService
+from engine.service.volumes import VolumeService
+from engine.store.store import Store
+
+if TYPE_CHECKING:
+    from engine.service.archives import ArchiveService
+    from engine.service.builds import BuildService
+    from engine.service.commit import CommitService
+    from engine.service.files import FileService
+    from engine.service.ssh import SshService
+    from engine.service.syncing import SyncService
+    from engine.service.transfers import TransferService
+    from engine.service.upkeep import UpkeepService
+    from engine.service.usage import UsageService
+
+
+_REMOVER = "import sys; sys.path.append(sys.argv[1]); from engine.local import reconcile; reconcile(sys.argv[2])"
+
+T = TypeVar("T")
+
+
+class Services:
+    """Everything that the parts are methods of; `root` is the data root."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._store = Store(root)
+        self._runtime = Runtime(runtime_dir(root))
+        self._images = ImageService(self._store)
+        self._volumes = VolumeService(self._store)
+        # What a monitor runs when an auto-remove container has ended and no engine waits for it.
+        remover = (sys.executable, "-I", "-c", _REMOVER, str(Path(__file__).parents[2]), str(root))
+        self._containers = ContainerService(self._store, self._runtime, remover)
+
+    # The rest is imported when it is first used: `workbench ps` and `run` are processes, and theirs is the time that a
+    # builder, a registry client or an archive reader takes to load.
+
+    @functools.cached_property
+    def _transfers(self) -> TransferService:
+        from engine.service.transfers import TransferService
+
+        return TransferService(self._store)
+
+    @functools.cached_property
+    def _archives(self) -> ArchiveService:
+        from engine.service.archives import ArchiveService
+
+        return ArchiveService(self._store)
+
+    @functools.cached_property
+    def _ssh(self) -> SshService:
+        from engine.service.ssh import SshService
+
+        return SshService(self._store, self._archives.unpack)
+
+    @functools.cached_property
+    def _usage(self) -> UsageService:
+        from engine.service.usage import UsageService
+
+        return UsageService(self._store, self._runtime, self._containers)
+
+    @functools.cached_property
+    def _upkeep(self) -> UpkeepService:
+        from engine.service.upkeep import UpkeepService
+
+        return UpkeepService(self._store, self._images, self._containers, self._volumes, self._images.summaries)
+
+    @functools.cached_property
+    def _files(self) -> FileService:
+        from engine.service.files import FileService
+
+        return FileService(self._store, self._runtime, self._containers)
+
+    @functools.cached_property
+    def _syncs(self) -> SyncService:
+        from engine.service.syncing import SyncService
+
+        return SyncService(self._store, self._runtime, self._containers, self._files)
+
+    @functools.cached_property
+    def _commits(self) -> CommitService:
+        from engine.service.commit import CommitService
+
+        return CommitService(self._store, self._runtime, self._containers)
+
+    @functools.cached_property
+    def _builds(self) -> BuildService:
+        from engine.service.builds import BuildService
+
+        return BuildService(self._store, self._runtime, self._images)
+
+    async def close(self) -> None:
+        if "_builds" in self.__dict__:
+            await asyncio.to_thread(self._builds.close)
+        await asyncio.to_thread(self._store.close)
+
+    async def _do(self, work: Callable[..., T], *args: object, **kwargs: object) -> T:
+        return await asyncio.to_thread(work, *args, **kwargs)
+
+    async def _cancellable(self, work: Callable[[CancelToken], T]) -> T:
+        cancel = CancelToken()
+        try:
+            return await asyncio.to_thread(work, cancel)
+        finally:
+            cancel.cancel()
+
+
+@contextlib.contextmanager
+def cancelling(cancel: CancelToken) -> Iterator[None]:
+    """The work on its thread ends when the task that waits for it is cancelled."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        cancel.cancel()
+        raise

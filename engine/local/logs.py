@@ -1,0 +1,146 @@
+"""Logs and events of the in-process engine: files and rows that every process reads for itself."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import sqlite3
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine.errors import InvalidInput
+from engine.linux.inotify import Inotify
+from engine.local.base import Services
+from engine.model import EngineEvent
+from engine.service.logs import LogReader
+
+if TYPE_CHECKING:
+    from engine.model import LogLine, LogRecord
+
+
+class LogsPart(Services):
+    """What was said, and what happened."""
+
+    async def logs(
+        self, name: str, *, follow: bool = False, tail: int | None = None, since: int = 0, until: int = 0
+    ) -> AsyncIterator[LogLine]:
+        async with contextlib.aclosing(self._follow(name, follow, tail, since, until)) as readers:
+            async for reader in readers:
+                for line in reader.lines():
+                    yield line
+
+    async def log_records(
+        self, name: str, *, follow: bool = False, tail: int | None = None, since: int = 0, until: int = 0
+    ) -> AsyncIterator[Sequence[LogRecord]]:
+        async with contextlib.aclosing(self._follow(name, follow, tail, since, until)) as readers:
+            async for reader in readers:
+                for batch in reader.records():
+                    yield batch
+
+    async def _follow(
+        self, name: str, follow: bool, tail: int | None, since: int, until: int
+    ) -> AsyncGenerator[LogReader, None]:
+        """The reader each time that it may have more."""
+        container_id, record = await self._do(self._containers.resolve, name)
+        if (record["spec"].get("log_config") or {}).get("type") == "none":
+            raise InvalidInput(
+                "configured logging driver does not support reading", hint="it was made with --log-driver"
+            )
+        path, bundle = Path(str(record["log_path"])), self._containers.bundle(container_id)
+        if not path.exists():
+            if not follow or self._runtime.state(bundle).status != "created":
+                return
+            path.parent.mkdir(mode=0o710, parents=True, exist_ok=True)
+            os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640))
+        with (
+            _Hints([str(path.parent), str(bundle)]) as hints,
+            await self._do(LogReader, path, tail=tail, since=since, until=until) as reader,
+        ):
+            while True:
+                state = self._runtime.state(bundle)
+                alive = follow and bundle.exists() and (state.active or state.status == "created")
+                yield reader
+                left = (until - time.time_ns()) / 1e9 if until else 5.0
+                if not alive or left <= 0:
+                    return
+                await hints.wait(min(left, 5.0))
+
+    async def write_rule(self, log_path: str, text: str) -> None:
+        await self._do(self._containers.write_rule, log_path, text)
+
+    async def events(
+        self, *, since: int | None = None, since_time: int | None = None, until: int | None = None
+    ) -> AsyncIterator[EngineEvent]:
+        records = self._store.records
+        await self._do(self._containers.life.reconcile)
+        if since_time is not None:
+            rows = await self._do(records.read, "SELECT * FROM events WHERE time >= ? ORDER BY time, seq", since_time)
+            seq = max((int(row["seq"]) for row in rows), default=-1)
+            for row in rows:
+                if until is None or row["time"] <= until:
+                    yield _event(row)
+        else:
+            seq = -1 if since is None else since
+        if seq < 0:
+            (row,) = await self._do(records.read, "SELECT max(seq) AS last FROM events")
+            seq = row["last"] or 0
+        with _Hints([str(self._store.root), str(self._store.containers)]) as hints:
+            watched: set[str] = set()
+            while until is None or time.time_ns() < until:
+                for path in self._store.containers.iterdir():
+                    if path.name not in watched:
+                        watched.add(path.name)
+                        hints.add(str(path))
+                await self._do(self._containers.life.reconcile)
+                for row in await self._do(records.read, "SELECT * FROM events WHERE seq > ? ORDER BY seq", seq):
+                    seq = int(row["seq"])
+                    yield _event(row)
+                await hints.wait(30.0 if until is None else max(min((until - time.time_ns()) / 1e9, 30.0), 0.0))
+
+
+def _event(row: sqlite3.Row) -> EngineEvent:
+    return EngineEvent(
+        int(row["seq"]), row["time"], row["type"], row["action"], row["id"], json.loads(row["attributes"])
+    )
+
+
+class _Hints:
+    """inotify as a hint that a look is worth while; a time-out looks anyway."""
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self._event = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        try:
+            self._inotify: Inotify | None = Inotify()
+        except OSError:
+            self._inotify = None  # out of instances: the time-outs below still look
+        else:
+            self._loop.add_reader(self._inotify.fd, self._ready)
+        for path in paths:
+            self.add(path)
+
+    def add(self, path: str) -> None:
+        if self._inotify is not None:
+            with contextlib.suppress(OSError):
+                self._inotify.add(path)
+
+    def _ready(self) -> None:
+        if self._inotify is not None and self._inotify.drain():
+            self._event.set()
+
+    async def wait(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._event.wait(), seconds if self._inotify else 0.2)
+        self._event.clear()
+
+    def __enter__(self) -> _Hints:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._inotify is not None:
+            self._loop.remove_reader(self._inotify.fd)
+            self._inotify.close()
