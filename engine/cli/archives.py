@@ -15,7 +15,7 @@ from engine.errors import InvalidInput, Unavailable, from_os_error
 from engine.model import ImageImport, LoadedImage
 
 if TYPE_CHECKING:
-    from engine.local import LocalEngine
+    from engine.api import Engine
     from engine.store.archive_save import Format
 
 _FORMATS = ("docker-archive", "oci-archive")
@@ -43,7 +43,7 @@ def cmd_save(root: Path, args: list[str]) -> int:
     if target == "-" and sys.stdout.isatty():
         raise InvalidInput("an archive is not written to a terminal", hint="use -o FILE, or redirect the output")
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         with _target(target) as out, _packed(out, parsed.text("compress")) as packed:
             async for _ in engine.save(parsed.args, packed, format=cast("Format", form)):
                 pass
@@ -97,7 +97,7 @@ def cmd_load(root: Path, args: list[str]) -> int:
     if source == "-" and sys.stdin.isatty():
         raise InvalidInput("requested load from stdin, but stdin is a terminal", hint="use -i FILE or a pipe")
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         with _source(source) as file:
             async for event in engine.load(file):
                 if isinstance(event, LoadedImage):
@@ -136,7 +136,7 @@ def cmd_import(root: Path, args: list[str]) -> int:
         parsed.text("platform"),
     )
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         with _fetched(source) if source.startswith(("http://", "https://")) else _source(source) as file:
             image = await engine.import_image(file, request)
         print(image.id)

@@ -33,7 +33,7 @@ from engine.model import (
 )
 
 if TYPE_CHECKING:
-    from engine.local import LocalEngine
+    from engine.api import Engine
 
 USAGE = "build [OPTIONS] PATH | URL | -"
 
@@ -157,7 +157,7 @@ def make_request(parsed: Parsed, source: Source) -> BuildRequest:
     )
 
 
-async def _build(engine: LocalEngine, request: BuildRequest, parsed: Parsed) -> int:
+async def _build(engine: Engine, request: BuildRequest, parsed: Parsed) -> int:
     progress = make_progress("quiet" if parsed.on("quiet") else parsed.text("progress", "auto"))
     explained: list[StepFinished] = []
     number = 0

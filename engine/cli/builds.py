@@ -20,7 +20,7 @@ from engine.model import BuildDetail, BuildRecord, BuildRequest, BuildStepRecord
 from engine.service.describe import ago
 
 if TYPE_CHECKING:
-    from engine.local import LocalEngine
+    from engine.api import Engine
 
 MARKS = {"waiting": " ", "running": ">", "cached": "=", "done": "+", "failed": "!"}
 
@@ -52,7 +52,7 @@ def _list(root: Path, args: list[str]) -> int:
     if parsed.args:
         raise InvalidInput(f"unknown word {parsed.args[0]!r} after builds", hint=f"Usage: workbench {usage}")
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         limit = parsed.number("last", 30) or None
         found = await engine.builds(search=parsed.text("search"), limit=limit)
         rows = [_row(record) for record in found]
@@ -96,7 +96,7 @@ def _show(root: Path, args: list[str]) -> int:
     if parsed is None:
         return 0
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         detail = await engine.build_detail(_number(parsed.args[0]))
         print("\n".join(_describe(detail)))
         if parsed.on("logs"):
@@ -143,7 +143,7 @@ def _logs(root: Path, args: list[str]) -> int:
     if parsed is None:
         return 0
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         _print_output(await engine.build_detail(_number(parsed.args[0])))
         return 0
 
@@ -178,7 +178,7 @@ def _diff(root: Path, args: list[str]) -> int:
     if parsed is None:
         return 0
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         second = _number(parsed.args[-1])
         first = _number(parsed.args[0]) if len(parsed.args) == 2 else await _before(engine, second)
         found = await engine.build_diff(first, second)
@@ -199,7 +199,7 @@ def _diff(root: Path, args: list[str]) -> int:
     return run(root, work)
 
 
-async def _before(engine: LocalEngine, number: int) -> int:
+async def _before(engine: Engine, number: int) -> int:
     name = (await engine.build_detail(number)).record.name
     for record in await engine.builds():
         if record.number < number and record.name == name and record.image_id:
@@ -225,7 +225,7 @@ def _remove(root: Path, args: list[str]) -> int:
     if parsed is None:
         return 0
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         return await each(parsed.args, lambda name: engine.remove_build(_number(name)))
 
     return run(root, work)
@@ -252,7 +252,7 @@ def cmd_why(root: Path, args: list[str]) -> int:
     file = Path(parsed.text("file")).absolute() if parsed.given("file") else None
     request = BuildRequest(context, file, target=parsed.text("target"))
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         reports = await engine.why(request, paths)
         if parsed.text("format") == "json":
             print(json.dumps([asdict(report) for report in reports], indent=2))
@@ -306,7 +306,7 @@ def _builder_du(root: Path, args: list[str]) -> int:
     if parsed is None:
         return 0
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         entries = await engine.build_cache()
         rows = [[e.id, str(not e.in_use).lower(), human_size(e.size), ago(e.last_used)] for e in entries]
         print(table(["ID", "RECLAIMABLE", "SIZE", "LAST ACCESSED"], rows))
@@ -346,7 +346,7 @@ def _builder_prune(root: Path, args: list[str]) -> int:
     if not dry and not agreed(question, parsed.on("force")):
         return 0
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         pruned = await engine.prune_build_cache(wanted, all=everything, keep_bytes=keep, dry_run=dry)
         print("\n".join(pruned.cache), end="\n\n" if pruned.cache else "")
         print(f"{'Would free' if dry else 'Total'}:  {human_size(pruned.reclaimed)}")

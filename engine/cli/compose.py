@@ -38,7 +38,7 @@ from engine.project.model import Project
 from engine.project.resources import forget_files
 
 if TYPE_CHECKING:
-    from engine.local import LocalEngine
+    from engine.api import Engine
 
 Verb = Callable[[Path, list[str], Choice], int]
 _TIMEOUT = Flag("timeout", "Seconds to wait before killing a container", "t", kind="int")
@@ -93,9 +93,7 @@ def _read(
     return parsed
 
 
-async def _containers(
-    engine: LocalEngine, choice: Choice, services: Sequence[str], **more: Any
-) -> list[ContainerSummary]:
+async def _containers(engine: Engine, choice: Choice, services: Sequence[str], **more: Any) -> list[ContainerSummary]:
     """Raises `NotFound` for a service that neither the files nor the engine know."""
     name, project, _ = choice.load_or_none()
     found = await project_containers(engine, name, services, **more)
@@ -135,7 +133,7 @@ def _down(root: Path, args: list[str], choice: Choice) -> int:
     if not parsed.args and detached.end(state_dir(root), name):
         _say("Watcher", "Ended")
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         outcome = await down(
             engine,
             name,
@@ -162,7 +160,7 @@ def _each(
     summary: str,
     done: str,
     flags: Sequence[Flag],
-    act: Callable[[LocalEngine, Parsed, Project | None, ContainerSummary], Any],
+    act: Callable[[Engine, Parsed, Project | None, ContainerSummary], Any],
 ) -> Verb:
     def command(root: Path, args: list[str], choice: Choice) -> int:
         parsed = _read(args, choice, f"{verb} [OPTIONS] [SERVICE...]", summary, flags)
@@ -172,7 +170,7 @@ def _each(
         if verb == "stop" and not parsed.args and detached.end(state_dir(root), name):
             _say("Watcher", "Ended")
 
-        async def work(engine: LocalEngine) -> int:
+        async def work(engine: Engine) -> int:
             found = await _containers(engine, choice, parsed.args)
             if not found:
                 print(f"project {name} has no containers here", file=sys.stderr)
@@ -192,12 +190,12 @@ def _timeout(parsed: Parsed) -> int | None:
     return parsed.number("timeout") if parsed.given("timeout") else None
 
 
-async def _stop(engine: LocalEngine, parsed: Parsed, project: Project | None, container: ContainerSummary) -> None:
+async def _stop(engine: Engine, parsed: Parsed, project: Project | None, container: ContainerSummary) -> None:
     if container.running:
         await stop(engine, project, container, _timeout(parsed), _say)
 
 
-async def _remove(engine: LocalEngine, parsed: Parsed, _: Project | None, container: ContainerSummary) -> None:
+async def _remove(engine: Engine, parsed: Parsed, _: Project | None, container: ContainerSummary) -> None:
     if container.running and not (parsed.on("force") or parsed.on("stop")):
         return
     if container.running:
@@ -220,7 +218,7 @@ def _ps(root: Path, args: list[str], choice: Choice) -> int:
     if parsed is None:
         return 0
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         found = await _containers(engine, choice, parsed.args, all=parsed.on("all"))
         rows = [
             {**_row(c, parsed.on("no-trunc")), "Name": c.name, "Service": service_of(c), "Health": c.health}
@@ -266,7 +264,7 @@ def _logs(root: Path, args: list[str], choice: Choice) -> int:
         "until": moment("until", parsed.text("until")),
     }
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         found = await _containers(engine, choice, parsed.args)
         names = [f"{service_of(c)}-{number_of(c)}" for c in found]
         colours = colourful("never" if parsed.on("no-color") else "")
@@ -293,7 +291,7 @@ def _logs(root: Path, args: list[str], choice: Choice) -> int:
 
 
 async def _merged(
-    engine: LocalEngine, containers: Sequence[tuple[str, ContainerSummary]], show: LineShow, bounds: dict[str, Any]
+    engine: Engine, containers: Sequence[tuple[str, ContainerSummary]], show: LineShow, bounds: dict[str, Any]
 ) -> None:
     """All lines in the order of their times."""
     lines = []
@@ -394,7 +392,7 @@ def _ls(root: Path, args: list[str], choice: Choice) -> int:
     if parsed is None:
         return 0
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         counts: dict[str, dict[str, int]] = {}
         files: dict[str, str] = {}
         for container in await engine.containers(all=True):

@@ -22,7 +22,7 @@ from engine.project.model import Project, Service, build_request
 from engine.project.select import select
 
 if TYPE_CHECKING:
-    from engine.local import LocalEngine
+    from engine.api import Engine
 
 
 def build(root: Path, args: list[str], choice: Choice) -> int:
@@ -42,7 +42,7 @@ def build(root: Path, args: list[str], choice: Choice) -> int:
         print("no service of the project is built", file=sys.stderr)
     values = build_args(parsed.items("build-arg"))
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         prefixes = Prefixes([s.name for s in project.services], colours=colourful())
         for service in project.services:  # in the order of who builds on whom
             if service.build is None:
@@ -84,7 +84,7 @@ def pull(root: Path, args: list[str], choice: Choice) -> int:
         raise InvalidInput(f"--policy {parsed.text('policy')!r} is neither always nor missing")
     project = select(choice.load(parsed.args), parsed.args, dependencies=parsed.on("include-deps"))
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         status = 0
         for service in project.services:
             if service.build is not None:  # it is made here; an image of that name elsewhere is another one
@@ -109,7 +109,7 @@ def pull(root: Path, args: list[str], choice: Choice) -> int:
     return run(root, work)
 
 
-async def _present(engine: LocalEngine, service: Service) -> bool:
+async def _present(engine: Engine, service: Service) -> bool:
     try:
         await engine.image(service.image)
     except NotFound:
@@ -128,7 +128,7 @@ def push(root: Path, args: list[str], choice: Choice) -> int:
         return 0
     project = select(choice.load(parsed.args), parsed.args, dependencies=parsed.on("include-deps"))
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         status = 0
         for service in project.services:
             if service.build is None:
@@ -151,7 +151,7 @@ def images(root: Path, args: list[str], choice: Choice) -> int:
     if parsed is None:
         return 0
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         rows = []
         for container in await _containers(engine, choice, parsed.args):
             name, _, tag = (

@@ -32,12 +32,12 @@ from engine.project.select import needed, select
 from engine.service.mount_specs import parse_volume_flag
 
 if TYPE_CHECKING:
-    from engine.local import LocalEngine
+    from engine.api import Engine
 
 _INDEX = Flag("index", "Index of the container if service has multiple replicas", kind="int")
 
 
-async def _one(engine: LocalEngine, choice: Choice, service: str, index: int) -> ContainerSummary:
+async def _one(engine: Engine, choice: Choice, service: str, index: int) -> ContainerSummary:
     found = await _containers(engine, choice, [service])
     for container in found:
         if index in (0, number_of(container)) and (container.running or index):
@@ -49,7 +49,7 @@ async def _one(engine: LocalEngine, choice: Choice, service: str, index: int) ->
 def _name(root: Path, choice: Choice, service: str, index: int) -> str:
     names: list[str] = []
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         names.append((await _one(engine, choice, service, index)).id)
         return 0
 
@@ -103,7 +103,7 @@ def top(root: Path, args: list[str], choice: Choice) -> int:
     if parsed is None:
         return 0
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         for container in await _containers(engine, choice, parsed.args, all=False):
             found = await engine.top(container.id)
             print(f"{container.name}\n{table(found.titles, found.processes)}\n")
@@ -147,7 +147,7 @@ def run_(root: Path, args: list[str], choice: Choice) -> int:
     project = choice.load([name])
     service = project.service(name)
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         state = state_dir(root)
         if not parsed.on("no-deps"):
             await _start_needed(engine, project, service, state)
@@ -160,7 +160,7 @@ def run_(root: Path, args: list[str], choice: Choice) -> int:
     return run(root, work)
 
 
-async def _start_needed(engine: LocalEngine, project: Project, service: Service, state: Path) -> None:
+async def _start_needed(engine: Engine, project: Project, service: Service, state: Path) -> None:
     names = sorted(needed(service))
     if not names:
         return
@@ -180,7 +180,7 @@ async def _start_needed(engine: LocalEngine, project: Project, service: Service,
         raise StartFailed(f"{service.name} needs {', '.join(failed)}, which did not start")
 
 
-async def _image(engine: LocalEngine, project: Project, service: Service, parsed: Parsed) -> None:
+async def _image(engine: Engine, project: Project, service: Service, parsed: Parsed) -> None:
     with contextlib.suppress(NotFound):
         await engine.image(service.image)
         if not parsed.on("build"):
@@ -240,7 +240,7 @@ def _spec(project: Project, service: Service, state: Path, parsed: Parsed) -> Co
     )
 
 
-async def _run(engine: LocalEngine, spec: ContainerSpec, parsed: Parsed) -> int:
+async def _run(engine: Engine, spec: ContainerSpec, parsed: Parsed) -> int:
     container = await engine.create(spec)
     try:
         if parsed.on("detach"):

@@ -16,7 +16,7 @@ from engine.service import container_filters
 from engine.service.describe import ago, status_text
 
 if TYPE_CHECKING:
-    from engine.local import LocalEngine
+    from engine.api import Engine
 
 
 def _row(container: ContainerSummary, full: bool) -> dict[str, object]:
@@ -57,7 +57,7 @@ def cmd_ps(root: Path, args: list[str]) -> int:
 
     filters = container_filters.parse(parsed.items("filter"))
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         last = 1 if parsed.on("latest") else parsed.number("last")
         everything = await engine.containers(all=True)
         mounts: dict[str, Any] = {}

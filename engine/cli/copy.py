@@ -25,7 +25,7 @@ from engine.errors import EngineError, InvalidInput, NotFound, from_os_error
 from engine.model import CommitRequest
 
 if TYPE_CHECKING:
-    from engine.local import LocalEngine
+    from engine.api import Engine
 
 
 def cmd_cp(root: Path, args: list[str]) -> int:
@@ -48,7 +48,7 @@ def cmd_cp(root: Path, args: list[str]) -> int:
         raise InvalidInput("must specify at least one container source", hint="write CONTAINER:PATH on one side")
     archive, follow = parsed.on("archive"), parsed.on("follow-link")
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         if source_box:
             size = await _copy_out(engine, source_box, source, target, archive=archive, follow=follow)
             shown = target
@@ -65,7 +65,7 @@ def cmd_cp(root: Path, args: list[str]) -> int:
 # --- out of a container ----------------------------------------------------------------------------
 
 
-async def _copy_out(engine: LocalEngine, box: str, path: str, target: str, *, archive: bool, follow: bool) -> int:
+async def _copy_out(engine: Engine, box: str, path: str, target: str, *, archive: bool, follow: bool) -> int:
     rebase = ""
     if follow:
         path, rebase = await _followed(engine, box, path)
@@ -104,7 +104,7 @@ async def _copy_out(engine: LocalEngine, box: str, path: str, target: str, *, ar
     return await _piped(send, unpack, folder)
 
 
-async def _followed(engine: LocalEngine, box: str, path: str) -> tuple[str, str]:
+async def _followed(engine: Engine, box: str, path: str) -> tuple[str, str]:
     """Where the link at `path` leads, and the name that the copy is to have."""
     with contextlib.suppress(NotFound):
         found = await engine.stat_path(box, path)
@@ -166,7 +166,7 @@ class _Whole:
 # --- into a container ------------------------------------------------------------------------------
 
 
-async def _copy_in(engine: LocalEngine, path: str, box: str, target: str, *, archive: bool, follow: bool) -> int:
+async def _copy_in(engine: Engine, path: str, box: str, target: str, *, archive: bool, follow: bool) -> int:
     end = await _container_target(engine, box, target)
     if path == "-":
         if not end.is_dir:
@@ -235,7 +235,7 @@ class _Counted:
         return self._out.write(data)
 
 
-async def _container_target(engine: LocalEngine, box: str, path: str) -> End:
+async def _container_target(engine: Engine, box: str, path: str) -> End:
     """A target in a container, a link at its end followed. One that is not there is where the copy goes."""
     try:
         found = await engine.stat_path(box, path)
@@ -278,7 +278,7 @@ def cmd_export(root: Path, args: list[str]) -> int:
     return run(root, lambda engine: _export(engine, parsed.args[0], output))
 
 
-async def _export(engine: LocalEngine, name: str, output: str) -> int:
+async def _export(engine: Engine, name: str, output: str) -> int:
     if not output:
         await engine.export(name, sys.stdout.buffer)
         sys.stdout.buffer.flush()
@@ -310,7 +310,7 @@ def cmd_diff(root: Path, args: list[str]) -> int:
     if parsed is None:
         return 0
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         changes = await engine.changes(parsed.args[0])
         if parsed.given("format"):
             rows = [{"Type": change.kind, "Path": change.path} for change in changes]
@@ -344,7 +344,7 @@ def cmd_commit(root: Path, args: list[str]) -> int:
         pause,
     )
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         print(await engine.commit(parsed.args[0], request))
         return 0
 

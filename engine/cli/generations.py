@@ -18,7 +18,7 @@ from engine.project.rollback import Bisection, Keeper
 from engine.service.describe import ago
 
 if TYPE_CHECKING:
-    from engine.local import LocalEngine
+    from engine.api import Engine
     from engine.project.generations import Generation
     from engine.project.model import Project
 
@@ -67,7 +67,7 @@ def cmd_generations(root: Path, args: list[str]) -> int:
     service = _service(parsed, project)
     numbers = [_number(text) for text in parsed.args[1:]]
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         keeper = Keeper(engine, project, state_dir(root))
         if numbers:
             listed = keeper.generations(service)
@@ -123,7 +123,7 @@ def cmd_rollback(root: Path, args: list[str]) -> int:
     service = _service(parsed, project)
     number = _number(parsed.args[1]) if len(parsed.args) > 1 else 0
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         begin = time.monotonic()
         found = await Keeper(engine, project, state_dir(root)).rollback(service, number)
         took = brief_seconds(time.monotonic() - begin)
@@ -153,7 +153,7 @@ def cmd_bisect(root: Path, args: list[str]) -> int:
     if word not in ("start", "good", "bad", "skip", "reset"):
         raise InvalidInput(f"{word!r} is none of start, good, bad, skip, reset")
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         keeper = Keeper(engine, project, state_dir(root))
         if word == "reset":
             print(f"{service}: generation {(await keeper.bisect_reset(service)).number} runs again")
@@ -199,7 +199,7 @@ def cmd_drift(root: Path, args: list[str]) -> int:
     project = _project(parsed)
     service = project.service(_service(parsed, project))
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         from engine.project.model import container_name
 
         found = await engine.drift(container_name(project, service), service.image)

@@ -20,7 +20,7 @@ from engine.service.describe import ago
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from engine.local import LocalEngine
+    from engine.api import Engine
     from engine.model import ImageSummary, PullProgress
 
 
@@ -46,7 +46,7 @@ def cmd_images(root: Path, args: list[str]) -> int:
     if parsed.args:
         wanted.setdefault("reference", []).append(parsed.args[0])
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         rows = []
         for image in await engine.images(all=True, filters=wanted):
             rows += _rows(image, parsed.on("digests"), parsed.on("no-trunc"))
@@ -103,7 +103,7 @@ def cmd_history(root: Path, args: list[str]) -> int:
     if parsed is None:
         return 0
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         detail = await engine.image(parsed.args[0])
         full, human = parsed.on("no-trunc"), parsed.on("human") or not parsed.given("human")
         rows: list[dict[str, object]] = []
@@ -149,7 +149,7 @@ def cmd_pull(root: Path, args: list[str]) -> int:
     name = Reference.parse(parsed.args[0])
     full = name.with_default_tag()
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         quiet = parsed.on("quiet")
         before = await _id_of(engine, parsed.args[0])
         if not quiet:
@@ -170,7 +170,7 @@ def _from_host(root: Path, args: list[str]) -> int:
     if len(args) != 2:
         raise InvalidInput("name the image to pull", hint=f"workbench pull {args[0]} IMAGE")
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         image = await engine.pull_from_host(*args)
         print(f"{args[1]} is here\nDigest: {image.digest}")
         return 0
@@ -178,7 +178,7 @@ def _from_host(root: Path, args: list[str]) -> int:
     return run(root, work)
 
 
-async def _id_of(engine: LocalEngine, name: str) -> str:
+async def _id_of(engine: Engine, name: str) -> str:
     try:
         return (await engine.image(name)).summary.id
     except NotFound:
@@ -285,7 +285,7 @@ def cmd_tag(root: Path, args: list[str]) -> int:
     if parsed is None:
         return 0
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         await engine.tag(*parsed.args)
         return 0
 
@@ -303,7 +303,7 @@ def cmd_rmi(root: Path, args: list[str]) -> int:
     if parsed is None:
         return 0
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         status = 0
         for name in parsed.args:
             try:

@@ -14,7 +14,7 @@ from engine.cli.tables import render
 from engine.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
-    from engine.local import LocalEngine
+    from engine.api import Engine
 
 
 def cmd_inspect(root: Path, args: list[str]) -> int:
@@ -35,7 +35,7 @@ def cmd_inspect(root: Path, args: list[str]) -> int:
     if wanted not in ("", "container", "image"):
         raise InvalidInput(f"--type {wanted!r} is not known", hint="container or image")
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         found: list[dict[str, object]] = []
         missing: list[str] = []
         for name in parsed.args:
@@ -54,7 +54,7 @@ def cmd_inspect(root: Path, args: list[str]) -> int:
     return run(root, work)
 
 
-async def _one(engine: LocalEngine, name: str, wanted: str) -> dict[str, object]:
+async def _one(engine: Engine, name: str, wanted: str) -> dict[str, object]:
     if wanted != "image":
         try:
             return dict((await engine.container(name)).config)

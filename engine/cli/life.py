@@ -12,7 +12,7 @@ from engine.cli.session import DETACH_KEYS, Detached, converse, parse_keys
 from engine.errors import Conflict, InvalidInput
 
 if TYPE_CHECKING:
-    from engine.local import LocalEngine
+    from engine.api import Engine
 
 _KEYS = Flag("detach-keys", "Override the key sequence for detaching a container", kind="str")
 _PROXY = Flag("sig-proxy", "Proxy all received signals to the process (default true)")
@@ -35,7 +35,7 @@ def cmd_start(root: Path, args: list[str]) -> int:
         raise InvalidInput("you cannot start and attach multiple containers at once")
     keys, name = parse_keys(parsed.text("detach-keys", DETACH_KEYS)), parsed.args[0]
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         return await _attached(engine, name, keys, stdin=parsed.on("interactive"), proxy=True, start=True)
 
     return run(root, work)
@@ -56,7 +56,7 @@ def cmd_attach(root: Path, args: list[str]) -> int:
     keys, name = parse_keys(parsed.text("detach-keys", DETACH_KEYS)), parsed.args[0]
     proxy = not parsed.given("sig-proxy") or parsed.on("sig-proxy")
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         status = (await engine.container(name)).summary.status
         if status == "paused":
             raise Conflict("you cannot attach to a paused container, unpause it first")
@@ -67,7 +67,7 @@ def cmd_attach(root: Path, args: list[str]) -> int:
     return run(root, work)
 
 
-async def _attached(engine: LocalEngine, name: str, keys: bytes, *, stdin: bool, proxy: bool, start: bool) -> int:
+async def _attached(engine: Engine, name: str, keys: bytes, *, stdin: bool, proxy: bool, start: bool) -> int:
     """Until the container ends: its exit code. Until the user detaches: 0."""
     spec = (await engine.container(name)).spec
     feeds = stdin and spec.open_stdin
@@ -93,7 +93,7 @@ def _each(
     args: list[str],
     usage: str,
     summary: str,
-    act: Callable[[LocalEngine], Callable[[str], Awaitable[None]]],
+    act: Callable[[Engine], Callable[[str], Awaitable[None]]],
 ) -> int:
     parsed = read(args, f"{usage} CONTAINER [CONTAINER...]", summary, [], minimum=1)
     return 0 if parsed is None else run(root, lambda engine: each(parsed.args, act(engine)))
@@ -126,7 +126,7 @@ def _end(root: Path, args: list[str], verb: str, summary: str) -> int:
     timeout = parsed.number(given[0]) if given else None
     signal = parsed.text("signal")
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         act = engine.stop if verb == "stop" else engine.restart
         return await each(parsed.args, lambda name: act(name, timeout=timeout, signal=signal))
 
@@ -162,7 +162,7 @@ def cmd_wait(root: Path, args: list[str]) -> int:
     if parsed is None:
         return 0
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         for name in parsed.args:
             print(await engine.wait(name), flush=True)
         return 0
@@ -175,7 +175,7 @@ def cmd_rename(root: Path, args: list[str]) -> int:
     if parsed is None:
         return 0
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         await engine.rename(parsed.args[0], parsed.args[1])
         return 0
 

@@ -20,7 +20,7 @@ from engine.service.event_filters import Filters, event_document, matches, parse
 from engine.service.logs import full_stamp
 
 if TYPE_CHECKING:
-    from engine.local import LocalEngine
+    from engine.api import Engine
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -67,7 +67,7 @@ def cmd_logs(root: Path, args: list[str]) -> int:
         raise InvalidInput(f"--tail {tail_text!r} is not a number of lines", hint='a number, or "all"')
     printer = _Printer(stamps=parsed.on("timestamps"), details=parsed.on("details"))
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         async for batch in engine.log_records(
             parsed.args[0],
             follow=parsed.on("follow"),
@@ -135,7 +135,7 @@ def cmd_events(root: Path, args: list[str]) -> int:
     since = moment("since", parsed.text("since")) if parsed.given("since") else None
     until = moment("until", parsed.text("until")) if parsed.given("until") else None
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         async for event in engine.events(since_time=since, until=until):
             if matches(event, filters):
                 print(_formatted(template, event) if template else _line(event), flush=True)

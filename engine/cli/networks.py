@@ -15,7 +15,7 @@ from engine.model import EndpointSettings, IpamConfig, NetworkInfo, NetworkSpec
 from engine.network.ports import join_host
 
 if TYPE_CHECKING:
-    from engine.local import LocalEngine
+    from engine.api import Engine
 
 
 def cmd_network(root: Path, args: list[str]) -> int:
@@ -65,7 +65,7 @@ def _create(root: Path, args: list[str]) -> int:
         pairs(parsed.items("label")),
     )
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         print(await engine.create_network(spec))
         return 0
 
@@ -126,7 +126,7 @@ def _connect(root: Path, args: list[str]) -> int:
         tuple(parsed.items("alias")), parsed.text("ip"), parsed.text("ip6"), links=tuple(parsed.items("link"))
     )
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         await engine.connect_network(parsed.args[0], parsed.args[1], settings)
         return 0
 
@@ -140,7 +140,7 @@ def _disconnect(root: Path, args: list[str]) -> int:
     if parsed is None:
         return 0
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         await engine.disconnect_network(parsed.args[0], parsed.args[1], force=parsed.on("force"))
         return 0
 
@@ -157,7 +157,7 @@ def _inspect(root: Path, args: list[str]) -> int:
     if parsed is None:
         return 0
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         async def look(name: str) -> Mapping[str, Any]:
             return (await engine.network(name)).config
 
@@ -190,7 +190,7 @@ def _list(root: Path, args: list[str]) -> int:
     if parsed is None:
         return 0
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         rows = [
             _row(network, full=parsed.on("no-trunc"))
             for network in await engine.networks(filters(parsed.items("filter")))
@@ -213,7 +213,7 @@ def _prune(root: Path, args: list[str]) -> int:
     if not parsed.on("force") and not confirmed(warning):
         return 1
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         removed = await engine.prune_networks(filters(parsed.items("filter")))
         if removed:
             print("Deleted Networks:\n" + "\n".join(removed) + "\n")
@@ -229,7 +229,7 @@ def _remove(root: Path, args: list[str]) -> int:
     if parsed is None:
         return 0
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         async def remove(name: str) -> None:
             try:
                 await engine.remove_network(name)
@@ -255,7 +255,7 @@ def cmd_port(root: Path, args: list[str]) -> int:
             raise InvalidInput(f"Invalid port: {parsed.args[1]!r}", hint="write 80 or 80/udp")
         wanted = f"{number}/{protocol or 'tcp'}"
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         detail = await engine.container(parsed.args[0])
         lines = []
         for port in sorted(detail.summary.published, key=lambda p: (p.private_port, p.type)):

@@ -27,7 +27,7 @@ from engine.project.plan import SyncMode
 from engine.project.select import pulled, scaled, select, unbuilt
 
 if TYPE_CHECKING:
-    from engine.local import LocalEngine
+    from engine.api import Engine
 
 UP_FLAGS = [
     *PROJECT_FLAGS,
@@ -130,7 +130,7 @@ def _count(text: str) -> tuple[str, int]:
 
 
 class _Up:
-    def __init__(self, engine: LocalEngine, shaped: Shaped, root: Path, parsed: Parsed) -> None:
+    def __init__(self, engine: Engine, shaped: Shaped, root: Path, parsed: Parsed) -> None:
         self._engine, self._shaped, self._root, self._parsed = engine, shaped, root, parsed
         self._project = shaped()
         self._state = state_dir(root)

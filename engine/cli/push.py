@@ -12,7 +12,7 @@ from engine.cli.images import show_pull
 from engine.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
-    from engine.local import LocalEngine
+    from engine.api import Engine
 
 _WORDS = {
     "waiting": "Preparing",
@@ -39,7 +39,7 @@ def cmd_push(root: Path, args: list[str]) -> int:
     if len(parsed.args) > 1:
         raise InvalidInput("push takes one name", hint="or ssh://[USER@]HOST[/ENGINE] IMAGE")
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         from engine.oci.reference import Reference
 
         quiet = parsed.on("quiet")
@@ -59,14 +59,14 @@ def _to_host(root: Path, args: list[str]) -> int:
     if len(args) != 2:
         raise InvalidInput("name the image to push", hint=f"workbench push {args[0]} IMAGE")
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         print(f"{args[1]} is on {args[0]}, taken by {await engine.push_to_host(*args)}")
         return 0
 
     return run(root, work)
 
 
-async def _names(engine: LocalEngine, name: str, every_tag: bool) -> list[str]:
+async def _names(engine: Engine, name: str, every_tag: bool) -> list[str]:
     from engine.oci.reference import Reference
 
     if not every_tag:

@@ -15,7 +15,7 @@ from engine.cli.flags import Flag
 from engine.errors import EngineError, InvalidInput
 
 if TYPE_CHECKING:
-    from engine.local import LocalEngine
+    from engine.api import Engine
 
 
 def cmd_registry(root: Path, args: list[str]) -> int:
@@ -92,7 +92,7 @@ def cmd_verify(root: Path, args: list[str]) -> int:
     if not parsed.given("on"):
         raise InvalidInput("verify needs the other host", hint="--on ssh://[USER@]HOST[/ENGINE]")
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         rows = await engine.verify_on_host(parsed.text("on"), parsed.args[0])
         for row in rows:
             print(

@@ -22,8 +22,8 @@ from engine.oci.reference import Reference
 from engine.service.mount_specs import parse_mount_flag, parse_volume_flag
 
 if TYPE_CHECKING:
+    from engine.api import Engine
     from engine.cli.flags import Parsed
-    from engine.local import LocalEngine
 
 T = TypeVar("T")
 
@@ -108,7 +108,7 @@ def environment(parsed: Parsed) -> Iterator[str]:
             yield f"{text}={os.environ[text]}"
 
 
-async def _create(engine: LocalEngine, parsed: Parsed, spec: ContainerSpec) -> str:
+async def _create(engine: Engine, parsed: Parsed, spec: ContainerSpec) -> str:
     """The id; the image is pulled if it is missing."""
     pull = parsed.text("pull", "missing")
     if pull == "always":
@@ -128,7 +128,7 @@ async def _create(engine: LocalEngine, parsed: Parsed, spec: ContainerSpec) -> s
     return await engine.create(spec)
 
 
-async def _run(engine: LocalEngine, parsed: Parsed) -> int:
+async def _run(engine: Engine, parsed: Parsed) -> int:
     detach, interactive = parsed.on("detach"), parsed.on("interactive")
     streams = attached(parsed)
     keys = parse_keys(parsed.text("detach-keys", DETACH_KEYS))
@@ -161,16 +161,14 @@ async def _run(engine: LocalEngine, parsed: Parsed) -> int:
         await stream.close()
 
 
-async def _warn(engine: LocalEngine, container_id: str) -> None:
+async def _warn(engine: Engine, container_id: str) -> None:
     """Limits that were asked for and do not hold on this host."""
     with contextlib.suppress(NotFound):  # it ended, and was removed
         for text in (await engine.container(container_id)).summary.warnings:
             print(f"WARNING: {text}", file=sys.stderr)
 
 
-async def _start(
-    engine: LocalEngine, container_id: str, spec: ContainerSpec, start: Callable[[str], Awaitable[T]]
-) -> T:
+async def _start(engine: Engine, container_id: str, spec: ContainerSpec, start: Callable[[str], Awaitable[T]]) -> T:
     try:
         return await start(container_id)
     except BaseException:
@@ -192,7 +190,7 @@ def cmd_create(root: Path, args: list[str]) -> int:
     if parsed is None:
         return 0
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         with cidfile(parsed) as write:
             container_id = await _create(engine, parsed, container_spec(parsed))
             write(container_id)
@@ -239,7 +237,7 @@ def cmd_exec(root: Path, args: list[str]) -> int:
         tty_size=terminal_size(),
     )
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         stream = await engine.exec(parsed.args[0], spec)
         try:
             if detach:

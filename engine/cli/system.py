@@ -12,7 +12,7 @@ from engine.cli.main import VERSION
 from engine.cli.tables import render
 
 if TYPE_CHECKING:
-    from engine.local import LocalEngine
+    from engine.api import Engine
 
 
 def cmd_version(root: Path, args: list[str]) -> int:
@@ -45,7 +45,7 @@ def cmd_info(root: Path, args: list[str]) -> int:
     if parsed is None:
         return 0
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         info = await engine.info()
         print(
             f"Version:    {info.version}\nRoot:       {info.root}\nKernel:     {info.kernel}\nCgroup:     {info.cgroup}"
@@ -65,7 +65,7 @@ def cmd_check(root: Path, args: list[str]) -> int:
     if parsed is None:
         return 0
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         findings = await engine.check(repair=parsed.on("repair"))
         for finding in findings:
             done = ": mended" if finding.mended else f" ({finding.why})" if finding.why else ""

@@ -19,7 +19,7 @@ from engine.model import DiskUsage, Pruned
 from engine.service.describe import ago
 
 if TYPE_CHECKING:
-    from engine.local import LocalEngine
+    from engine.api import Engine
 
 _FORCE = Flag("force", "Do not prompt for confirmation", "f")
 _DRY = Flag("dry-run", "Show what would be removed, and remove nothing")
@@ -101,7 +101,7 @@ def _image_prune(root: Path, args: list[str]) -> int:
     ):
         return 0
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         _tell(await engine.prune_images(wanted, dry_run=dry), dry)
         return 0
 
@@ -134,7 +134,7 @@ def _system_prune(root: Path, args: list[str]) -> int:
     if not dry and not agreed(question, parsed.on("force")):
         return 0
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         found = await engine.prune_system(filters(parsed.items("filter")), all=everything, volumes=volumes, dry_run=dry)
         _tell(found, dry)
         return 0
@@ -166,7 +166,7 @@ def _df(root: Path, args: list[str]) -> int:
     if parsed is None:
         return 0
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         usage = await engine.disk_usage()
         form = parsed.text("format")
         if parsed.on("verbose"):

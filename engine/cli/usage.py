@@ -17,7 +17,7 @@ from engine.model import ContainerStats, Resources
 from engine.service.life_config import parse_restart
 
 if TYPE_CHECKING:
-    from engine.local import LocalEngine
+    from engine.api import Engine
 
 _FIELDS = ("ID", "Name", "CPUPerc", "MemUsage", "MemPerc", "NetIO", "BlockIO", "PIDs")
 _TITLES = ("CONTAINER ID", "NAME", "CPU %", "MEM USAGE / LIMIT", "MEM %", "NET I/O", "BLOCK I/O", "PIDS")
@@ -57,12 +57,12 @@ def cmd_stats(root: Path, args: list[str]) -> int:
     if parsed is None:
         return 0
 
-    async def names(engine: LocalEngine) -> list[str]:
+    async def names(engine: Engine) -> list[str]:
         if parsed.args:
             return parsed.args
         return [container.id for container in await engine.containers(all=parsed.on("all"))]
 
-    async def reading(engine: LocalEngine, name: str, *, strict: bool) -> ContainerStats | None:
+    async def reading(engine: Engine, name: str, *, strict: bool) -> ContainerStats | None:
         try:
             return await engine.stats(name)
         except Conflict:
@@ -81,7 +81,7 @@ def cmd_stats(root: Path, args: list[str]) -> int:
         sys.stdout.write(f"{_CLEAR if clear else ''}{text}\n" if text or clear else "")
         sys.stdout.flush()
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         before: dict[str, ContainerStats] = {}
         for name in await names(engine):
             if (first := await reading(engine, name, strict=True)) is not None:
@@ -116,7 +116,7 @@ def cmd_top(root: Path, args: list[str]) -> int:
     if parsed is None:
         return 0
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         found = await engine.top(parsed.args[0], parsed.args[1:])
         print(table(found.titles, found.processes))
         return 0
@@ -140,7 +140,7 @@ def cmd_update(root: Path, args: list[str]) -> int:
         raise InvalidInput("you must provide one or more flags when using this command")
     changes = Resources(**values)
 
-    async def one(engine: LocalEngine, name: str) -> None:
+    async def one(engine: Engine, name: str) -> None:
         for note in await engine.update(name, changes, restart_policy=policy):
             print(f"WARNING: {note}", file=sys.stderr)
 

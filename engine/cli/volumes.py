@@ -15,7 +15,7 @@ from engine.errors import InvalidInput
 from engine.model import VolumeInfo
 
 if TYPE_CHECKING:
-    from engine.local import LocalEngine
+    from engine.api import Engine
 
 
 def cmd_volume(root: Path, args: list[str]) -> int:
@@ -46,7 +46,7 @@ def _create(root: Path, args: list[str]) -> int:
             "conflicting options: cannot specify a volume-name through both --name and as a positional arg"
         )
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         made = await engine.create_volume(
             parsed.args[0] if parsed.args else parsed.text("name"),
             driver=parsed.text("driver"),
@@ -79,7 +79,7 @@ def _inspect(root: Path, args: list[str]) -> int:
     if parsed is None:
         return 0
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         async def look(name: str) -> Mapping[str, Any]:
             return document(await engine.volume(name))
 
@@ -113,7 +113,7 @@ def _list(root: Path, args: list[str]) -> int:
     if parsed is None:
         return 0
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         rows = [_row(volume) for volume in await engine.volumes(filters(parsed.items("filter")))]
         return listing(parsed, rows, {"DRIVER": "Driver", "VOLUME NAME": "Name"}, "Name")
 
@@ -139,7 +139,7 @@ def _prune(root: Path, args: list[str]) -> int:
     if not parsed.on("force") and not confirmed(text):
         return 0
 
-    async def work(engine: LocalEngine) -> int:
+    async def work(engine: Engine) -> int:
         names, freed = await engine.prune_volumes(wanted)
         if names:
             print("Deleted Volumes:\n" + "\n".join(names) + "\n")
