@@ -301,12 +301,34 @@ class Engine(Protocol):
     def push(self, reference: str, *, target: str = "") -> AsyncIterator[PullProgress]:
         """To the registry that `reference` (or `target`) names. The last event's text holds the digest."""
 
-    async def push_to_host(self, url: str, name: str) -> str:
-        """An image to another host over SSH, missing blobs alone. Returns the engine that took it."""
+    async def push_to_host(
+        self, url: str, name: str, *, progress: Callable[[PullProgress], None] = lambda event: None
+    ) -> str:
+        """An image to another host over SSH, missing blobs alone. Returns the engine that took it. `progress` is called on
+        other threads."""
 
-    async def pull_from_host(self, url: str, name: str) -> ImageSummary: ...
+    async def pull_from_host(
+        self, url: str, name: str, *, progress: Callable[[PullProgress], None] = lambda event: None
+    ) -> ImageSummary: ...
 
     async def verify_on_host(self, url: str, name: str) -> Sequence[Comparison]: ...
+
+    async def look_at_host(self, url: str) -> tuple[Mapping[str, Any], Mapping[str, str]]:
+        """A container of another host (`ssh://HOST[/ENGINE]/CONTAINER`): its `inspect` document there, and for the source of
+        each of its binds what it is: "d" a folder, "f" a file, "o" something else, "-" nothing."""
+
+    async def clone_from_host(
+        self,
+        url: str,
+        found: Mapping[str, Any],
+        spec: ContainerSpec,
+        copies: Sequence[tuple[str, bool]] = (),
+        *,
+        changes: bool = True,
+        progress: Callable[[PullProgress], None] = lambda event: None,
+    ) -> str:
+        """A container here after `found` (see `look_at_host`): its image, with `changes` its changed files, and what stands
+        at `copies` (a path there, and whether it is a folder). `spec` says the rest; its image is not looked at. Returns the id."""
 
     def save(
         self, names: Sequence[str], out: Sink, *, format: Literal["docker-archive", "oci-archive"] = "docker-archive"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import AsyncIterator, Mapping
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -171,11 +173,28 @@ def _from_host(root: Path, args: list[str]) -> int:
         raise InvalidInput("name the image to pull", hint=f"workbench pull {args[0]} IMAGE")
 
     async def work(engine: Engine) -> int:
-        image = await engine.pull_from_host(*args)
+        with drawn(sys.stderr) as progress:
+            image = await engine.pull_from_host(*args, progress=progress)
         print(f"{args[1]} is here\nDigest: {image.digest}")
         return 0
 
     return run(root, work)
+
+
+@contextlib.contextmanager
+def drawn(out: TextIO) -> Iterator[Callable[[PullProgress], None]]:
+    """What a transfer to or from another host reports, drawn: a bar on a terminal, notes alone elsewhere."""
+    drawer, lock = PullDrawer(out=out, words=_HOST_WORDS), threading.Lock()
+
+    def feed(event: PullProgress) -> None:
+        if out.isatty() or event.text:
+            with lock:
+                drawer.feed(event)
+
+    try:
+        yield feed
+    finally:
+        drawer.close()
 
 
 async def _id_of(engine: Engine, name: str) -> str:
@@ -201,6 +220,7 @@ async def show_pull(
         drawer.close()
 
 
+_HOST_WORDS = {"uploading": "to the other host", "downloading": "from the other host", "exists": "is there"}
 _WORDS = {
     "waiting": "Pulling fs layer",
     "downloading": "Downloading",
@@ -255,7 +275,7 @@ class PullDrawer:
                     self._tasks[event.layer], description=words, completed=event.current, total=event.total or None
                 )
             return
-        key = (event.layer, event.phase)
+        key = (event.layer, event.phase if event.layer else event.text)
         if key in self._seen:
             return
         self._seen.add(key)

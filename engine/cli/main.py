@@ -51,6 +51,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "pull": ("images", "Download an image from a registry"),
     "push": ("push", "Upload an image to a registry"),
     "registry": ("registry", "Serve the local store as an OCI registry"),
+    "clone": ("clone", "Bring a container of another host here, with its image, changed files, settings and limits"),
     "verify": ("registry", "Show that an image is the same here and on another host"),
     "login": ("login", "Authenticate to a registry"),
     "logout": ("login", "Log out from a registry"),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from engine.cli.common import read, run
 from engine.cli.flags import Flag
-from engine.cli.images import show_pull
+from engine.cli.images import drawn, show_pull
 from engine.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
@@ -60,7 +60,9 @@ def _to_host(root: Path, args: list[str]) -> int:
         raise InvalidInput("name the image to push", hint=f"workbench push {args[0]} IMAGE")
 
     async def work(engine: Engine) -> int:
-        print(f"{args[1]} is on {args[0]}, taken by {await engine.push_to_host(*args)}")
+        with drawn(sys.stderr) as progress:
+            taken = await engine.push_to_host(*args, progress=progress)
+        print(f"{args[1]} is on {args[0]}, taken by {taken}")
         return 0
 
     return run(root, work)

@@ -16,6 +16,7 @@ from engine.errors import EngineError, InvalidInput
 
 if TYPE_CHECKING:
     from engine.api import Engine
+    from engine.model import Comparison
 
 
 def cmd_registry(root: Path, args: list[str]) -> int:
@@ -93,11 +94,14 @@ def cmd_verify(root: Path, args: list[str]) -> int:
         raise InvalidInput("verify needs the other host", hint="--on ssh://[USER@]HOST[/ENGINE]")
 
     async def work(engine: Engine) -> int:
-        rows = await engine.verify_on_host(parsed.text("on"), parsed.args[0])
-        for row in rows:
-            print(
-                f"{'same' if row.same else 'DIFFERENT':<10} {row.what:<10} {row.here if row.same else f'here {row.here}, there {row.there}'}"
-            )
+        for row in (rows := await engine.verify_on_host(parsed.text("on"), parsed.args[0])):
+            print(f"{'same' if row.same else 'DIFFERENT':<10} {row.what:<10} {_sides(row)}")
         return 0 if all(row.same for row in rows) else 1
 
     return run(root, work)
+
+
+def _sides(row: Comparison) -> str:
+    if row.packing:
+        return f"{row.here} here, {row.there} there: the same layers, compressed in another way"
+    return row.here if row.same else f"here {row.here}, there {row.there}"

@@ -9,13 +9,14 @@ import asyncio
 import contextlib
 from pathlib import Path
 
+from engine.local.hosts import HostsPart
 from engine.local.logs import LogsPart
 from engine.local.networks import NetworksPart
 from engine.local.system import SystemPart
 from engine.runtime.places import runtime_dir as runtime_dir
 
 
-class LocalEngine(SystemPart, NetworksPart, LogsPart):
+class LocalEngine(SystemPart, NetworksPart, LogsPart, HostsPart):
     """The engine on a data root. Any number of processes may have one at the same time."""
 
 

@@ -21,6 +21,7 @@ from engine.store.store import Store
 if TYPE_CHECKING:
     from engine.service.archives import ArchiveService
     from engine.service.builds import BuildService
+    from engine.service.cloning import CloneService
     from engine.service.commit import CommitService
     from engine.service.files import FileService
     from engine.service.ssh import SshService
@@ -67,7 +68,13 @@ class Services:
     def _ssh(self) -> SshService:
         from engine.service.ssh import SshService
 
-        return SshService(self._store, self._archives.unpack)
+        return SshService(self._store, self._archives)
+
+    @functools.cached_property
+    def _clones(self) -> CloneService:
+        from engine.service.cloning import CloneService
+
+        return CloneService(self._store, self._ssh, self._archives, self._containers, self._files)
 
     @functools.cached_property
     def _usage(self) -> UsageService:

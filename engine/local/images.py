@@ -20,7 +20,6 @@ if TYPE_CHECKING:
         BuildEvent,
         BuildRecord,
         BuildRequest,
-        Comparison,
         FileDifference,
         ImageImport,
         ImageSummary,
@@ -95,16 +94,6 @@ class ImagesPart(Services):
 
     def push(self, reference: str, *, target: str = "") -> AsyncIterator[PullProgress]:
         return stream(lambda emit, cancel: self._transfers.push(reference, emit, cancel, target=target))
-
-    async def push_to_host(self, url: str, name: str) -> str:
-        return await self._cancellable(lambda cancel: self._ssh.push(url, name, cancel))
-
-    async def pull_from_host(self, url: str, name: str) -> ImageSummary:
-        image = await self._cancellable(lambda cancel: self._ssh.pull(url, name, cancel))
-        return self._images.summary(image, self._images.users())
-
-    async def verify_on_host(self, url: str, name: str) -> Sequence[Comparison]:
-        return await self._do(self._ssh.verify, url, name)
 
     def save(
         self, names: Sequence[str], out: Sink, *, format: Literal["docker-archive", "oci-archive"] = "docker-archive"

@@ -1,79 +1,53 @@
 """The distribution protocol over the store: other machines pull from it and push to it.
 
-Distribution specification 1.1: pulls with ranges, chunked and resumed uploads, mounts, tag lists, deletes, referrers. One thread a
-connection, at most `MAX_CONNECTIONS`; an upload is a file, so it survives the server.
+One thread a connection, at most `MAX_CONNECTIONS`; an upload is a file, so it survives the server. What the requests do stands in
+`server_requests`.
 """
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import hashlib
-import hmac
-import json
 import os
 import re
 import secrets
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-from engine.errors import Corrupt, EngineError, InvalidInput, NotFound, StorageFull, from_os_error
+from engine.errors import InvalidInput, from_os_error
 from engine.oci.digest import Digest
-from engine.oci.media import OCI_INDEX
+from engine.registry.server_http import IDLE_SECONDS, Refused
+from engine.registry.server_requests import Handler, Serving
 from engine.store.images import Image
-from engine.store.served import Served, repository
 from engine.store.store import Store
 
+__all__ = ["RegistryServer", "Serving"]
+
 MAX_CONNECTIONS = 64
-MAX_MANIFEST = 4 << 20
-IDLE_SECONDS = 60
-_CHUNK = 1 << 18
-_ROUTE = re.compile(
-    r"/v2/(?P<name>[a-z0-9._/-]{1,255})/(?:manifests/(?P<manifest>[^/]+)|blobs/uploads/(?P<upload>[^/]*)"
-    r"|blobs/(?P<blob>[^/]+)|tags/(?P<tags>list)|referrers/(?P<referrers>[^/]+))"
-)
 _UPLOAD = re.compile(r"[0-9a-f]{32}")
-
-
-@dataclass(frozen=True, slots=True)
-class Serving:
-    """How to serve. `user` and `password` empty: everybody; `certificate` empty: plain HTTP.
-
-    `every_blob` serves each blob of the store in every repository: for one client who may have them all.
-    """
-
-    host: str = "127.0.0.1"
-    port: int = 5000
-    read_only: bool = False
-    user: str = ""
-    password: str = ""
-    certificate: str = ""
-    key: str = ""
-    every_blob: bool = False
-
-
-class Refused(Exception):
-    """An answer of the specification's errors: status, code, words."""
-
-    def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.status, self.code, self.message, self.headers = status, code, message, headers or {}
 
 
 class RegistryServer:
     """Binds at once; `serve` runs until `close` is called from another thread."""
 
-    def __init__(self, store: Store, serving: Serving, *, on_image: Callable[[Image], None] | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        serving: Serving,
+        *,
+        on_image: Callable[[Image], None] | None = None,
+        on_bytes: Callable[[str, int, int], None] | None = None,
+    ) -> None:
+        """`on_image` gets a pushed image that this machine can run, `on_bytes` a blob's short name, how much of it has moved,
+        and its size (0: not known); both are called on threads of the server."""
         self.store, self.serving, self.served = store, serving, store.served
-        self._on_image = on_image
-        handler = type("Handler", (_Handler,), {"app": self})
+        self._on_image, self._on_bytes = on_image, on_bytes
+        handler = type("Handler", (Handler,), {"app": self})
         try:
             self._server = _Server((serving.host, serving.port), handler)
         except OSError as error:
@@ -102,6 +76,10 @@ class RegistryServer:
         """A pushed image that this machine can run: unpacked behind the client's back."""
         if self._on_image is not None:
             threading.Thread(target=self._on_image, args=(image,), name="unpack-pushed", daemon=True).start()
+
+    def moved(self, name: str, current: int, total: int) -> None:
+        if self._on_bytes is not None:
+            self._on_bytes(name, current, total)
 
     # --- uploads ----------------------------------------------------------------------------------------
 
@@ -160,344 +138,3 @@ class _Server(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         pass  # a client that went away is no event
-
-
-class _Handler(BaseHTTPRequestHandler):
-    app: RegistryServer
-    protocol_version = "HTTP/1.1"
-    server_version = "container-workbench"
-    sys_version = ""
-    timeout = IDLE_SECONDS
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-    # --- dispatch ---------------------------------------------------------------------------------------
-
-    def _handle(self) -> None:
-        self._unread = int(self.headers.get("Content-Length") or 0) if self._plain_length() else 0
-        self._chunked = self.headers.get("Transfer-Encoding", "").lower() == "chunked"
-        try:
-            self._route()
-        except Refused as error:
-            self._refuse(error)
-        except NotFound as error:
-            self._refuse(Refused(404, "MANIFEST_UNKNOWN", error.message))
-        except InvalidInput as error:
-            self._refuse(Refused(400, "MANIFEST_INVALID", error.message))
-        except Corrupt as error:
-            self._refuse(Refused(400, "MANIFEST_INVALID", error.message))
-        except StorageFull as error:
-            self._refuse(Refused(507, "UNKNOWN", error.message))
-        except (ConnectionError, TimeoutError):
-            self.close_connection = True
-        except (OSError, EngineError) as error:
-            self._refuse(Refused(500, "UNKNOWN", str(error)))
-
-    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _handle
-
-    def _plain_length(self) -> bool:
-        return (self.headers.get("Content-Length") or "0").isdecimal()
-
-    def _route(self) -> None:
-        self._authorize()
-        url = urlsplit(self.path)
-        self.query = {key: values[-1] for key, values in parse_qs(url.query).items()}
-        path = unquote(url.path)
-        if path in ("/v2", "/v2/"):
-            return self._send(200, b"{}")
-        if path == "/v2/_catalog":
-            return self._catalog()
-        match = _ROUTE.fullmatch(path)
-        if match is None:
-            raise Refused(404, "NAME_INVALID", "no such address")
-        try:
-            self.name, self.shown = repository(match["name"]), match["name"]
-        except InvalidInput as error:
-            raise Refused(400, "NAME_INVALID", error.message) from error
-        reading = self.command in ("GET", "HEAD")
-        if self.app.serving.read_only and not reading:
-            raise Refused(405, "UNSUPPORTED", "this registry is read-only")
-        if match["manifest"]:
-            return self._manifest(match["manifest"])
-        if match["upload"] is not None:
-            return self._upload(match["upload"])
-        if match["blob"]:
-            return self._blob(self._digest(match["blob"]))
-        if not reading:
-            raise Refused(405, "UNSUPPORTED", f"{self.command} is not known here")
-        return self._tags() if match["tags"] else self._referrers(self._digest(match["referrers"]))
-
-    def _authorize(self) -> None:
-        serving = self.app.serving
-        if not serving.user:
-            return
-        wanted = base64.b64encode(f"{serving.user}:{serving.password}".encode())
-        given = self.headers.get("Authorization", "").removeprefix("Basic ").strip().encode()
-        if not hmac.compare_digest(wanted, given):
-            headers = {"WWW-Authenticate": 'Basic realm="container-workbench"'}
-            raise Refused(401, "UNAUTHORIZED", "authentication required", headers)
-
-    @staticmethod
-    def _digest(text: str) -> Digest:
-        try:
-            return Digest.parse(text)
-        except InvalidInput as error:
-            raise Refused(400, "DIGEST_INVALID", error.message) from error
-
-    # --- answers ----------------------------------------------------------------------------------------
-
-    def _send(self, status: int, body: bytes = b"", headers: dict[str, str] | None = None) -> None:
-        if self._unread or self._chunked:
-            self.close_connection = True  # what is left of the body would be read as the next request
-        self.send_response(status)
-        self.send_header("Docker-Distribution-Api-Version", "registry/2.0")
-        if status != 204:
-            self.send_header("Content-Length", str(len(body)))
-        for key, value in (headers or {}).items():
-            self.send_header(key, value)
-        if self.close_connection:
-            self.send_header("Connection", "close")
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def _json(self, document: object, headers: dict[str, str] | None = None) -> None:
-        self._send(200, json.dumps(document).encode(), {"Content-Type": "application/json", **(headers or {})})
-
-    def _refuse(self, error: Refused) -> None:
-        body = json.dumps({"errors": [{"code": error.code, "message": error.message}]}).encode()
-        with contextlib.suppress(OSError):
-            self._send(error.status, body, {"Content-Type": "application/json", **error.headers})
-
-    def _page(self, names: list[str]) -> tuple[list[str], dict[str, str]]:
-        """`n` and `last` of a list (specification, "Content Discovery")."""
-        last = self.query.get("last", "")
-        names = [name for name in names if name > last] if last else names
-        if not self.query.get("n", "").isdecimal():
-            return names, {}
-        size = int(self.query["n"][:6])
-        page = names[:size]
-        if len(page) == len(names) or not page:
-            return page, {}
-        path = urlsplit(self.path).path
-        return page, {"Link": f'<{path}?n={size}&last={quote(page[-1], safe="")}>; rel="next"'}
-
-    def _catalog(self) -> None:
-        page, headers = self._page(self.app.served.repositories())
-        self._json({"repositories": page}, headers)
-
-    def _tags(self) -> None:
-        tags = self.app.served.tags(self.name)
-        if not tags:
-            raise Refused(404, "NAME_UNKNOWN", f"no repository {self.shown}")
-        page, headers = self._page(tags)
-        self._json({"name": self.shown, "tags": page}, headers)
-
-    def _referrers(self, digest: Digest) -> None:
-        wanted = self.query.get("artifactType", "")
-        found = self.app.served.referrers(self.name, digest, wanted)
-        body = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": found}).encode()
-        applied = {"OCI-Filters-Applied": "artifactType"} if wanted else {}
-        self._send(200, body, {"Content-Type": OCI_INDEX, **applied})
-
-    # --- manifests --------------------------------------------------------------------------------------
-
-    def _manifest(self, reference: str) -> None:
-        served: Served = self.app.served
-        if self.command in ("GET", "HEAD"):
-            found = served.document(self.name, reference)
-            headers = {"Content-Type": found.media_type, "Docker-Content-Digest": found.digest}
-            return self._send(200, found.raw, headers)
-        if self.command == "DELETE":
-            served.delete(self.name, reference)
-            return self._send(202)
-        if self.command != "PUT":
-            raise Refused(405, "UNSUPPORTED", f"{self.command} of a manifest is not known")
-        raw = b"".join(self._body(MAX_MANIFEST))
-        media_type = self.headers.get("Content-Type", "")
-        try:
-            with self.app.store.using():
-                document, image = served.put(self.name, reference, raw, media_type)
-        except NotFound as error:
-            raise Refused(404, "MANIFEST_BLOB_UNKNOWN", error.message) from error
-        if image is not None:
-            self.app.arrived(image)
-        headers = {
-            "Location": f"/v2/{self.shown}/manifests/{document.digest}",
-            "Docker-Content-Digest": document.digest,
-        }
-        subject = document.document.get("subject")
-        if isinstance(subject, dict):
-            headers["OCI-Subject"] = str(subject["digest"])
-        return self._send(201, b"", headers)
-
-    # --- blobs ------------------------------------------------------------------------------------------
-
-    def _blob(self, digest: Digest) -> None:
-        served = self.app.served
-        if self.command == "DELETE":
-            if not served.unlink(self.name, digest):
-                raise Refused(404, "BLOB_UNKNOWN", f"{self.shown} has no blob {digest}")
-            return self._send(202)
-        if self.command not in ("GET", "HEAD"):
-            raise Refused(405, "UNSUPPORTED", f"{self.command} of a blob is not known")
-        if not self._is_here(digest):
-            raise Refused(404, "BLOB_UNKNOWN", f"{self.shown} has no blob {digest}")
-        with self.app.store.blobs.open(digest) as blob:
-            size = os.fstat(blob.fileno()).st_size
-            start, end, status = self._range(size)
-            self.send_response(status)
-            self.send_header("Content-Length", str(end - start))
-            self.send_header("Content-Type", "application/octet-stream")
-            self.send_header("Docker-Content-Digest", digest)
-            self.send_header("Accept-Ranges", "bytes")
-            if status == 206:
-                self.send_header("Content-Range", f"bytes {start}-{end - 1}/{size}")
-            self.end_headers()
-            if self.command == "GET":
-                self._pour(blob, start, end)
-        return None
-
-    def _is_here(self, digest: Digest) -> bool:
-        app = self.app
-        if app.serving.every_blob and app.store.blobs.has(digest):
-            if not app.serving.read_only:
-                app.served.link(self.name, digest)  # a client that finds it will not send it
-            return True
-        return app.served.has_blob(self.name, digest)
-
-    def _range(self, size: int) -> tuple[int, int, int]:
-        match = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", self.headers.get("Range", ""))
-        if match is None or match.groups() == ("", ""):
-            return 0, size, 200
-        first, last = match.groups()
-        start = int(first) if first else max(0, size - int(last))
-        end = min(size, int(last) + 1) if first and last else size
-        if start >= end:
-            raise Refused(416, "RANGE_INVALID", "there are no such bytes", {"Content-Range": f"bytes */{size}"})
-        return start, end, 206
-
-    def _pour(self, blob: Any, start: int, end: int) -> None:
-        if isinstance(self.connection, ssl.SSLSocket):
-            blob.seek(start)
-            while start < end and (data := blob.read(min(end - start, _CHUNK))):
-                self.wfile.write(data)
-                start += len(data)
-            return
-        self.wfile.flush()
-        while start < end:
-            # sendfile(2) on a socket with a timeout: Python waits for it to be writable.
-            sent = self.connection.sendfile(blob, start, min(end - start, 64 << 20))
-            if not sent:
-                raise ConnectionError("the client went away")
-            start += sent
-
-    # --- uploads ----------------------------------------------------------------------------------------
-
-    def _upload(self, upload: str) -> None:
-        if not upload:
-            if self.command != "POST":
-                raise Refused(405, "UNSUPPORTED", "uploads begin with POST")
-            return self._begin()
-        path = self.app.upload_path(upload)
-        if not path.exists():
-            raise Refused(404, "BLOB_UPLOAD_UNKNOWN", "no such upload")
-        if self.command == "DELETE":
-            path.unlink(missing_ok=True)
-            return self._send(204)
-        if self.command == "GET":
-            return self._send(204, b"", self._where(upload, path.stat().st_size))
-        if self.command not in ("PATCH", "PUT"):
-            raise Refused(405, "UNSUPPORTED", f"{self.command} of an upload is not known")
-        size = self._append(upload, path)
-        if self.command == "PATCH":
-            return self._send(202, b"", self._where(upload, size))
-        return self._finish(upload)
-
-    def _begin(self) -> None:
-        app = self.app
-        if "mount" in self.query:
-            digest = self._digest(self.query["mount"])
-            source = repository(self.query["from"]) if "from" in self.query else self.name
-            if app.served.has_blob(source, digest):
-                app.served.link(self.name, digest)
-                return self._created(digest)
-        upload = app.new_upload()
-        if "digest" in self.query:
-            self._append(upload, app.upload_path(upload))
-            return self._finish(upload)
-        list(self._body(0))
-        return self._send(202, b"", self._where(upload, 0))
-
-    def _where(self, upload: str, size: int) -> dict[str, str]:
-        return {
-            "Location": f"/v2/{self.shown}/blobs/uploads/{upload}",
-            "Range": f"0-{max(0, size - 1)}",
-            "Docker-Upload-UUID": upload,
-        }
-
-    def _append(self, upload: str, path: Path) -> int:
-        with open(path, "ab") as file:
-            size = file.tell()
-            match = re.match(r"(?:bytes[ =])?(\d+)-\d+", self.headers.get("Content-Range", ""))
-            if match and int(match[1]) != size:
-                raise Refused(416, "RANGE_INVALID", f"the upload has {size} bytes", self._where(upload, size))
-            try:
-                for data in self._body(None):
-                    file.write(data)
-            except OSError as error:
-                if isinstance(error, ConnectionError | TimeoutError):
-                    raise
-                path.unlink(missing_ok=True)
-                raise from_os_error(error, "taking an upload") from error
-            return file.tell()
-
-    def _finish(self, upload: str) -> None:
-        digest = self._digest(self.query.get("digest", ""))
-        self.app.commit(self.name, upload, digest)
-        self._created(digest)
-
-    def _created(self, digest: Digest) -> None:
-        headers = {"Location": f"/v2/{self.shown}/blobs/{digest}", "Docker-Content-Digest": digest}
-        self._send(201, b"", headers)
-
-    def _body(self, limit: int | None) -> Iterator[bytes]:
-        """The request's body; `Refused` when it is longer than `limit`, ConnectionError when it is cut off."""
-        if self.headers.get("Expect", "").lower() == "100-continue":
-            pass  # BaseHTTPRequestHandler has answered it before the handler runs
-        total = 0
-        for data in self._chunks() if self._chunked else self._plain():
-            total += len(data)
-            if limit is not None and total > limit:
-                raise Refused(413, "MANIFEST_INVALID", f"it is longer than {limit} bytes")
-            yield data
-
-    def _plain(self) -> Iterator[bytes]:
-        while self._unread:
-            data = self.rfile.read1(min(self._unread, _CHUNK))
-            if not data:
-                raise ConnectionError("the body is cut off")
-            self._unread -= len(data)
-            yield data
-
-    def _chunks(self) -> Iterator[bytes]:
-        """RFC 9112, 7.1."""
-        while True:
-            line = self.rfile.readline(1024)
-            head = line.split(b";")[0].strip()
-            if not re.fullmatch(rb"[0-9A-Fa-f]{1,15}", head):
-                raise ConnectionError("the body's chunks are damaged")
-            left = int(head, 16)
-            if left == 0:
-                while self.rfile.readline(8192) not in (b"\r\n", b"\n", b""):
-                    pass
-                self._chunked = False
-                return
-            while left:
-                data = self.rfile.read1(min(left, _CHUNK))
-                if not data:
-                    raise ConnectionError("the body is cut off")
-                left -= len(data)
-                yield data
-            self.rfile.readline(16)

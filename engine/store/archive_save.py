@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -80,18 +80,27 @@ def save(
     format: Format = "docker-archive",
     cancel: CancelToken | None = None,
     progress: Callable[[Digest, int], None] | None = None,
+    left_out: Collection[Digest] = (),
 ) -> None:
-    """Writes `chosen` into `out`, every blob once. Raises `NotFound` or `Corrupt` when a blob is missing or damaged."""
-    _Saver(store, out, cancel or CancelToken(), progress).run(chosen, format)
+    """Writes `chosen` into `out`, every blob once, but those of `left_out` (for a reader that has them).
+
+    Raises `NotFound` or `Corrupt` when a blob is missing or damaged.
+    """
+    _Saver(store, out, cancel or CancelToken(), progress, left_out).run(chosen, format)
 
 
 class _Saver:
     def __init__(
-        self, store: Store, out: Sink, cancel: CancelToken, progress: Callable[[Digest, int], None] | None
+        self,
+        store: Store,
+        out: Sink,
+        cancel: CancelToken,
+        progress: Callable[[Digest, int], None] | None,
+        left_out: Collection[Digest] = (),
     ) -> None:
         self._store, self._cancel, self._progress = store, cancel, progress
         self._tar = LayerWriter(out, hashed=False)
-        self._written: set[Digest] = set()
+        self._written: set[Digest] = set(left_out)
 
     def run(self, chosen: Sequence[Chosen], format: Format) -> None:
         for folder in ("blobs", "blobs/sha256"):

@@ -3,12 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,58 +14,11 @@ from engine.oci.reference import Reference
 from engine.service.ssh import Host
 from engine.store.images import Image
 from engine.store.store import Store
-from tests.engine.registry.conftest import free_port
 from tests.engine.registry.scripted import sample
+from tests.service.other_host import Other
+from tests.service.other_host import other as other
 
 pytestmark = [pytest.mark.root]
-
-
-class Other:
-    """The other host: its own data root, its own Podman, reached at `url`."""
-
-    def __init__(self, folder: Path, url: str) -> None:
-        self.folder, self.url, self.root = folder, url, folder / "root"
-
-    def podman(self, *args: str) -> str:
-        return subprocess.run([f"{self.folder}/bin/podman", *args], check=True, capture_output=True, text=True).stdout
-
-
-@pytest.fixture
-def other(monkeypatch: pytest.MonkeyPatch) -> Iterator[Other]:
-    with tempfile.TemporaryDirectory(prefix="ssh") as name:
-        folder = Path(name)
-        (folder / "bin").mkdir()
-        (folder / "empty").mkdir()
-        programs = {
-            "workbench": f"exec {sys.executable} -m engine.cli.main",
-            "podman": f"exec /usr/bin/podman --root {name}/pod --runroot {name}/run --storage-driver vfs",
-        }
-        for program, line in programs.items():
-            (folder / "bin" / program).write_text(
-                f'#!/bin/sh\nPYTHONPATH={os.getcwd()}; export PYTHONPATH\n{line} "$@"\n'
-            )
-            (folder / "bin" / program).chmod(0o755)
-        for key in ("host", "user"):
-            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", f"{name}/{key}"], check=True)
-        port = free_port()
-        (folder / "sshd.conf").write_text(
-            f"Port {port}\nListenAddress 127.0.0.1\nHostKey {name}/host\nAuthorizedKeysFile {name}/user.pub\n"
-            f"StrictModes no\nUsePAM no\nPidFile none\nPermitRootLogin yes\n"
-            f"SetEnv PATH={name}/bin:/usr/bin:/bin WORKBENCH_ROOT={name}/root\n"
-        )
-        os.makedirs("/run/sshd", exist_ok=True)
-        daemon = subprocess.Popen(["/usr/sbin/sshd", "-D", "-e", "-f", f"{name}/sshd.conf"], stderr=subprocess.DEVNULL)
-        options = (
-            f"-F none -i {name}/user -o StrictHostKeyChecking=no -o UserKnownHostsFile={name}/known -o BatchMode=yes"
-        )
-        monkeypatch.setenv("WORKBENCH_SSH", f"ssh {options}")
-        end = time.monotonic() + 20
-        probe = ["ssh", *options.split(), "-p", str(port), "root@127.0.0.1", "true"]
-        while subprocess.run(probe, capture_output=True, check=False).returncode and time.monotonic() < end:
-            assert daemon.poll() is None
-        yield Other(folder, f"ssh://root@127.0.0.1:{port}")
-        daemon.terminate()
-        daemon.wait()
 
 
 def record(root: Path, name: str = "team/app:1", seed: str = "", layers: int = 2) -> Image:
@@ -132,6 +79,37 @@ def test_to_podman_and_back(other: Other, tmp_path: Path, capfd: pytest.CaptureF
     got = found(tmp_path / "new", "team/app:1")
     assert got is not None
     assert got.config_digest == image.config_digest
+
+
+@pytest.mark.peer("sshd")
+@pytest.mark.peer("podman")
+@pytest.mark.parametrize("other", ["AllowTcpForwarding no"], indirect=True)
+def test_a_host_that_forwards_no_ports(other: Other, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    image = record(tmp_path / "here")
+    here = ["--root", str(tmp_path / "here")]
+    for engine in ("workbench", "podman"):
+        assert main([*here, "push", f"{other.url}/{engine}", "team/app:1"]) == 0
+        assert "as an archive" in capfd.readouterr().err
+        assert main([*here, "verify", "team/app:1", "--on", f"{other.url}/{engine}"]) == 0
+        assert main(["--root", str(tmp_path / engine), "pull", f"{other.url}/{engine}", "team/app:1"]) == 0
+        got = found(tmp_path / engine, "team/app:1")
+        assert got is not None
+        assert got.config_digest == image.config_digest
+    assert main([*here, "pull", other.url, "no/such"]) == 1
+    assert "no/such" in capfd.readouterr().err
+
+
+@pytest.mark.peer("sshd")
+def test_an_image_without_a_name_stays_there(other: Other, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """To be pushed it would need a name, and with that name it would go."""
+    image = record(other.root)
+    store = Store(other.root)
+    store.images.untag(str(Reference.parse("team/app:1")))
+    store.close()
+    assert main(["--root", str(tmp_path / "here"), "pull", other.url, image.config_digest]) == 0
+    assert "no name" in capfd.readouterr().err
+    for root in (other.root, tmp_path / "here"):
+        assert found(root, image.config_digest) is not None
 
 
 @pytest.mark.parametrize(
