@@ -121,10 +121,22 @@ if TYPE_CHECKING:
         LogConfig as LogConfig,
     )
     from engine.model import (
+        LogExtent as LogExtent,
+    )
+    from engine.model import (
+        LogHit as LogHit,
+    )
+    from engine.model import (
         LogLine as LogLine,
     )
     from engine.model import (
+        LogQuery as LogQuery,
+    )
+    from engine.model import (
         LogRecord as LogRecord,
+    )
+    from engine.model import (
+        LogRow as LogRow,
     )
     from engine.model import (
         Mount as Mount,
@@ -234,6 +246,42 @@ class Stream(Protocol):
 
     async def detach(self) -> None:
         """Lets go as the detach keys do: the program keeps its stdin, its terminal and its output."""
+
+    async def close(self) -> None: ...
+
+
+class LogBook(Protocol):
+    """Logs of one or several containers, merged by time, as rows with numbers: any of them can be read at any time, and memory
+    does not grow with them. An engine that has no files to read from keeps the last rows alone.
+
+    `advance` looks further, some milliseconds of work at a time; the others answer for what it has seen. A new query or search
+    begins at the start again: `LogExtent.share` says how far it is. Close it to let go.
+    """
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The containers, in the order of `LogRow.source`. Those that write to one log are one."""
+
+    async def advance(self) -> LogExtent: ...
+
+    async def changed(self) -> None:
+        """Until there may be more than `advance` has seen."""
+
+    async def select(self, query: LogQuery | None, *, since: int = 0) -> None:
+        """Keeps the rows that match and are no older than `since` (ns since the epoch), and every rule of the workbench.
+        Raises `InvalidInput`."""
+
+    async def search(self, query: LogQuery | None) -> None:
+        """What `next_hit` finds among the rows that are kept. Raises `InvalidInput`."""
+
+    async def rows(self, first: int, count: int) -> Sequence[LogRow]:
+        """Kept rows by number; fewer where there are none."""
+
+    async def row_of(self, place: int) -> int:
+        """How many kept rows come before the row with this `LogRow.place`."""
+
+    async def next_hit(self, row: int, *, forward: bool = True) -> LogHit | None:
+        """The first hit behind (before) the kept row `row`, from the other end if there is none; None without any."""
 
     async def close(self) -> None: ...
 
@@ -444,6 +492,9 @@ class Engine(Protocol):
         self, name: str, *, follow: bool = False, tail: int | None = None, since: int = 0, until: int = 0
     ) -> AsyncIterator[Sequence[LogRecord]]:
         """The same exactly as it was written, many at a time: the fast way."""
+
+    async def open_logs(self, names: Sequence[str]) -> LogBook:
+        """Their logs to look around in. Raises `NotFound`, `InvalidInput` (a container without a log)."""
 
     async def write_rule(self, log_path: str, text: str) -> None:
         """Appends a "workbench" line to a service's log: what changed between two generations."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import os
@@ -13,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.errors import InvalidInput
-from engine.linux.inotify import Inotify
 from engine.local.base import Services
+from engine.local.hints import Hints
+from engine.local.log_book import LocalLogBook
 from engine.model import EngineEvent
 from engine.service.logs import LogReader
 
@@ -45,19 +45,14 @@ class LogsPart(Services):
         self, name: str, follow: bool, tail: int | None, since: int, until: int
     ) -> AsyncGenerator[LogReader, None]:
         """The reader each time that it may have more."""
-        container_id, record = await self._do(self._containers.resolve, name)
-        if (record["spec"].get("log_config") or {}).get("type") == "none":
-            raise InvalidInput(
-                "configured logging driver does not support reading", hint="it was made with --log-driver"
-            )
-        path, bundle = Path(str(record["log_path"])), self._containers.bundle(container_id)
+        path, bundle = await self._do(self._log_of, name)
         if not path.exists():
             if not follow or self._runtime.state(bundle).status != "created":
                 return
             path.parent.mkdir(mode=0o710, parents=True, exist_ok=True)
             os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640))
         with (
-            _Hints([str(path.parent), str(bundle)]) as hints,
+            Hints([str(path.parent), str(bundle)]) as hints,
             await self._do(LogReader, path, tail=tail, since=since, until=until) as reader,
         ):
             while True:
@@ -68,6 +63,18 @@ class LogsPart(Services):
                 if not alive or left <= 0:
                     return
                 await hints.wait(min(left, 5.0))
+
+    def _log_of(self, name: str) -> tuple[Path, Path]:
+        """Where a container's log is, and its bundle."""
+        container_id, record = self._containers.resolve(name)
+        if (record["spec"].get("log_config") or {}).get("type") == "none":
+            raise InvalidInput(
+                "configured logging driver does not support reading", hint="it was made with --log-driver"
+            )
+        return Path(str(record["log_path"])), self._containers.bundle(container_id)
+
+    async def open_logs(self, names: Sequence[str]) -> LocalLogBook:
+        return await LocalLogBook.open(await self._do(lambda: [(name, self._log_of(name)[0]) for name in names]))
 
     async def write_rule(self, log_path: str, text: str) -> None:
         await self._do(self._containers.write_rule, log_path, text)
@@ -88,7 +95,7 @@ class LogsPart(Services):
         if seq < 0:
             (row,) = await self._do(records.read, "SELECT max(seq) AS last FROM events")
             seq = row["last"] or 0
-        with _Hints([str(self._store.root), str(self._store.containers)]) as hints:
+        with Hints([str(self._store.root), str(self._store.containers)]) as hints:
             watched: set[str] = set()
             while until is None or time.time_ns() < until:
                 for path in self._store.containers.iterdir():
@@ -106,41 +113,3 @@ def _event(row: sqlite3.Row) -> EngineEvent:
     return EngineEvent(
         int(row["seq"]), row["time"], row["type"], row["action"], row["id"], json.loads(row["attributes"])
     )
-
-
-class _Hints:
-    """inotify as a hint that a look is worth while; a time-out looks anyway."""
-
-    def __init__(self, paths: Sequence[str]) -> None:
-        self._event = asyncio.Event()
-        self._loop = asyncio.get_running_loop()
-        try:
-            self._inotify: Inotify | None = Inotify()
-        except OSError:
-            self._inotify = None  # out of instances: the time-outs below still look
-        else:
-            self._loop.add_reader(self._inotify.fd, self._ready)
-        for path in paths:
-            self.add(path)
-
-    def add(self, path: str) -> None:
-        if self._inotify is not None:
-            with contextlib.suppress(OSError):
-                self._inotify.add(path)
-
-    def _ready(self) -> None:
-        if self._inotify is not None and self._inotify.drain():
-            self._event.set()
-
-    async def wait(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._event.wait(), seconds if self._inotify else 0.2)
-        self._event.clear()
-
-    def __enter__(self) -> _Hints:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._inotify is not None:
-            self._loop.remove_reader(self._inotify.fd)
-            self._inotify.close()

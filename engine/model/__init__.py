@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     )
     from engine.model.host import Device, DeviceLimit, HostConfig, Mount, MountType, Resources, Ulimit, host_config
     from engine.model.images import ImageDetail, ImageSummary, LayerInfo
+    from engine.model.logs import LogExtent, LogHit, LogQuery, LogRow
     from engine.model.networks import EndpointSettings, IpamConfig, NetworkInfo, NetworkSpec, Port, PortBinding
     from engine.model.stats import BlockCounter, ContainerStats, CpuStats, MemoryStats, NetworkCounter, ProcessList
     from engine.model.syncs import Drift, SyncEntry, SyncResult
@@ -63,6 +64,7 @@ _NAMES = {
     "history": "BuildDetail BuildOutputLine BuildRecord BuildStatus BuildStepRecord FileDifference WhyReport WhyStep",
     "host": "Device DeviceLimit HostConfig Mount MountType Resources Ulimit host_config",
     "images": "ImageDetail ImageSummary LayerInfo",
+    "logs": "LogExtent LogHit LogQuery LogRow",
     "networks": "EndpointSettings IpamConfig NetworkInfo NetworkSpec Port PortBinding",
     "stats": "BlockCounter ContainerStats CpuStats MemoryStats NetworkCounter ProcessList",
     "syncs": "Drift SyncEntry SyncResult",
@@ -123,8 +125,12 @@ __all__ = [
     "LayerInfo",
     "LoadedImage",
     "LogConfig",
+    "LogExtent",
+    "LogHit",
     "LogLine",
+    "LogQuery",
     "LogRecord",
+    "LogRow",
     "MemoryStats",
     "Mount",
     "MountPoint",

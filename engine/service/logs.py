@@ -52,7 +52,7 @@ def log_files(path: Path) -> list[Path]:
 _LOOKS = 50
 
 
-class _Part:
+class Part:
     """One file of a log, open. A compressed one tells the inode number of the original."""
 
     def __init__(self, path: Path) -> None:
@@ -93,7 +93,7 @@ def _original(raw: BinaryIO) -> tuple[int, int]:
     return int(name) if name.isdigit() else -1, size
 
 
-def _parts(path: Path, until: tuple[int, bytes] | None = None) -> list[_Part]:
+def open_parts(path: Path, until: tuple[int, bytes] | None = None) -> list[Part]:
     """The files of a log, oldest first. `until`: only those newer than the one with this identity. Looks again when files
     were put aside or compressed meanwhile: what was listed under one name is then under another."""
     for _attempt in range(_LOOKS):
@@ -107,15 +107,15 @@ def _parts(path: Path, until: tuple[int, bytes] | None = None) -> list[_Part]:
     return parts[::-1]
 
 
-def _look(path: Path, until: tuple[int, bytes] | None) -> tuple[list[_Part], bool]:
+def _look(path: Path, until: tuple[int, bytes] | None) -> tuple[list[Part], bool]:
     """One pass, from the newest on, so that a file put aside meanwhile is met twice (and known by its identity) rather
     than missed; and whether nothing moved."""
     before = _listing(path)
-    parts: list[_Part] = []
+    parts: list[Part] = []
     met: set[tuple[int, bytes]] = set()
     for candidate in before[1]:
         try:
-            part = _Part(candidate)
+            part = Part(candidate)
         except NotFound:  # put further aside, compressed or dropped meanwhile
             return parts, False
         identity = part.identity
@@ -147,7 +147,7 @@ class LogReader:
 
     def __init__(self, path: Path, *, tail: int | None = None, since: int = 0, until: int = 0) -> None:
         self._path = path
-        self._parts = _parts(path)
+        self._parts = open_parts(path)
         if not self._parts:
             raise NotFound(f"no log at {path}")
         self._since, self._until = _stamp(since), _stamp(until)
@@ -207,7 +207,7 @@ class LogReader:
                 return False
             if os.fstat(part.file.fileno()).st_size > part.file.tell():
                 return True  # written between our last read and its being put aside
-            self._parts += _parts(self._path, part.identity)
+            self._parts += open_parts(self._path, part.identity)
             if len(self._parts) == 1:
                 return False
         self._base += part.file.tell()
@@ -216,7 +216,7 @@ class LogReader:
         self._rest = b""
         return True
 
-    def _was_put_aside(self, part: _Part) -> bool:
+    def _was_put_aside(self, part: Part) -> bool:
         try:
             return os.stat(self._path, follow_symlinks=False).st_ino != part.inode
         except FileNotFoundError:
@@ -317,7 +317,7 @@ def _ends_line(record: bytes) -> bool:
     return b'\\n","stream":"' in record
 
 
-def _tail(part: _Part, count: int) -> tuple[int, int]:
+def _tail(part: Part, count: int) -> tuple[int, int]:
     """(offset from which at most `count` lines remain, how many they are), from the end backwards."""
     fd, end = part.file.fileno(), os.fstat(part.file.fileno()).st_size
     if count <= 0:
@@ -348,7 +348,7 @@ def _tail(part: _Part, count: int) -> tuple[int, int]:
     return 0, found
 
 
-def _tail_compressed(part: _Part, count: int) -> tuple[int, int]:
+def _tail_compressed(part: Part, count: int) -> tuple[int, int]:
     """The same, by reading it twice: there is no going backwards in it."""
     total = _count(part, lambda _number, _offset: False)[0]
     if total <= count:
@@ -356,7 +356,7 @@ def _tail_compressed(part: _Part, count: int) -> tuple[int, int]:
     return _count(part, lambda number, _offset: number == total - count)[1], count
 
 
-def _count(part: _Part, stop: Callable[[int, int], bool]) -> tuple[int, int]:
+def _count(part: Part, stop: Callable[[int, int], bool]) -> tuple[int, int]:
     part.file.seek(0)
     lines, offset, rest = 0, 0, b""
     while block := part.file.read(BLOCK):
