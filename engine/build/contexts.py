@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, cast
 from engine.archive.compression import decompress
 from engine.archive.reader import apply_layer
 from engine.base.cancel import CancelToken
-from engine.build.reading import MAX_DOCKERFILE
+from engine.build.reading import read_text
 from engine.errors import Corrupt, HostileArchive, InvalidInput
 
 BLOCK = 512
@@ -83,14 +83,6 @@ class _Prefixed(io.RawIOBase):
         data = data or self._rest.read(len(buffer)) or b""
         buffer[: len(data)] = data
         return len(data)
-
-
-def read_text(stream: BinaryIO) -> str:
-    """A Dockerfile from a stream. Raises `InvalidInput` for one over 4 MiB."""
-    data = stream.read(MAX_DOCKERFILE + 1)
-    if len(data) > MAX_DOCKERFILE:
-        raise InvalidInput(f"the Dockerfile on stdin is larger than {MAX_DOCKERFILE} bytes")
-    return data.decode("utf-8", errors="replace")
 
 
 def unpack(stream: BinaryIO, folder: Path, cancel: CancelToken | None = None) -> None:

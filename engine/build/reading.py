@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import stat
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from engine.build.dockerfile.ast import Dockerfile
 from engine.build.dockerfile.ignore import Matcher, read_patterns
 from engine.build.dockerfile.parser import parse
 from engine.errors import InvalidInput, NotFound, from_os_error
-from engine.linux.openat2 import open_in_root
 from engine.model import BuildRequest
 
 MAX_DOCKERFILE = 4 << 20
@@ -26,6 +28,19 @@ class Input:
     file: Path
     dockerfile: Dockerfile
     matcher: Matcher | None
+
+
+def is_remote(place: str) -> bool:
+    """A URL or a git repository, by the Docker command line's own signs."""
+    return place.startswith(("http://", "https://", "git://", "ssh://", "git@", "github.com/"))
+
+
+def read_text(stream: BinaryIO) -> str:
+    """A Dockerfile from a stream. Raises `InvalidInput` for one over 4 MiB."""
+    data = stream.read(MAX_DOCKERFILE + 1)
+    if len(data) > MAX_DOCKERFILE:
+        raise InvalidInput(f"the Dockerfile on stdin is larger than {MAX_DOCKERFILE} bytes")
+    return data.decode("utf-8", errors="replace")
 
 
 def read_dockerfile(path: Path) -> Dockerfile:
@@ -71,7 +86,7 @@ def _read(path: Path, context: Path) -> bytes:
         if path.is_relative_to(context):
             root = os.open(context, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
-                fd = open_in_root(root, str(path.relative_to(context)), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+                fd = _open_inside(root, context, path.relative_to(context))
             finally:
                 os.close(root)
         else:
@@ -90,6 +105,19 @@ def _read(path: Path, context: Path) -> bytes:
         raise NotFound(f"there is no Dockerfile at {path}", hint="create one, or name it with -f FILE") from None
     except OSError as error:
         raise from_os_error(error, f"reading {path}") from error
+
+
+def _open_inside(root: int, context: Path, path: Path) -> int:
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+    if sys.platform == "linux":
+        from engine.linux.openat2 import open_in_root
+
+        return open_in_root(root, str(path), flags)
+    # Elsewhere (a client of another engine) no system call does that. The folder is the user's own: where links lead is looked up.
+    real = os.path.realpath(context / path)
+    if not Path(real).is_relative_to(os.path.realpath(context)):
+        raise FileNotFoundError(errno.ENOENT, "it leads out of the build context", real)
+    return os.open(os.path.relpath(real, os.path.realpath(context)), flags | os.O_NOFOLLOW, dir_fd=root)
 
 
 def read_ignore(root: Path) -> str | None:

@@ -31,11 +31,6 @@ class Fetched:
         return self.context / name if name else None
 
 
-def is_remote(place: str) -> bool:
-    """A URL or a git repository, by the Docker command line's own signs."""
-    return place.startswith(("http://", "https://", "git://", "ssh://", "git@", "github.com/"))
-
-
 def fetch_context(
     place: str,
     folder: Path,

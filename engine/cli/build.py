@@ -19,7 +19,7 @@ from engine.cli.common import clean, output_lines, read, run
 from engine.cli.flags import Parsed
 from engine.cli.images import PullDrawer
 from engine.cli.progress import REFRESH, Progress, make_progress
-from engine.errors import BuildFailed, InvalidInput
+from engine.errors import BuildFailed, InvalidInput, Unsupported
 from engine.model import (
     BuildEvent,
     BuildFinished,
@@ -82,7 +82,7 @@ def _source(parsed: Parsed, root: Path) -> Iterator[Source]:
     place, file = parsed.args[0], parsed.text("file")
     if place == "-" and file == "-":
         raise InvalidInput("stdin cannot be the context and the Dockerfile at once")
-    from engine.build.remote import is_remote
+    from engine.build.reading import is_remote
 
     if place != "-" and not is_remote(place):
         context = Path(place)
@@ -91,12 +91,16 @@ def _source(parsed: Parsed, root: Path) -> Iterator[Source]:
                 f"{context} is not a folder", hint="give the folder that holds the Dockerfile: workbench build ."
             )
         if file == "-":
-            from engine.build.contexts import read_text
+            from engine.build.reading import read_text
 
             yield Source(context.absolute(), None, read_text(sys.stdin.buffer))
             return
         yield Source(context.absolute(), Path(file).absolute() if file else None)
         return
+    if sys.platform != "linux":
+        raise Unsupported(
+            "a build context from elsewhere is unpacked on Linux alone", hint="fetch it into a folder, and build that"
+        )
     (root / "tmp").mkdir(mode=0o710, parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="context-", dir=root / "tmp"))
     try:

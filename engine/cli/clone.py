@@ -40,7 +40,7 @@ def cmd_clone(root: Path, args: list[str]) -> int:
     async def work(engine: Engine) -> int:
         from engine.cli.clone_plan import plan
         from engine.cli.images import drawn
-        from engine.rest.wire import container_spec
+        from engine.service.wire import container_spec
 
         found, kinds = await engine.look_at_host(url)
         made = plan(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -11,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.cli.flags import Flag, UsageError, help_text, parse
-from engine.errors import EngineError, InvalidInput
+from engine.errors import EngineError, InvalidInput, Unsupported
 
 if TYPE_CHECKING:
+    from engine.api import Engine
     from engine.cli.flags import Parsed
-    from engine.local import LocalEngine
 
 HELP = Flag("help", "Print this help", "")
 # What a terminal acts on: C0 but tab and newline, DEL, C1. A name or message from an image must not drive the user's terminal.
@@ -62,17 +63,25 @@ def read(
 
 
 @contextlib.asynccontextmanager
-async def opened(root: Path) -> AsyncIterator[LocalEngine]:
-    from engine.local import open_engine
+async def opened(root: Path) -> AsyncIterator[Engine]:
+    """The engine that this command is for: the one on `root`, or the one of `--host`, whose `root` holds notes about it alone."""
+    from engine import opening
 
-    engine = await open_engine(root)
-    try:
+    host = os.environ.get("WORKBENCH_HOST", "")
+    async with opening.opened(host, root=None if host else root) as engine:
         yield engine
-    finally:
-        await engine.close()
 
 
-def run(root: Path, work: Callable[[LocalEngine], Awaitable[int]]) -> int:
+def here(what: str) -> None:
+    """For verbs that are about this machine's own engine. Raises `Unsupported` with `--host`."""
+    if host := os.environ.get("WORKBENCH_HOST"):
+        raise Unsupported(
+            f"{what} is about this machine's own engine, not the one at {host}",
+            hint=f"run `workbench {what}` on that host",
+        )
+
+
+def run(root: Path, work: Callable[[Engine], Awaitable[int]]) -> int:
     """Opens the engine, does `work`, returns its exit status."""
 
     async def main() -> int:

@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from engine.archive.extract import Rules, extract
 from engine.archive.pack import TreePacker
 from engine.archive.writer import LayerWriter
 from engine.base.units import human_size
@@ -21,7 +20,7 @@ from engine.cli.common import clean, read, run
 from engine.cli.copy_paths import End, local_source, local_target, prepare, preserve, renamed, split, split_argument
 from engine.cli.flags import Flag
 from engine.cli.tables import render
-from engine.errors import EngineError, InvalidInput, NotFound, from_os_error
+from engine.errors import EngineError, InvalidInput, NotFound, Unsupported, from_os_error
 from engine.model import CommitRequest
 
 if TYPE_CHECKING:
@@ -75,6 +74,11 @@ async def _copy_out(engine: Engine, box: str, path: str, target: str, *, archive
         await engine.get_archive(box, path, sys.stdout.buffer)
         sys.stdout.buffer.flush()
         return 0
+    if sys.platform != "linux":
+        raise Unsupported(
+            "files are unpacked into a folder on Linux alone",
+            hint=f"`workbench cp {box}:{path} - | tar x` does it here",
+        )
     target = preserve(os.path.abspath(target), target)
     found = await engine.stat_path(box, path)
     rename: Callable[[str], str] = lambda name: name  # noqa: E731
@@ -83,15 +87,17 @@ async def _copy_out(engine: Engine, box: str, path: str, target: str, *, archive
     here = _locally(lambda: local_target(target), target)
     folder, moved = prepare(End(path, True, stat.S_ISDIR(found.mode), rebase), here)
     first = rename
-    rules = Rules(
-        links=False,
-        # As Docker: files that come out belong to who copies them. With -a the owners of the container are kept.
-        owner="keep" if archive and os.geteuid() == 0 else "none",
-        keep_kinds=True,
-        rename=lambda name: moved(first(name)),
-    )
 
     def unpack(tar: BinaryIO) -> int:
+        from engine.archive.extract import Rules, extract
+
+        rules = Rules(
+            links=False,
+            # As Docker: files that come out belong to who copies them. With -a the owners of the container are kept.
+            owner="keep" if archive and os.geteuid() == 0 else "none",
+            keep_kinds=True,
+            rename=lambda name: moved(first(name)),
+        )
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             return extract(tar, fd, rules)
@@ -120,7 +126,7 @@ async def _followed(engine: Engine, box: str, path: str) -> tuple[str, str]:
 
 async def _piped(send: Callable[[BinaryIO], Awaitable[None]], receive: Callable[[BinaryIO], int], place: str) -> int:
     """Runs both ends of a pipe; the receiver's error is the one that explains the other's."""
-    reading, writing = os.pipe2(os.O_CLOEXEC)
+    reading, writing = os.pipe()
 
     def take() -> int:
         with open(reading, "rb", buffering=1 << 18) as tar:
@@ -192,7 +198,7 @@ async def _copy_in(engine: Engine, path: str, box: str, target: str, *, archive:
             os.close(fd)
         writer.finish()
 
-    reading, writing = os.pipe2(os.O_CLOEXEC)
+    reading, writing = os.pipe()
     errors: list[BaseException] = []
 
     def feed() -> None:

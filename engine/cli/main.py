@@ -7,8 +7,9 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from engine.cli.flags import Flag, UsageError, help_text, parse
-from engine.errors import BuildFailed, Cancelled, DockerfileError, EngineError, StartFailed, Unsupported, from_os_error
+from engine.cli.flags import Flag, Parsed, UsageError, help_text, parse
+from engine.errors import BuildFailed, Cancelled, DockerfileError, EngineError, StartFailed, from_os_error
+from engine.opening import data_root
 
 VERSION = "0.1.0"
 
@@ -80,20 +81,21 @@ _ANYBODY = ("version",)  # verbs that need no engine
 
 GLOBAL = [
     Flag("root", "Data root (default: /var/lib/workbench, or $WORKBENCH_ROOT)", kind="str", metavar="DIR"),
-    Flag("host", "Another engine to drive (not supported yet)", "H", kind="str", metavar="URL"),
+    Flag(
+        "host",
+        "Another engine: unix://, tcp://, ssh://, a Docker context, or docker ($WORKBENCH_HOST)",
+        "H",
+        kind="str",
+        metavar="HOST",
+    ),
+    Flag("tls", "tcp:// with TLS, whoever the server is"),
+    Flag("tlsverify", "tcp:// with TLS, and the server's certificate verified"),
+    Flag("tlscacert", "The CA that signed the server's certificate", kind="str", metavar="FILE"),
+    Flag("tlscert", "This client's certificate", kind="str", metavar="FILE"),
+    Flag("tlskey", "This client's key", kind="str", metavar="FILE"),
     Flag("help", "Print this help", "h"),
     Flag("version", "Print the version", "v"),
 ]
-
-
-def data_root(given: str = "") -> Path:
-    """Where everything is kept: `--root`, WORKBENCH_ROOT, or the place for this user."""
-    chosen = given or os.environ.get("WORKBENCH_ROOT", "")
-    if chosen:
-        return Path(chosen).absolute()
-    if os.geteuid() == 0 and not os.environ.get("WORKBENCH_USERNS"):
-        return Path("/var/lib/workbench")
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "workbench"
 
 
 def overview() -> str:
@@ -138,20 +140,15 @@ def _dispatch(args: list[str]) -> int:
     if parsed.on("version"):
         print(f"container-workbench {VERSION}")
         return 0
-    if parsed.text("host") or os.environ.get("WORKBENCH_HOST"):
-        raise Unsupported(
-            "driving another engine (--host, WORKBENCH_HOST) is not supported yet",
-            hint="leave it out: the engine runs in this process",
-        )
     if parsed.on("help") or parsed.args == ["help"]:
         print(overview())
         return 0
-    root = data_root(parsed.text("root"))
+    root, own = _root(parsed)
     verb = parsed.args[0] if parsed.args else "."
     if verb in VERBS:
         import importlib
 
-        if verb not in _ANYBODY and parsed.args[1:2] not in (["--help"], ["-h"]):
+        if own and verb not in _ANYBODY and parsed.args[1:2] not in (["--help"], ["-h"]):
             _as_user(root)
 
         module = importlib.import_module(f"engine.cli.{VERBS[verb][0]}")
@@ -163,10 +160,32 @@ def _dispatch(args: list[str]) -> int:
         near = get_close_matches(verb, VERBS, 1)
         hint = f"did you mean `workbench {near[0]}`?" if near else "`workbench --help` lists the commands"
         raise _NoSuchCommand(f"{verb!r} is neither a command nor a folder", hint=hint)
-    _as_user(root)
+    if own:
+        _as_user(root)
     from engine.cli.project import open_app
 
     return _in(root, lambda: open_app(root, Path(verb)))
+
+
+def _root(parsed: Parsed) -> tuple[Path, bool]:
+    """The data root, and whether the engine is this machine's own. With `--host` it is a folder for what this side remembers
+    about the other engine: projects' generations, their locks."""
+    if not (parsed.text("host") or os.environ.get("WORKBENCH_HOST")):
+        return data_root(parsed.text("root")), True
+    from engine.remote import hosts
+
+    tls = "verify" if parsed.on("tlsverify") else "any" if parsed.on("tls") else ""
+    files = {
+        name: parsed.text(f"tls{flag}") for name, flag in (("ca", "cacert"), ("certificate", "cert"), ("key", "key"))
+    }
+    if any(files.values()) and not tls:
+        tls = "verify"  # who names files means them
+    hosts.export(parsed.text("host"), tls=tls, **files)
+    if parsed.text("root") or os.environ.get("WORKBENCH_ROOT"):
+        top = data_root(parsed.text("root"))
+    else:
+        top = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "workbench"
+    return top / "hosts" / hosts.resolve(os.environ["WORKBENCH_HOST"]).slug, False
 
 
 def _in(root: Path, work: Callable[[], int]) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.base.cancel import CancelToken
-from engine.cli.common import read, run
+from engine.cli.common import here, read, run
 from engine.cli.flags import Flag
 from engine.errors import EngineError, InvalidInput
 
@@ -32,6 +32,7 @@ def cmd_registry(root: Path, args: list[str]) -> int:
     parsed = read(args, "registry [OPTIONS]", "Serve the local store as an OCI registry", flags, maximum=0)
     if parsed is None:
         return 0
+    here("registry")
     from engine.registry.config import is_loopback
     from engine.registry.server import RegistryServer, Serving
     from engine.store.images import Image

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.base import systemd
-from engine.cli.common import read, run
+from engine.cli.common import here, read, run
 from engine.cli.flags import Flag, Parsed
 from engine.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from engine.local import LocalEngine
+    from engine.api import Engine
 
 FLAGS = [
     Flag("socket", "Where to listen (default: api.sock in the runtime folder)", kind="str", metavar="PATH"),
@@ -32,8 +32,10 @@ def cmd_serve(root: Path, args: list[str]) -> int:
     if parsed is None:
         return 0
     if parsed.on("install") or parsed.on("uninstall"):
+        here("serve")
         return _units(root, parsed)
-    return run(root, lambda engine: _serve(engine, parsed))
+    here("serve")
+    return run(root, lambda engine: _serve(engine, root, parsed))
 
 
 def _units(root: Path, parsed: Parsed) -> int:
@@ -83,19 +85,19 @@ def _tcp(parsed: Parsed) -> tuple[str, int, list[Path]] | None:
     return host.strip("[]"), int(port), [Path(file) for file in files]
 
 
-async def _serve(engine: LocalEngine, parsed: Parsed) -> int:
-    from engine.local import runtime_dir
+async def _serve(engine: Engine, root: Path, parsed: Parsed) -> int:
     from engine.rest.server import ApiServer, Tls
+    from engine.runtime.places import runtime_dir
 
     tcp = _tcp(parsed)
-    server = ApiServer(engine, scratch=engine.root / "tmp")
+    server = ApiServer(engine, scratch=root / "tmp")
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     try:
         passed = await server.listen_passed()
         if not passed or parsed.given("socket"):
-            path = Path(parsed.text("socket") or runtime_dir(engine.root) / "api.sock").absolute()
+            path = Path(parsed.text("socket") or runtime_dir(root) / "api.sock").absolute()
             await server.listen_unix(path, group=parsed.text("group"))
         if tcp is not None:
             host, port, files = tcp

@@ -9,26 +9,28 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from engine.linux import inotify
-from engine.linux.inotify import Inotify
+if sys.platform == "linux":
+    from engine.linux import inotify
+    from engine.linux.inotify import Inotify
 
-_MASK = (
-    inotify.IN_MODIFY
-    | inotify.IN_ATTRIB
-    | inotify.IN_CLOSE_WRITE
-    | inotify.IN_CREATE
-    | inotify.IN_DELETE
-    | inotify.IN_MOVED_FROM
-    | inotify.IN_MOVED_TO
-    | inotify.IN_DELETE_SELF
-    | inotify.IN_MOVE_SELF
-)
-_FILE = inotify.IN_MODIFY | inotify.IN_ATTRIB | inotify.IN_CLOSE_WRITE
-_FINISHED = inotify.IN_CLOSE_WRITE | inotify.IN_MOVED_TO | inotify.IN_ATTRIB
-_GOING = inotify.IN_MODIFY | inotify.IN_CREATE | inotify.IN_DELETE | inotify.IN_MOVED_FROM
+    _MASK = (
+        inotify.IN_MODIFY
+        | inotify.IN_ATTRIB
+        | inotify.IN_CLOSE_WRITE
+        | inotify.IN_CREATE
+        | inotify.IN_DELETE
+        | inotify.IN_MOVED_FROM
+        | inotify.IN_MOVED_TO
+        | inotify.IN_DELETE_SELF
+        | inotify.IN_MOVE_SELF
+    )
+    _FILE = inotify.IN_MODIFY | inotify.IN_ATTRIB | inotify.IN_CLOSE_WRITE
+    _FINISHED = inotify.IN_CLOSE_WRITE | inotify.IN_MOVED_TO | inotify.IN_ATTRIB
+    _GOING = inotify.IN_MODIFY | inotify.IN_CREATE | inotify.IN_DELETE | inotify.IN_MOVED_FROM
 # statfs(2) f_type of file systems that change by this kernel alone, and so tell of every change.
 _LOCAL = {
     0xEF53: "ext4",
@@ -64,6 +66,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def remote_kind(path: str) -> str:
     """ "" where every change is told of; else what the file system is called."""
+    if sys.platform != "linux":  # nothing tells of changes there: see `Events`
+        return ""
     buffer = ctypes.create_string_buffer(512)
     if _libc.statfs(os.fsencode(path), buffer):
         return ""
@@ -90,6 +94,8 @@ class Events:
         self._said: set[str] = set()
         self._inotify: Inotify | None = None
         try:
+            if sys.platform != "linux":  # the app of another machine's engine (--host)
+                raise OSError(errno.ENOSYS, "they are read on Linux alone")
             self._inotify = Inotify()
         except OSError as error:
             self._say(

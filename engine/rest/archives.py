@@ -16,7 +16,7 @@ from engine.model import CommitRequest
 from engine.rest.files import BodyFile, begun, piped
 from engine.rest.http import Answer, Request, Response, json_response
 from engine.rest.router import Router
-from engine.rest.wire import Fields
+from engine.service.wire import Fields
 
 _TAR = "application/x-tar"
 _KINDS = {"A": 1, "C": 0, "D": 2}

@@ -24,7 +24,8 @@ from engine.api import (
 )
 from engine.base.cancel import CancelToken
 from engine.build.contexts import read_stream
-from engine.build.remote import Fetched, fetch_context, is_remote
+from engine.build.reading import is_remote
+from engine.build.remote import Fetched, fetch_context
 from engine.errors import InvalidInput, Unsupported
 from engine.rest.files import BodyFile
 from engine.rest.http import Answer, Query, Request, Response

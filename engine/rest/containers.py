@@ -15,9 +15,9 @@ from engine.model import Port
 from engine.rest.http import Answer, Duplex, Hijack, Query, Request, Response, json_response
 from engine.rest.router import Router
 from engine.rest.streams import MULTIPLEXED, RAW, Encode, converse, multiplex, raw
-from engine.rest.wire import container_spec
 from engine.service import container_filters
 from engine.service.describe import status_text
+from engine.service.wire import container_spec
 
 
 class ContainerRoutes:

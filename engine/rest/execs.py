@@ -13,7 +13,7 @@ from engine.rest.containers import size_of
 from engine.rest.http import Answer, Duplex, Hijack, Request, Response, json_response
 from engine.rest.router import Router
 from engine.rest.streams import MULTIPLEXED, RAW, converse, multiplex, raw
-from engine.rest.wire import Fields
+from engine.service.wire import Fields
 
 KEPT = 1000
 

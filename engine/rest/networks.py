@@ -7,7 +7,7 @@ from engine.errors import InvalidInput, Unsupported
 from engine.model import EndpointSettings, IpamConfig, NetworkSpec
 from engine.rest.http import Answer, Request, Response, json_response
 from engine.rest.router import Router
-from engine.rest.wire import Fields, endpoint
+from engine.service.wire import Fields, endpoint
 
 
 class NetworkRoutes:

@@ -16,7 +16,7 @@ from engine.rest.http import Answer, Request, Response, json_response
 from engine.rest.images import list_row
 from engine.rest.router import Router
 from engine.rest.volumes import document as volume_document
-from engine.rest.wire import Fields, resources, restart_policy
+from engine.service.wire import Fields, resources, restart_policy
 
 _EVERY = 1.0  # seconds between two readings, as dockerd
 

@@ -93,7 +93,7 @@ def test_tables_and_templates() -> None:
         (["ps", "--nope"], 125, "unknown flag: --nope"),
         (["build", "/no/such/folder"], 1, "is not a folder"),
         (["tag", "UPPER", "x"], 1, "lower case"),
-        (["--host", "tcp://x", "ps"], 1, "not supported yet"),
+        (["--host", "tcp://127.0.0.1:1", "ps"], 1, "cannot connect to the engine at tcp://127.0.0.1:1"),
         (["logs", "nobody"], 1, "No such container: nobody"),
         (["."], 1, "needs a terminal"),
     ],

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from engine.cli.clone_plan import REDACTED, Here, Plan, plan, secret
-from engine.rest.wire import container_spec
+from engine.service.wire import container_spec
 
 HERE = Here(free=lambda port, protocol: port != 81, device=lambda path: path == "/dev/fuse", cpus=4)
 

@@ -106,8 +106,13 @@ class Fields:
 
 def container_spec(document: Mapping[str, Any], name: str, platform: str = "") -> ContainerSpec:
     """Raises `InvalidInput`, `Unsupported`."""
+    _refuse(Fields(document.get("HostConfig"), "HostConfig"))
+    return container_spec_of(document, name)
+
+
+def container_spec_of(document: Mapping[str, Any], name: str) -> ContainerSpec:
+    """The same for a container that there is, also with what this engine would refuse. Raises `InvalidInput`."""
     config, host = Fields(dict(document)), Fields(document.get("HostConfig"), "HostConfig")
-    _refuse(host)
     image = config.text("Image")
     if not image:
         raise InvalidInput("no image is given", hint='the body needs "Image"')
