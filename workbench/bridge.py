@@ -1,23 +1,24 @@
-"""The one reader of the engine: its events become messages. Nothing else in the app awaits the engine's streams."""
+"""The one reader of the engine: its events become messages. Nothing else in the app awaits the engine's streams of events."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Protocol
 
 from textual.message_pump import MessagePump
 
-from engine.api import Engine, LogLine, LoopEvent
+from engine.api import ContainerStats, Engine, LoopEvent, ServiceState
 from engine.errors import EngineError
-from workbench.messages import EngineListed, ImageRead, LogArrived, LoopReported, TroubleMet
+from workbench.messages import EngineHappened, EngineListed, LoopReported, Reading, StatsRead, TroubleMet
+from workbench.subjects import Lists
 
-FRAME = 1 / 60  # seconds: log lines that arrive within it become one message
-TAIL = 5000
+GATHER = 0.05  # seconds: events that come within it cause one look at the lists
+STATS_EVERY = 4.0  # seconds between two readings of what containers use
 
 
 class LoopHandle(Protocol):
-    """The inner loop as the app needs it."""
+    """The project as the app needs it: its inner loop, and its generations."""
 
     def events(self) -> AsyncIterator[LoopEvent]: ...
 
@@ -29,69 +30,111 @@ class LoopHandle(Protocol):
 class Bridge:
     def __init__(self, engine: Engine, loop: LoopHandle | None, pump: MessagePump) -> None:
         self.engine, self.loop, self._pump = engine, loop, pump
+        self.lists = Lists()
+        self._services: dict[str, ServiceState] = {}
+        self._stale = asyncio.Event()
+        self._before: dict[str, ContainerStats] = {}
+
+    def post(self, message: object) -> None:
+        self._pump.post_message(message)  # type: ignore[arg-type]
 
     async def watch_loop(self) -> None:
+        """The project's events, to the end."""
         if self.loop is None:
             return
         try:
             async for event in self.loop.events():
-                self._pump.post_message(LoopReported(event))
+                if isinstance(event, ServiceState):
+                    self._services[event.service] = event
+                    self._stale.set()
+                self.post(LoopReported(event))
         except EngineError as error:
-            self._trouble(error)
+            self.trouble(error)
 
     async def watch_engine(self) -> None:
-        await self.list()
+        """The engine's events, and the lists anew after each of them."""
+        self._stale.set()
+        lister = asyncio.create_task(self._keep_lists())
         try:
-            async for _ in self.engine.events():
-                await self.list()
+            async for event in self.engine.events():
+                self.post(EngineHappened(event))
+                self._stale.set()
         except EngineError as error:
-            self._trouble(error)
+            self.trouble(error)
+        finally:
+            lister.cancel()
+
+    async def _keep_lists(self) -> None:
+        while True:
+            await self._stale.wait()
+            self._stale.clear()
+            await self.list()
+            await asyncio.sleep(GATHER)
 
     async def list(self) -> None:
+        """Reads the lists now."""
+        engine = self.engine
         try:
-            images, containers = await self.engine.images(), await self.engine.containers(all=True)
-            self._pump.post_message(EngineListed(images, containers))
+            self.lists = Lists(
+                await engine.images(),
+                await engine.containers(all=True),
+                await engine.volumes(),
+                await engine.networks(),
+                tuple(self._services.values()),
+            )
         except EngineError as error:
-            self._trouble(error)
+            self.trouble(error)
+            return
+        self.post(EngineListed(self.lists))
 
-    async def read_image(self, name: str) -> None:
+    async def keep_stats(self) -> None:
+        """Readings of all running containers, until cancelled."""
+        while True:
+            await self.read_stats()
+            await asyncio.sleep(STATS_EVERY)
+
+    async def read_stats(self) -> None:
+        names = [each.name for each in self.lists.containers if each.running]
+        readings: dict[str, Reading] = {}
+        for name in names:
+            try:
+                now = await self.engine.stats(name)
+            except EngineError:  # it has just ended
+                continue
+            readings[name] = reading(now, self._before.get(now.id))
+            self._before[now.id] = now
+        alive = {each.stats.id for each in readings.values()}
+        self._before = {key: value for key, value in self._before.items() if key in alive}
+        self.post(StatsRead(readings))
+
+    async def guarded(self, work: Callable[..., Coroutine[object, object, object]], *arguments: object) -> None:
+        """Awaits what a pane or the user asked for; what goes wrong is shown, not raised."""
         try:
-            self._pump.post_message(ImageRead(await self.engine.image(name)))
+            await work(*arguments)
         except EngineError as error:
-            self._trouble(error)
+            self.trouble(error)
 
-    async def follow(self, container: str) -> None:
-        """The container's log, batched by frame, until it ends."""
-        batch: list[LogLine] = []
+    def trouble(self, error: EngineError) -> None:
+        self.post(TroubleMet(f"{error.message}{f' — {error.hint}' if error.hint else ''}"))
 
-        def flush() -> None:
-            nonlocal batch
-            if batch:
-                self._pump.post_message(LogArrived(container, batch))
-                batch = []
 
-        lines = self.engine.logs(container, follow=True, tail=TAIL)
-        loop = asyncio.get_running_loop()
-        timer: asyncio.TimerHandle | None = None
-        try:
-            async for line in lines:
-                if not batch:
-                    timer = loop.call_later(FRAME, flush)
-                batch.append(line)
-        except EngineError as error:
-            self._trouble(error)
-        finally:
-            if timer:
-                timer.cancel()
-            flush()
+def reading(now: ContainerStats, before: ContainerStats | None) -> Reading:
+    seconds = (now.time - before.time) / 1e9 if before else 0.0
+    if before is None or seconds <= 0:
+        return Reading(now, now.cpu_percent(before))
 
-    async def act(self, work: object) -> None:
-        """Awaits an action of the user; what goes wrong is shown, not raised."""
-        try:
-            await work  # type: ignore[misc]
-        except EngineError as error:
-            self._trouble(error)
-        await self.list()
+    def rate(after: int, earlier: int) -> float:
+        return max(0, after - earlier) / seconds
 
-    def _trouble(self, error: EngineError) -> None:
-        self._pump.post_message(TroubleMet(f"{error.message}{f' — {error.hint}' if error.hint else ''}"))
+    return Reading(
+        now,
+        now.cpu_percent(before),
+        rate(_sum(now, "rx_bytes"), _sum(before, "rx_bytes")),
+        rate(_sum(now, "tx_bytes"), _sum(before, "tx_bytes")),
+        rate(now.block_bytes("read"), before.block_bytes("read")),
+        rate(now.block_bytes("write"), before.block_bytes("write")),
+    )
+
+
+def _sum(stats: ContainerStats, counter: str) -> int:
+    return sum(getattr(each, counter) for each in stats.networks.values())

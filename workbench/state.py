@@ -12,13 +12,16 @@ from rich.text import Text
 
 from engine.api import (
     BuildFinished,
+    BuildRecord,
     ContainerSummary,
     ImageSummary,
     LayerInfo,
+    NetworkInfo,
     PullProgress,
     ServiceState,
     StepFinished,
     StepStarted,
+    VolumeInfo,
 )
 from engine.base.units import brief_seconds, human_size
 
@@ -76,6 +79,11 @@ CONTAINERS = (
     Column(),
     Column(right=True),
 )
+SERVICES = (Column(styles={"●": GREEN, "✗": "#d9746a"}), Column(grow=True), Column(), Column(right=True))
+VOLUMES = (Column(grow=True), Column(), Column(right=True))
+NETWORKS = (Column(grow=True), Column(), Column(right=True))
+BUILDS = (Column(right=True), Column(grow=True), Column(), Column(right=True), Column(right=True))
+STATS = (Column(grow=True), Column(right=True), Column(right=True))
 ROOMY = 50  # cells from which a list writes words out
 
 
@@ -138,6 +146,29 @@ def container_row(container: ContainerSummary, now: float | None = None) -> tupl
         text = container.status
     ports = " ".join(dict.fromkeys(map(brief_port, container.ports)))
     return GLYPHS[container.status], neutral(container.name), text, ports
+
+
+def service_row(state: ServiceState) -> tuple[str, str, str, str]:
+    """Glyph, name, phase, generation."""
+    generation = f"generation {state.generation}" if state.generation else ""
+    return PHASES[state.phase], neutral(state.service), state.phase, generation
+
+
+def volume_row(volume: VolumeInfo) -> tuple[str, str, str]:
+    """Name, who uses it, size where it is known."""
+    name = neutral(volume.name[:12] if volume.anonymous else volume.name)
+    return name, neutral(" ".join(volume.used_by)), human_size(volume.size) if volume.size >= 0 else ""
+
+
+def network_row(network: NetworkInfo) -> tuple[str, str, str]:
+    """Name, driver, what it is apart."""
+    return neutral(network.name), network.driver, "internal" if network.internal else ""
+
+
+def build_row(record: BuildRecord) -> tuple[str, str, str, str, str]:
+    """Number, name, how it ended, the share of cached steps, time."""
+    share = f"{record.cache_share:.0%}" if record.steps else ""
+    return str(record.number), neutral(record.name), record.status, share, brief_seconds(record.seconds)
 
 
 def layer_row(layer: LayerInfo) -> tuple[str, str, str, str]:

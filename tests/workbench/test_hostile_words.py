@@ -36,7 +36,7 @@ async def test_rt21_nothing_of_a_container_drives_the_terminal(data_root: Path, 
         async with app.run_test(size=(160, 45)) as pilot:
             async with asyncio.timeout(60):
                 while not all(
-                    any("spoken" in line.text for line in app.query_one(f"#{pane}", LogView).lines)
+                    any("spoken" in line.text for line in app.query_one(f"#{pane}-view", LogView).lines)
                     for pane in ("logs", "build")
                 ):
                     await pilot.pause(0.05)

@@ -9,14 +9,14 @@ from textual.screen import ModalScreen
 from textual.widgets import Button, Label, Static
 
 HELP = """[b]Panes[/b]
-  1 images   2 layers   3 containers   4 build   5 logs
-  tab / shift+tab   next and previous pane      z   zoom the pane
+  1 services  2 containers  3 images  4 layers  5 build  6 logs  7 volumes  8 networks  9 stats  0 events
+  tab / shift+tab   next and previous pane    \\[ ]   tabs of a pane    z   zoom the pane
 
 [b]Moving[/b]
   j k ↑ ↓   by line      g G   to the start and the end
 
 [b]Containers[/b]
-  s stop     R start again     d remove     r rebuild the project
+  s stop     S start again     d remove     r rebuild the project
 
 [b]Logs[/b]
   /  show only matching lines (esc shows all)     G  follow again

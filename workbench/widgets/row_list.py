@@ -24,9 +24,8 @@ class RowList(DataTable[Text]):
         Binding("G", "scroll_bottom", "Bottom", show=False, id="list.bottom"),
     ]
 
-    def __init__(self, *, id: str, title: str, columns: Sequence[Column]) -> None:
-        super().__init__(id=id, cursor_type="row", show_header=False, classes="pane")
-        self.border_title = title
+    def __init__(self, *, id: str, columns: Sequence[Column]) -> None:
+        super().__init__(id=id, cursor_type="row", show_header=False)
         self._cells = tuple(columns)
         self._shown: list[tuple[str, tuple[str, ...]]] = []
         self._width = 0

@@ -1,0 +1,42 @@
+"""What a user can point at: the row under the cursor, a marked row, a match of the palette."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from engine.api import ContainerSummary, ImageSummary, NetworkInfo, ServiceState, VolumeInfo
+
+Kind = Literal["service", "container", "image", "layer", "volume", "network", "event", "build"]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """`id` is unique among its kind and what the engine is asked with; `name` is what people call it. `record` is the engine's
+    record it was made of. A layer's `id` is "IMAGE#INDEX"; a build's its number."""
+
+    kind: Kind
+    id: str
+    name: str
+    record: Any = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Lists:
+    """What is there now: one look at the engine and at the project's loop."""
+
+    images: Sequence[ImageSummary] = ()
+    containers: Sequence[ContainerSummary] = ()
+    volumes: Sequence[VolumeInfo] = ()
+    networks: Sequence[NetworkInfo] = ()
+    services: Sequence[ServiceState] = ()
+    project: str = ""
+
+    def container(self, name: str) -> ContainerSummary | None:
+        """By name or id."""
+        return next((each for each in self.containers if name in (each.name, each.id)), None)
+
+    def image(self, name: str) -> ImageSummary | None:
+        """By config digest, manifest digest or tag."""
+        return next((each for each in self.images if name in (each.id, each.digest, *each.tags)), None)

@@ -1,0 +1,124 @@
+"""The screen's panes, placed by `workbench.layout.plan` at every size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.text import Text
+from textual.containers import Container
+from textual.content import Content
+from textual.events import Resize
+from textual.geometry import NULL_OFFSET, NULL_SPACING, Region, Size
+from textual.layout import ArrangeResult, Layout, WidgetPlacement
+from textual.message import Message
+from textual.widget import Widget
+
+from workbench.commands import NUMBERS
+from workbench.layout import PANES, Slot, Zoom, plan
+from workbench.panes.base import Pane
+
+
+class _Planned(Layout):
+    name = "planned"
+
+    def __init__(self) -> None:
+        self.regions: dict[str, Region] = {}
+
+    def arrange(self, parent: Widget, children: list[Widget], size: Size, greedy: bool = True) -> ArrangeResult:
+        return [
+            WidgetPlacement(region, NULL_OFFSET, NULL_SPACING, child)
+            for child in children
+            if (region := self.regions.get(child.id or ""))
+        ]
+
+
+class PaneGrid(Container):
+    """Shows the pane that was used last in each slot. `recent` is kept from one session to the next."""
+
+    class Arranged(Message):
+        """Other panes are on the screen than before, or elsewhere."""
+
+    def __init__(self, panes: Sequence[Pane], *, recent: Sequence[str] = (), zoom: Zoom = "") -> None:
+        super().__init__(id="panes")
+        self._panes = {pane.NAME: pane for pane in panes}
+        self.recent = [name for name in recent if name in self._panes] or ["containers"]
+        self.zoom: Zoom = zoom
+        self.slots: list[Slot] = []
+        self._plan = _Planned()
+        for pane in panes:
+            pane.display = False
+
+    @property
+    def layout(self) -> Layout:
+        return self._plan
+
+    def compose(self) -> list[Pane]:
+        return list(self._panes.values())
+
+    def on_resize(self, event: Resize) -> None:
+        self.place()
+
+    def used(self, name: str) -> None:
+        """`name` has the focus now."""
+        if self.recent[0] != name:
+            self.recent = [name, *(each for each in self.recent if each != name)]
+            self.place()
+
+    def set_zoom(self, zoom: Zoom) -> None:
+        self.zoom = zoom
+        self.place()
+
+    def place(self) -> None:
+        if not self.size:
+            return
+        wanted = {name: rows + 2 for name, pane in self._panes.items() if (rows := pane.rows_wanted) is not None}
+        self.slots = plan(self.size.width, self.size.height, self.recent, self.zoom, wanted)
+        self._plan.regions = {slot.shown: Region(slot.x, slot.y, slot.width, slot.height) for slot in self.slots}
+        for name, pane in self._panes.items():
+            here = name in self._plan.regions
+            pane.display = here
+            if here:
+                slot = next(slot for slot in self.slots if slot.shown == name)
+                title = self._title(slot)
+                if str(pane.border_title or "") != title.plain:
+                    pane.border_title = title
+                pane.set_class(slot.height < 3, "-flat")
+            if here != pane.on_screen:
+                pane.on_screen = here
+                (pane.shown if here else pane.hidden)()
+        self.refresh(layout=True)
+        self.post_message(self.Arranged())
+
+    def _title(self, slot: Slot) -> Content:
+        """The tabs of a slot: all of them if there is room, else as many as fit beside the one that shows."""
+        room = slot.width - 6
+        here = self._label(slot.shown)
+        others = [(name, self._label(name)) for name in slot.panes if name != slot.shown]
+        full = sum(len(label) + 3 for _, label in others) + len(here) <= room
+        parts: list[tuple[str, str]] = []
+        for name in slot.panes:
+            if name == slot.shown:
+                parts.append((here, ""))
+            elif full:
+                parts.append((self._label(name), "dim"))
+            elif name in NUMBERS and sum(len(text) + 1 for text, _ in parts) + len(here) + 2 <= room:
+                parts.append((NUMBERS[name], "dim"))
+        text = Text(" · " if full else " ").join([Text(part, style) for part, style in parts])
+        return Content.from_rich_text(text)
+
+    @staticmethod
+    def _label(name: str) -> str:
+        return f"{NUMBERS[name]} {name}" if name in NUMBERS else name
+
+    def neighbour(self, step: int) -> str:
+        """The pane of the next slot, in the order of the screen."""
+        shown = [slot.shown for slot in self.slots]
+        if len(shown) == 1:
+            return PANES[(PANES.index(shown[0]) + step) % len(PANES)]
+        at = shown.index(self.recent[0]) if self.recent[0] in shown else 0
+        return shown[(at + step) % len(shown)]
+
+    def tab(self, step: int) -> str:
+        """The next tab of the slot that has the focus."""
+        slot = next((slot for slot in self.slots if self.recent[0] in slot.panes), self.slots[0])
+        return slot.panes[(slot.panes.index(slot.shown) + step) % len(slot.panes)]
