@@ -29,7 +29,9 @@ async def export(size: tuple[int, int], folder: Path, root: Path) -> None:
     async def shows(text: str) -> None:
         async with asyncio.timeout(60):
             while not any(
-                text in line.text for pane in ("logs", "build") for line in app.query_one(f"#{pane}-view", LogView).lines
+                text in line.text
+                for pane in ("logs", "build")
+                for line in app.query_one(f"#{pane}-view", LogView).lines
             ):
                 await pilot.pause(0.05)
         await pilot.pause(0.5)
