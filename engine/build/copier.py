@@ -10,6 +10,7 @@ import os
 import posixpath
 import stat
 from pathlib import Path
+from typing import Protocol
 
 from engine.archive.diff import same_file, shown_xattrs
 from engine.archive.writer import LayerWriter, TarEntry
@@ -35,7 +36,7 @@ def write_plan(plan: CopyPlan, upper: Path, view: LayerView, cancel: CancelToken
             if isinstance(tree, Tree) and tree.archive:
                 unpack(writer, tree, plan, cancel)
             else:
-                copier = _Copier(writer, plan, cancel, str(upper), None)
+                copier = Copier(writer, plan, cancel, str(upper), None)
                 try:
                     copier.copy(tree)
                 finally:
@@ -54,7 +55,7 @@ def stream_plan(plan: CopyPlan, upper: Path, view: LayerView, cancel: CancelToke
     """As `write_plan` for a plan that `can_stream`; `out` gets what `engine.archive.diff` would write of `upper`."""
     writer = UpperWriter(upper, view)
     tar = _Tar(writer, out)
-    copier = _Copier(writer, plan, cancel, str(upper), tar)
+    copier = Copier(writer, plan, cancel, str(upper), tar)
     try:
         copier.copy(plan.trees[0])
         writer.close()
@@ -62,6 +63,18 @@ def stream_plan(plan: CopyPlan, upper: Path, view: LayerView, cancel: CancelToke
         raise from_os_error(error, "copying into the image") from error
     finally:
         copier.close()
+
+
+class Tar(Protocol):
+    """Takes the entries of a layer as they are copied, parents first."""
+
+    left_out: set[str]  # what is as it was below, and no entry of the layer
+
+    def folder(self, path: str) -> None:
+        """A directory of the upper directory, and those above it."""
+
+    def file(self, entry: TarEntry, below: Entry | None, data: bytes | None) -> None:
+        """`data` None: the content is read again from the upper directory."""
 
 
 class _Tar:
@@ -120,10 +133,10 @@ class _Tar:
         self._out.add_whole(entry, data or b"")
 
 
-class _Copier:
+class Copier:
     """`tar` takes the layer's entries while they are copied; None: somebody reads the upper directory afterwards."""
 
-    def __init__(self, writer: UpperWriter, plan: CopyPlan, cancel: CancelToken, upper: str, tar: _Tar | None) -> None:
+    def __init__(self, writer: UpperWriter, plan: CopyPlan, cancel: CancelToken, upper: str, tar: Tar | None) -> None:
         self._writer, self._plan, self._cancel, self._upper, self._tar = writer, plan, cancel, upper, tar
         self._links: dict[tuple[int, int], str] = {}
         chmod = plan.chmod
@@ -154,7 +167,7 @@ class _Copier:
             return
         for item in tree.items:
             self._cancel.check()
-            self._item(tree, item, f"{target}/{item.path}".strip("/") if item.path else target)
+            self.put(tree, item, f"{target}/{item.path}".strip("/") if item.path else target)
 
     def _make(self, path: str) -> None:
         self._writer.make_dirs(path, self._made, self._plan.owner)
@@ -176,7 +189,8 @@ class _Copier:
         # A nanosecond on, so that a later `touch -d @0` is a change, as it is to BuildKit, which writes the present time.
         self._writer.finish(target, self._plan.owner or (0, 0), mode, self._writer.epoch * 10**9 + 1, {})
 
-    def _item(self, tree: Tree, item: Item, target: str) -> None:
+    def put(self, tree: Tree, item: Item, target: str) -> None:
+        """One item, whose parents are there, at `target`."""
         node, writer, tar = item.node, self._writer, self._tar
         if node.is_dir:
             self._directory(tree, item, target)

@@ -30,6 +30,7 @@ from engine.linux.statx import StatTable, kind
 
 RACY_NS = 50_000_000  # ext4 stamps with the kernel's tick; anything younger than this may change again unseen
 MAX_ENTRIES = 1_000_000
+MAX_NOTED = 4096  # paths whose last change is remembered
 ROOT = 0
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 _FILE = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
@@ -66,6 +67,9 @@ class ContextIndex:
         self._dirty = False
         self._folder = ("\0", -1)  # held open while files are read; see `_open`
         self.listings: dict[str, str] = {}  # directory digests made since they were taken: what stands behind each
+        self.tick = 0  # looks at the folder so far
+        self._noted: dict[str, int] = {}  # paths that came, went or changed: at which look
+        self._since = 0  # the look from which on `_noted` has all of them
 
     def close(self) -> None:
         self.save()
@@ -121,7 +125,20 @@ class ContextIndex:
     def _patterns(self) -> tuple[str, ...]:
         return self.matcher.patterns if self.matcher else ()
 
+    def changed_since(self, tick: int) -> list[str] | None:
+        """The paths that may differ from what they were at the look `tick`; None when that is not known any more."""
+        if tick < self._since:
+            return None
+        return [path for path, noted in self._noted.items() if noted > tick]
+
+    def _note(self, path: str) -> None:
+        if len(self._noted) >= MAX_NOTED:
+            self._noted.clear()
+            self._since = self.tick
+        self._noted[path] = self.tick
+
     def _apply(self, changed: Sequence[int], cancel: CancelToken | None) -> set[str]:
+        self.tick += 1
         pending = sorted({*changed, *self._racy}, key=lambda slot: len(self._paths[slot] or ""))
         found: set[str] = set()
         for slot in pending:
@@ -132,6 +149,7 @@ class ContextIndex:
                 cancel.check()
             mode = self._table.mode(slot)
             self._racy.discard(slot)
+            self._note(path)
             if not mode:
                 if slot == ROOT:
                     raise InvalidInput(f"the build context {self.root} was removed")
@@ -176,6 +194,7 @@ class ContextIndex:
     def _drop(self, slot: int) -> None:
         path, parent = self._paths[slot], self._parent[slot]
         assert path is not None  # it is dropped once
+        self._note(path)
         self._stale(slot)
         self._drop_below(slot)
         names = self._kids.get(parent)
@@ -241,6 +260,8 @@ class ContextIndex:
     ) -> None:
         """New names: their stat data in one go, then what is below the directories among them."""
         self._count(prefix, len(new))
+        for name in new:
+            self._note(prefix + name)
         while self._free and new:
             name, new = new[0], new[1:]
             self._enter_one(slot, prefix, name, self._add(prefix + name, slot), cancel)

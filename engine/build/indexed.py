@@ -9,6 +9,7 @@ from pathlib import Path
 
 from engine.base.cancel import CancelToken
 from engine.build.dockerfile.ignore import Matcher
+from engine.build.index import ContextIndex
 from engine.build.source import ContextSource, Node
 from engine.build.trees import Trees
 from engine.build.watched import ContextIndexes
@@ -38,6 +39,7 @@ class IndexedSource(ContextSource):
         except BaseException:
             self.close()
             raise
+        self.tick = self._index.tick
         self.entries = len(self._index)
         self.seconds += time.monotonic() - started
 
@@ -45,6 +47,22 @@ class IndexedSource(ContextSource):
         """The build is done with it."""
         self.close()
         self._indexes.after_build(self._watched, self._relied)
+
+    @property
+    def index(self) -> ContextIndex:
+        return self._index
+
+    def changed_since(self, tick: int) -> list[tuple[str, Node | None]] | None:
+        """What may differ from what it was at an earlier source's `tick`, each as it is now, parents first; None: not known."""
+        with self._index.lock:
+            paths = self._index.changed_since(tick)
+            if paths is None:
+                return None
+            found: list[tuple[str, Node | None]] = []
+            for path in sorted(paths, key=lambda path: path.split("/")):
+                slot = self._index.slot(path)
+                found.append((path, self._node(path, slot) if slot is not None else None))
+            return found
 
     def children(self, node: Node) -> Iterator[Node]:
         self._cancel.check()

@@ -10,11 +10,13 @@ from pathlib import Path
 from engine.archive.writer import LayerWriter
 from engine.build.copier import can_stream, stream_plan, write_plan
 from engine.build.copy import CopyPlan, Text, Tree, digest_plan, find_parents, find_trees, resolve_owner
+from engine.build.delta import Copied, copied_key
 from engine.build.dockerfile.ast import Add, Copy, Workdir
 from engine.build.dockerfile.mode import parse_chmod
 from engine.build.dockerfile.words import expand, process
 from engine.build.fetch import Fetcher, is_http, parse_checksum
 from engine.build.git import Git, GitRef, GitSource, parse_git_ref
+from engine.build.indexed import IndexedSource
 from engine.build.site import Site, Work
 from engine.build.state import State
 from engine.build.unpack import archive_kind
@@ -108,7 +110,18 @@ class _CopyPlanner:
 
         # With --link, and with times that are clamped, what is written differs from what the differ is to say of it.
         plain = not (copy.link or self._remote or site.epoch is not None) and can_stream(plan)
-        return Work(inputs, f"{name} {' '.join(words)} # buildkit", perform, stream if plain else None)
+        copied = self._copied(plan, view, inputs["instruction"]) if plain else None
+        return Work(inputs, f"{name} {' '.join(words)} # buildkit", perform, stream if plain else None, copied)
+
+    def _copied(self, plan: CopyPlan, view: LayerView, instruction: str) -> Copied | None:
+        """For a whole folder of a context that remembers: nothing chosen by patterns, nothing that shows for what is below it alone."""
+        (tree,) = plan.trees
+        if not isinstance(tree, Tree) or not isinstance(tree.source, IndexedSource) or not tree.top.is_dir:
+            return None
+        source, filters = tree.source, tree.filters
+        if filters.include or filters.exclude or (source.matcher is not None and source.matcher.has_exclusions):
+            return None
+        return Copied(plan, tree, source, view, copied_key(self._state.chain, instruction, plan, tree, source))
 
     # --- sources --------------------------------------------------------------------------------------
 

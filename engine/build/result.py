@@ -29,7 +29,7 @@ class Result:
     def view(self, store: Store) -> LayerView:
         """Its merged file system, read from the unpacked layers."""
         store.ensure_layers(self.manifest.layers, self.config.diff_ids)
-        return LayerView([store.layers.tree(chain) for chain in reversed(chain_ids(self.config.diff_ids))])
+        return LayerView(store.layers.trees(chain_ids(self.config.diff_ids)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engine.archive.writer import LayerWriter
 from engine.base.cancel import CancelToken
@@ -22,19 +23,24 @@ from engine.oci.platform import Platform
 from engine.store.store import Store
 from engine.store.view import LayerView
 
+if TYPE_CHECKING:
+    from engine.build.delta import Copied
+
 
 @dataclass(frozen=True, slots=True)
 class Work:
     """A step that makes a layer: what its result depends on, its history entry, and how it is done.
 
     `perform` fills the upper directory it is given; the second folder is for its own use: it is not there yet. `inputs` hold no secret.
-    `stream`, where there is one, fills the upper directory and writes the layer's tar in one pass.
+    `stream`, where there is one, fills the upper directory and writes the layer's tar in one pass. `copied`: it may also be made out of
+    what the same step made before.
     """
 
     inputs: Mapping[str, str]
     created_by: str
     perform: Callable[[Path, Path], None]
     stream: Callable[[Path, LayerWriter], None] | None = None
+    copied: Copied | None = None
 
 
 @dataclass(slots=True)
@@ -64,7 +70,7 @@ class Site:
     def trees(self, state: State) -> list[Path]:
         """The state's layers as directories, topmost first."""
         self.store.ensure_layers(state.layers, state.config.diff_ids, cancel=self.cancel)
-        return [self.store.layers.tree(chain) for chain in reversed(chain_ids(state.config.diff_ids))]
+        return self.store.layers.trees(chain_ids(state.config.diff_ids))
 
     def view(self, state: State) -> LayerView:
         return LayerView(self.trees(state))

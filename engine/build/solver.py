@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from engine.base.cancel import CancelToken
+from engine.build.delta import Copies
 from engine.build.export import export_all, keeps_image
 from engine.build.finished import Finished
 from engine.build.interfaces import Emit, ImageSource, Runner
@@ -60,6 +61,7 @@ class Build:
         indexes: ContextIndexes | None = None,
         *,
         cache: StepCache | None = None,
+        copies: Copies | None = None,
         inline: Inline | None = None,
         deliver: Callable[[Outcome], None] | None = None,
     ):
@@ -68,6 +70,7 @@ class Build:
         self._outer, self._cancel = cancel, CancelToken()
         self._trees, self._indexes = trees or Trees(store.root / "stat" / "trees.sqlite"), indexes
         self._shop = Shop(cache or StepCache(store), self._trees, threading.BoundedSemaphore(SLOTS))
+        self._shop.copies = copies or self._shop.copies
         self._inline, self._deliver = inline, deliver
 
     def run(self) -> BuildFinished:

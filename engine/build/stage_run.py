@@ -10,13 +10,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from engine.archive.writer import LayerWriter
 from engine.base.clock import rfc3339
 from engine.build import metadata
+from engine.build.delta import Copies, change
 from engine.build.dockerfile.ast import Add, Arg, Copy, Instruction, Run, Workdir
 from engine.build.explain import explain, summary
 from engine.build.graph import StagePlan, label
@@ -26,7 +26,7 @@ from engine.build.plan_run import plan_run
 from engine.build.prepare import Prepared
 from engine.build.site import Site, Work
 from engine.build.stages import begin_stage
-from engine.build.stamped import make_layer, write_layer
+from engine.build.stamped import Layer, make_layer, write_layer
 from engine.build.state import State
 from engine.build.step_cache import Scope, StepCache, step_key
 from engine.build.trees import Trees
@@ -39,6 +39,7 @@ from engine.oci.digest import Digest
 from engine.oci.manifest import build_manifest
 from engine.oci.media import OCI_CONFIG, OCI_LAYER
 from engine.oci.reference import Reference
+from engine.store.blobs import BlobWriter
 
 COMMENT = "buildkit.dockerfile.v0"
 FAILED = "workbench/failed-step:latest"  # the last one that was kept
@@ -51,6 +52,7 @@ class Shop:
     cache: StepCache
     trees: Trees
     slots: threading.BoundedSemaphore
+    copies: Copies = field(default_factory=Copies)
     phases: Phases = field(default_factory=Phases)
     first: tuple[StepInfo, str] | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -174,7 +176,7 @@ class StageRun:
         """The step's document, and whether another build made it while this one waited."""
         site, cache = self._site, self._shop.cache
         if refused:
-            return self._do(state, key, work, remember), False
+            return self._do(state, key, replace(work, copied=None), remember), False
 
         def waiting() -> None:
             site.emit(BuildNotice("another build does the same step: waiting for it"))
@@ -211,7 +213,7 @@ class StageRun:
             os.mkdir(folder, 0o710)
             os.mkdir(upper, 0o755)
             if work.stream is not None:
-                return self._keep(state, folder, work.stream)
+                return self._changed(state, folder, work) or self._keep(state, folder, work)
             try:
                 with self._shop.phases.during("run"):
                     work.perform(upper, folder / "work")
@@ -225,29 +227,55 @@ class StageRun:
             if folder.exists():
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def _keep(
-        self, state: State, folder: Path, stream: Callable[[Path, LayerWriter], None] | None = None
-    ) -> dict[str, Any]:
-        """The upper directory `diff` as a blob and as a layer's tree; the cache's document of it. `stream` fills it only now."""
+    def _changed(self, state: State, folder: Path, work: Work) -> dict[str, Any] | None:
+        """The layer out of what the same COPY made before; None: it must be copied as a whole."""
+        store, copied = self._site.store, work.copied
+        whole = self._shop.copies.get(copied) if copied is not None else None
+        if copied is None or whole is None:
+            return None
+        blob = store.blobs.ingest()
+        try:
+            with self._shop.phases.during("run"):
+                trees = self._site.trees(state)
+                layer = change(store, whole, copied, trees, folder / "diff", blob, self._site.cancel)
+        except BaseException:
+            blob.abort()
+            raise
+        if layer is None:
+            blob.abort()
+            return None
+        return self._publish(state, folder, blob, layer, base=whole.chain)
+
+    def _keep(self, state: State, folder: Path, work: Work | None = None) -> dict[str, Any]:
+        """The upper directory `diff` as a blob and as a layer's tree; the cache's document of it. `work` streams into it only now."""
         store, upper = self._site.store, folder / "diff"
         if (folder / "work").exists():
             shutil.rmtree(folder / "work", ignore_errors=True)
         blob = store.blobs.ingest()
         try:
-            if stream is not None:
+            if work is not None and (stream := work.stream) is not None:
+                recorded = work.copied is not None
                 with self._shop.phases.during("run"):
-                    layer = make_layer(blob, self._site.cancel, lambda out: stream(upper, out))
+                    layer = make_layer(blob, self._site.cancel, lambda out: stream(upper, out), recorded=recorded)
             else:
                 with self._shop.phases.during("commit"):
                     layer = write_layer(upper, blob, self._site.view(state), self._site.cancel, epoch=self._site.epoch)
         except BaseException:
             blob.abort()
             raise
-        size = blob.size
+        document = self._publish(state, folder, blob, layer)
+        if work is not None and work.copied is not None and not self._site.contexts.moved:
+            self._shop.copies.put(work.copied, Digest(document["chain"]), layer.written.diff_id, layer)
+        return document
+
+    def _publish(
+        self, state: State, folder: Path, blob: BlobWriter, layer: Layer, *, base: Digest | None = None
+    ) -> dict[str, Any]:
+        store, size = self._site.store, blob.size
         with self._shop.phases.during("commit"):
             digest = blob.commit(durable=False)
             chain = state.chain_with(layer.written.diff_id)
-            store.layers.adopt(chain, layer.written.diff_id, layer.written.content_size, folder)
+            store.layers.adopt(chain, layer.written.diff_id, layer.written.content_size, folder, base=base)
         return {
             "layer": Descriptor(OCI_LAYER, digest, size).to_json(),
             "diff_id": layer.written.diff_id,

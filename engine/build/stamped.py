@@ -23,24 +23,43 @@ BEHIND = 4  # pieces that may wait for it
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """`newest` in seconds; 0 for a layer without files."""
+    """`newest` in seconds; 0 for a layer without files. `records`: its entries, where they were asked for."""
 
     written: Written
     newest: int
+    records: tuple[Record, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One entry of a layer's tar: where it begins, its time in seconds, the bytes of its content."""
+
+    path: str
+    kind: str
+    start: int
+    mtime: int
+    size: int
 
 
 class _Writer(LayerWriter):
     def __init__(self, out: Sink) -> None:
         super().__init__(out, hashed=False)
         self.newest = 0
+        self.records: list[Record] | None = None
 
     def add(self, entry: TarEntry, body: BinaryIO | None = None) -> None:
-        self.newest = max(self.newest, entry.mtime)
+        self._note(entry)
         super().add(entry, body)
 
     def add_whole(self, entry: TarEntry, data: bytes) -> None:
-        self.newest = max(self.newest, entry.mtime)
+        self._note(entry)
         super().add_whole(entry, data)
+
+    def _note(self, entry: TarEntry) -> None:
+        self.newest = max(self.newest, entry.mtime)
+        if self.records is not None:
+            size = entry.size if entry.kind == "file" else 0
+            self.records.append(Record(entry.path, entry.kind, self._size, entry.mtime, size))
 
 
 class _Behind:
@@ -135,17 +154,25 @@ def write_layer(
     return make_layer(blob, cancel, lambda out: write_upper(upper, out, below, cancel=cancel, mtime_clamp=epoch))
 
 
-def make_layer(blob: BlobWriter, cancel: CancelToken, fill: Callable[[LayerWriter], None]) -> Layer:
+def make_layer(
+    blob: BlobWriter, cancel: CancelToken, fill: Callable[[LayerWriter], None], *, recorded: bool = False
+) -> Layer:
     """The layer that `fill` writes, in `blob`. It is not compressed, so its digest is the diff ID: it is hashed once."""
     behind = _Behind(blob, cancel)
     writer = _Writer(behind)
+    writer.records = [] if recorded else None
     try:
         fill(writer)
         written = writer.finish()
         behind.close()
     finally:
         behind.abandon()
-    return Layer(replace(written, diff_id=blob.digest()), min(writer.newest, int(time.time())))
+    return Layer(replace(written, diff_id=blob.digest()), bounded(writer.newest), tuple(writer.records or ()))
+
+
+def bounded(newest: int) -> int:
+    """A file from the future does not make a layer younger than it is."""
+    return min(newest, int(time.time()))
 
 
 def _clamp(root: str, epoch: int) -> None:

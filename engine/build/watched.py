@@ -78,7 +78,10 @@ class Watched:
                 self.index.refresh(cancel)
                 self.index.listed.clear()
                 return False
-            self.index.refresh_paths(told | self._linked, cancel)
+            changed = self.index.refresh_paths(told | self._linked, cancel)
+            if not self._linked.issuperset(self.index.with_several_links(changed)):
+                self.index.refresh(cancel)  # a file got another name: nobody tells of its other ones
+                self._linked = set(self.index.with_several_links())
             self._follow()
             return True
 

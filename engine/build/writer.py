@@ -222,6 +222,12 @@ class UpperWriter:
         os.mknod(self.real(path), mode, device)
         self._mine[path] = "node"
 
+    def whiteout(self, path: str) -> None:
+        """What the image below has at `path` is hidden."""
+        self.show_parents(path)
+        os.mknod(self.real(path), stat.S_IFCHR, os.makedev(0, 0))
+        self._mine[path] = "node"
+
     def finish(
         self, path: str, owner: tuple[int, int], mode: int | None, mtime_ns: int, xattrs: Mapping[str, bytes]
     ) -> None:

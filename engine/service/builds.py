@@ -10,6 +10,7 @@ from engine.base.settings import build_settings
 from engine.build.cache_format import write_inline
 from engine.build.cache_specs import parse_from, parse_to
 from engine.build.compare import compare
+from engine.build.delta import Copies
 from engine.build.history import History
 from engine.build.options import check_request, inline_asked
 from engine.build.result import Outcome
@@ -41,6 +42,7 @@ class BuildService:
         self.history = History(store.root / "builds", budget=build_settings(store.root).history_size)
         self._indexes = ContextIndexes(store.root / "stat")
         self._trees = Trees(store.root / "stat" / "trees.sqlite")
+        self._copies = Copies()
         self._budget = 0  # bytes of the build cache, 0 without a limit
 
     def close(self) -> None:
@@ -78,6 +80,7 @@ class BuildService:
                 return Build(
                     self._store, runner, self._images, request, tell, cancel, self._trees, self._indexes,
                     cache=cache,
+                    copies=self._copies,
                     inline=(lambda config: write_inline(cache.used, config.diff_ids)) if inline else None,
                     deliver=deliver,
                 ).run()  # fmt: skip

@@ -79,7 +79,8 @@ class RepairService:
 
     def _rebuild(self, layer: Descriptor, chain: Digest) -> None:
         """A plain layer out of its tree: equal input gives equal bytes, or it was not made here."""
-        if layer.media_type != OCI_LAYER or self._store.layers.get(chain) is None:
+        record = self._store.layers.get(chain)
+        if layer.media_type != OCI_LAYER or record is None or record.base is not None:
             return
         blob = self._store.blobs.ingest()
         try:

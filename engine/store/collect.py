@@ -8,6 +8,7 @@ import secrets
 import shutil
 import stat
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,6 +53,12 @@ def live(store: Store) -> Live:
     return found
 
 
+def _bases(store: Store, chains: Iterable[Digest]) -> set[Digest]:
+    """The layers that others stand on."""
+    records = (store.layers.peek(chain) for chain in chains)
+    return {record.base for record in records if record is not None and record.base is not None}
+
+
 def sweep(store: Store, *, dry_run: bool = False) -> int:
     """Removes what nothing names, beside any running work. Returns the bytes of blobs and layers freed.
 
@@ -66,7 +73,10 @@ def sweep(store: Store, *, dry_run: bool = False) -> int:
                 if digest not in named.blobs and f"blob-{digest.hex}" not in claimed:
                     freed += store.blobs.size(digest)
                     graves += [] if dry_run else _bury(store.blobs.path(digest), store.tmp)
-            for chain in store.layers.chains():
+            present = store.layers.chains()
+            kept = {chain for chain in present if chain in named.chains or f"layer-{chain.hex}" in claimed}
+            named.chains |= _bases(store, kept)
+            for chain in present:
                 if chain not in named.chains and f"layer-{chain.hex}" not in claimed:
                     record = store.layers.peek(chain)
                     freed += record.size if record else 0

@@ -4,6 +4,9 @@
 temporary name and renamed, so a present layer is complete. Its files are not fsynced one by one: the blob is, and
 the tree is a cache of it. `layer.json` records the boot it was made in and whether it has been synced since; after
 a power cut an unsynced tree is unpacked anew from its blob (a zero-length file is never trusted).
+
+A tree may hold only what differs from another layer's tree, its base (`layer.json` names it): both together are the layer, the way
+overlayfs stacks them. A base is whole itself, and stays as long as something stands on it.
 """
 
 from __future__ import annotations
@@ -59,15 +62,18 @@ if ctypes.CDLL(None).syncfs(os.open(sys.argv[1], os.O_RDONLY | os.O_DIRECTORY)) 
 
 @dataclass(frozen=True, slots=True)
 class LayerRecord:
-    """`size` is the sum of the regular files' bytes."""
+    """`size` is the sum of the regular files' bytes; `base` the chain ID of the layer whose tree this one's stands on."""
 
     chain: Digest
     diff_id: Digest
     size: int
+    base: Digest | None = None
 
 
 def _document(record: LayerRecord, *, synced: bool) -> bytes:
     document = {"diff_id": record.diff_id, "size": record.size, "boot": boot_id(), "synced": synced}
+    if record.base is not None:
+        document["base"] = record.base
     return json.dumps(document).encode()
 
 
@@ -79,11 +85,25 @@ class LayerStore:
         root.mkdir(mode=0o710, parents=True, exist_ok=True)
 
     def tree(self, chain: Digest) -> Path:
+        """The layer's own folder: all of it, unless it has a base."""
         return self.root / chain.hex / "diff"
+
+    def trees(self, chains: Iterable[Digest]) -> list[Path]:
+        """The folders of these layers (given bottom first) in the order that overlayfs wants: topmost first."""
+        found: list[Path] = []
+        for chain in chains:
+            record = self.peek(chain)
+            if record is not None and record.base is not None:
+                found.append(self.tree(record.base))
+            found.append(self.tree(chain))
+        return found[::-1]
 
     def get(self, chain: Digest) -> LayerRecord | None:
         """The layer, or None when it is not there or cannot be trusted after a crash."""
-        return self._claimed(chain, lambda: self.peek(chain))
+        found = self._claimed(chain, lambda: self.peek(chain))
+        if found is not None and found.base is not None and self.get(found.base) is None:
+            return None
+        return found
 
     def _claimed(self, chain: Digest, act: Callable[[], T]) -> T:
         return self._leases.claim(f"layer-{chain.hex}", act) if self._leases else act()
@@ -103,7 +123,8 @@ class LayerStore:
             return None
         if not record.get("synced") and record.get("boot") != boot_id():
             return None
-        found = LayerRecord(chain, Digest(record["diff_id"]), record["size"])
+        base = Digest(record["base"]) if record.get("base") else None
+        found = LayerRecord(chain, Digest(record["diff_id"]), record["size"], base)
         self._known[chain] = (stamp, found)
         return found
 
@@ -142,16 +163,18 @@ class LayerStore:
             finally:
                 shutil.rmtree(work, ignore_errors=True)
 
-    def adopt(self, chain: Digest, diff_id: Digest, size: int, folder: Path) -> LayerRecord:
+    def adopt(
+        self, chain: Digest, diff_id: Digest, size: int, folder: Path, *, base: Digest | None = None
+    ) -> LayerRecord:
         """Makes `folder` (on the same file system, with an overlay upper directory `diff` in it) the layer: a rename, no copy.
 
-        It is left where it is when the layer is there already.
+        It is left where it is when the layer is there already. `diff` is then what differs from the tree of `base`.
         """
         found = self.get(chain)
         if found:
             return found
         try:
-            return self._publish(folder, LayerRecord(chain, diff_id, size), soon=True)
+            return self._publish(folder, LayerRecord(chain, diff_id, size, base), soon=True)
         except OSError as error:
             raise from_os_error(error, f"keeping layer {diff_id.short}") from error
 
@@ -233,4 +256,6 @@ class LayerStore:
             return f"layer.json cannot be read: {error}"
         if not self.tree(chain).is_dir():
             return "its tree is missing"
+        if record.get("base") and not self.tree(Digest(record["base"])).is_dir():
+            return "the tree that it stands on is missing"
         return None

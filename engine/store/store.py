@@ -145,7 +145,7 @@ class Store:
         """The image's layer trees, topmost first; unpacked where they are missing."""
         manifest, config = self.images.manifest(image), self.images.config(image)
         self.ensure_layers(manifest.layers, config.diff_ids)
-        return [self.layers.tree(chain) for chain in reversed(chain_ids(config.diff_ids))]
+        return self.layers.trees(chain_ids(config.diff_ids))
 
     # --- garbage and damage -------------------------------------------------------------------------
 
