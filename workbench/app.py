@@ -117,7 +117,7 @@ class WorkbenchApp(App[int]):
     @on(PaneGrid.Arranged)
     def _arranged(self) -> None:
         """Readings are taken only while somebody shows them."""
-        wanted = any(pane.WANTS_STATS and pane.on_screen for pane in self.panes.values())
+        wanted = any(pane.on_screen and pane.wants_stats for pane in self.panes.values())
         if wanted and not self._sampling:
             beside(self, "stats", self.bridge.keep_stats, exclusive=True)
         elif not wanted and self._sampling:

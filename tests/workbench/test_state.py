@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from engine.api import ContainerSummary, LayerInfo
-from workbench.state import CONTAINERS, LAYERS, brief_age, brief_port, container_row, lay_out, layer_row, neutral
+from workbench.rows import CONTAINERS, brief_bytes, brief_percent, container_row
+from workbench.state import brief_port, brief_when, layer_row, neutral
+from workbench.table import Matcher, fit, natural_key, set_text
 from workbench.widgets.log_view import Line, _spans, rule
 
 
@@ -23,7 +25,7 @@ def test_colours_are_kept_where_asked() -> None:
 
 def test_rows() -> None:
     running = ContainerSummary("i", "web", "img", "sha", "cmd", "running", 0, started=10**9, ports=("80/tcp",))
-    assert container_row(running, now=61) == ("●", "web", "up 1 min", "80")
+    assert container_row(running, now=61)[:5] == ("●", "web", "running", "", "80")
     ended = ContainerSummary("i", "web", "img", "sha", "cmd", "exited", 0, exit_code=None)
     assert container_row(ended)[2] == "exit ?"
     layer = LayerInfo(
@@ -32,24 +34,49 @@ def test_rows() -> None:
     assert layer_row(layer) == ("COPY . .", "built", "1MB", "41 ms")
 
 
-@pytest.mark.parametrize("width", [20, 36, 49, 50, 80])
-def test_rows_fit_their_pane(width: int) -> None:
-    rows = [
-        ("COPY . .", "cached", "1.25kB", "4 ms"),
-        ("RUN pip install -r requirements.txt # 日本語", "built", "15MB", "3.0 s"),
-    ]
-    lines = lay_out(rows, LAYERS, width)
-    assert all(line.cell_len <= width for line in lines)
-    words = lines[1].plain.split()
-    assert words[0] == "RUN"
+@pytest.mark.parametrize("width", [1, 10, 20, 36, 49, 50, 80, 150])
+def test_columns_fit_their_pane_and_name_and_state_stay(width: int) -> None:
+    natural = [1, 20, 9, 9, 20, 6, 6, 2, 3, 5, 30]
+    widths = fit(natural, CONTAINERS, width, 2 if width >= 50 else 1)
+    used = [size for size in widths if size]
+    assert sum(used) + (2 if width >= 50 else 1) * (len(used) - 1) <= max(width, 13)
     if width >= 36:
-        assert words[-3:] == ["15MB", "3.0", "s"]
-        assert ("built" in words) == (width >= 50)
-    assert lay_out([], CONTAINERS, width) == []
+        assert widths[1] >= 16
+        assert widths[2] == 9
+    if width >= 150:
+        assert all(widths)
+
+
+def test_cells_are_cut_or_padded() -> None:
+    assert set_text("web", 5) == "web  "
+    assert set_text("web", 5, right=True) == "  web"
+    assert set_text("日本語の名前", 5) == "日本…"
+    assert set_text("web", 0) == ""
+
+
+def test_filters() -> None:
+    cells = ("shop-web-1", "running", "8000→80")
+    assert Matcher("WEB run")(cells)
+    assert not Matcher("web exited")(cells)
+    assert Matcher("!exited")(cells)
+    assert not Matcher("!web")(cells)
+    assert Matcher("~web-[0-9]")(cells)
+    assert not Matcher("~(")(cells)
+    assert sorted(["web-10", "web-2"], key=natural_key) == ["web-2", "web-10"]
 
 
 def test_short_words() -> None:
-    assert [brief_age(seconds) for seconds in (0.4, 59, 60, 7300, 49 * 3600)] == ["0 s", "59 s", "1 min", "2 h", "2 d"]
+    assert brief_when(0) == ""
+    assert brief_when(10**18, 10**9 + 40 * 86400.0) == "9 Sep"
+    assert brief_when(10**18, 10**9 + 400 * 86400.0) == "2001-09"
+    assert [brief_percent(value) for value in (0.2, 1.25, 99.6)] == ["0 %", "1.2 %", "100 %"]
+    assert [brief_bytes(size) for size in (3, 999, 9_100_000, 19_960_000, 10**12)] == [
+        "3B",
+        "999B",
+        "9.1MB",
+        "20MB",
+        "1.0TB",
+    ]
     assert [brief_port(port) for port in ("8000/tcp", "0.0.0.0:8080->80/tcp", "53/udp", "[::]:80->80/tcp")] == [
         "8000",
         "8080→80",

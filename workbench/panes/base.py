@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 from textual.app import ComposeResult
 from textual.containers import Vertical
+from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import Static
 
@@ -91,6 +92,11 @@ class Pane(Vertical):
 
     def hidden(self) -> None: ...
 
+    @property
+    def wants_stats(self) -> bool:
+        """Whether it shows readings now; asked when the panes are arranged."""
+        return self.WANTS_STATS
+
     def choose(self, subject: Subject) -> bool:
         """Puts the cursor on it; False when it is not here."""
         return False
@@ -134,6 +140,11 @@ class Pane(Vertical):
         for child in self.children:
             if child is not self._note:
                 child.set_class(bool(kind), "-covered")
+
+    def set_subtitle(self, text: str) -> None:
+        """In the border below; not read as markup."""
+        if str(self.border_subtitle or "") != text:
+            self.border_subtitle = Content(text)
 
     def tint(self, name: str) -> str:
         """A colour of the theme ("success", "warning", "error", "accent", …) as Rich reads it; "" where there are no colours."""

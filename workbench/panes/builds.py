@@ -9,7 +9,8 @@ from textual.binding import Binding
 from engine.api import EngineEvent
 from workbench import commands
 from workbench.panes.rows import RowsPane
-from workbench.state import BUILDS, build_row
+from workbench.rows import build_row
+from workbench.state import BUILDS
 from workbench.subjects import Subject
 
 LIMIT = 200
@@ -19,7 +20,7 @@ class BuildsPane(RowsPane):
     NAME, TITLE, KIND = "builds", "builds", "build"
     COLUMNS = BUILDS
     EMPTY = "No builds yet."
-    BINDINGS: ClassVar[list[Binding]] = commands.bindings("build")  # type: ignore[assignment]
+    BINDINGS: ClassVar[list[Binding]] = commands.bindings("build")
 
     def shown(self) -> None:
         self.work(self._read, group="read")

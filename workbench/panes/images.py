@@ -1,4 +1,4 @@
-"""Images: tags, use, size."""
+"""Images: tags, who uses them, size, how much of it others share."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from typing import ClassVar
 
 from textual.binding import Binding
 
+from engine.api import ImageSummary
 from workbench import commands
 from workbench.panes.rows import RowsPane
-from workbench.state import IMAGES, image_row
+from workbench.rows import IMAGES, image_row
 from workbench.subjects import Lists, Subject
 
 
@@ -16,12 +17,48 @@ class ImagesPane(RowsPane):
     NAME, TITLE, KIND = "images", "images", "image"
     FOLLOWS = ("container",)
     COLUMNS = IMAGES
-    EMPTY = "No images. b builds one, : pull fetches one."
-    BINDINGS: ClassVar[list[Binding]] = commands.bindings("image")  # type: ignore[assignment]
+    EMPTY = "No images yet: b builds one, : pull fetches one."
+    BINDINGS: ClassVar[list[Binding]] = commands.bindings("image")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._images: tuple[ImageSummary, ...] = ()
+        self._shared: dict[str, int] = {}
+        self._measured: tuple[str, ...] = ()
 
     def listed(self, lists: Lists) -> None:
-        rows = []
-        for one in lists.images:
-            name = one.tags[0] if one.tags else one.id
-            rows.append((Subject("image", one.digest, name, one), image_row(one)))
-        self.put(rows)
+        self._images = tuple(lists.images)
+        self._draw()
+        self._measure()
+
+    def shown(self) -> None:
+        self._measure()
+
+    def show(self, subject: Subject | None) -> None:
+        """The image of the container that another pane selected."""
+        container = self.app_.lists.container(subject.id) if subject else None
+        image = self.app_.lists.image(container.image_id) if container else None
+        if image is not None:
+            self.choose(_subject(image))
+
+    def _draw(self) -> None:
+        self.put([(_subject(one), image_row(one, self._shared.get(one.digest))) for one in self._images])
+
+    def _measure(self) -> None:
+        now = tuple(one.digest for one in self._images)
+        if self.on_screen and now != self._measured and len(now) > 1:
+            self._measured = now
+            self.work(self._read_shared, group="shared")
+
+    async def _read_shared(self) -> None:
+        usage = await self.bridge.engine.disk_usage()
+        self._shared = {one.image.digest: one.shared for one in usage.images}
+        self._draw()
+
+    def opened(self, subject: Subject) -> None:
+        """Its layers."""
+        self.app_.action_pane("layers")
+
+
+def _subject(one: ImageSummary) -> Subject:
+    return Subject("image", one.digest, one.tags[0] if one.tags else one.id, one)

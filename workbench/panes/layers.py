@@ -9,7 +9,8 @@ from textual.binding import Binding
 from engine.api import ImageDetail
 from workbench import commands
 from workbench.panes.rows import RowsPane
-from workbench.state import LAYERS, image_row, layer_row
+from workbench.rows import image_name
+from workbench.state import LAYERS, layer_row
 from workbench.subjects import Subject
 
 
@@ -18,7 +19,7 @@ class LayersPane(RowsPane):
     FOLLOWS = ("image",)
     COLUMNS = LAYERS
     EMPTY = "No image is selected."
-    BINDINGS: ClassVar[list[Binding]] = commands.bindings("layer")  # type: ignore[assignment]
+    BINDINGS: ClassVar[list[Binding]] = commands.bindings("layer")
 
     def show(self, subject: Subject | None) -> None:
         if subject is None:
@@ -35,4 +36,4 @@ class LayersPane(RowsPane):
             subject = Subject("layer", f"{detail.summary.digest}#{layer.index}", layer.instruction, layer)
             rows.append((subject, layer_row(layer)))
         self.put(rows)
-        self.border_subtitle = image_row(detail.summary)[0]
+        self.set_subtitle(image_name(detail.summary))

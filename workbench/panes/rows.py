@@ -1,4 +1,4 @@
-"""What panes with a list of subjects have in common: one row a subject, a cursor, a selection that the others follow."""
+"""What panes with a list of subjects have in common: one row a subject, a cursor that the others follow, marks, a filter, an order."""
 
 from __future__ import annotations
 
@@ -6,23 +6,33 @@ from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 from textual import on
+from textual.binding import Binding
 from textual.widget import Widget
-from textual.widgets import DataTable
 
 from workbench.panes.base import Pane
-from workbench.state import Column
 from workbench.subjects import Subject
+from workbench.table import Column
+from workbench.widgets.filter_line import FilterLine
 from workbench.widgets.row_list import RowList
+
+FILTER = Binding(
+    "slash", "filter", "Filter", key_display="/", show=False, id="list.filter", tooltip="Show only rows that match"
+)
 
 
 class RowsPane(Pane):
+    """A subclass calls `put` with its rows, and may override `opened` (enter on a row)."""
+
     COLUMNS: ClassVar[Sequence[Column]]
     EMPTY: ClassVar[str] = "Nothing here."
+    BINDINGS: ClassVar[list[Binding]] = [FILTER]  # type: ignore[assignment]
 
     def __init__(self) -> None:
         super().__init__()
         self.list = RowList(id=f"{self.NAME}-list", columns=self.COLUMNS)
+        self._filter: FilterLine | None = None
         self._subjects: dict[str, Subject] = {}
+        self._told: Subject | None = None
 
     def content(self) -> Iterable[Widget]:
         yield self.list
@@ -35,23 +45,98 @@ class RowsPane(Pane):
     def subject(self) -> Subject | None:
         return self._subjects.get(self.list.selected)
 
+    @property
+    def subjects(self) -> Sequence[Subject]:
+        marked = [self._subjects[key] for key in self._subjects if key in self.list.marked]
+        return marked or super().subjects
+
     def put(self, rows: Sequence[tuple[Subject, tuple[str, ...]]]) -> None:
         """The rows as they are now. The cursor stays on its subject."""
-        before = self.subject
         self._subjects = {subject.id: subject for subject, _ in rows}
-        self.list.show([(subject.id, cells) for subject, cells in rows])
+        self.list.show(
+            [(subject.id, cells) for subject, cells in rows], {subject.id: subject.record for subject, _ in rows}
+        )
         self.say("" if rows else "empty", "" if rows else self.EMPTY)
-        if self.subject != before:
-            self.selected(self.subject)
+        self._tell()
+        self._count()
+
+    def _tell(self) -> None:
+        """The others follow the cursor: also when its subject has another record now."""
+        now = self.subject
+        if now != self._told or (now and self._told and now.record != self._told.record):
+            self._told = now
+            self.selected(now)
 
     def choose(self, subject: Subject) -> bool:
         if subject.id not in self._subjects:
             return False
+        if subject.id not in self.list.keys:
+            self.clear_filter()
         self.list.select(subject.id)
-        self.selected(self.subject)
+        self._tell()
         return True
 
-    @on(DataTable.RowHighlighted)
-    def _moved(self, event: DataTable.RowHighlighted) -> None:
+    def opened(self, subject: Subject) -> None:
+        """Enter on a row."""
+        self.want("item.inspect", [subject])
+
+    @on(RowList.Moved)
+    def _moved(self, event: RowList.Moved) -> None:
         event.stop()
-        self.selected(self.subject)
+        self._tell()
+
+    @on(RowList.Chosen)
+    def _chosen(self, event: RowList.Chosen) -> None:
+        event.stop()
+        if subject := self.subject:
+            self.opened(subject)
+
+    @on(RowList.Marked)
+    def _count(self) -> None:
+        """What the border says below: how many there are, how many of them show, how many are marked."""
+        rows = self.list
+        parts = []
+        if rows.marked:
+            parts.append(f"{len(rows.marked)} marked")
+        if rows.filter_text:
+            parts.append(f"{len(rows.keys)} of {rows.total} match {rows.filter_text!r}")
+        elif rows.total > 1:
+            parts.append(str(rows.total))
+        if rows.sorted_by is not None:
+            column, turned = rows.sorted_by
+            parts.append(f"by {self.COLUMNS[column].title.lower()}{' ↓' if turned else ''}")
+        self.set_subtitle(self.subtitle(" · ".join(parts)))
+
+    def subtitle(self, counts: str) -> str:
+        """What stands in the border below; `counts` is what the list says of itself."""
+        return counts
+
+    # --- the filter -----------------------------------------------------------------------------------------------
+
+    def action_filter(self) -> None:
+        if self._filter is None:
+            self._filter = FilterLine()
+            self.mount(self._filter)
+        self._filter.open()
+
+    @on(FilterLine.Typed)
+    def _typed(self, event: FilterLine.Typed) -> None:
+        event.stop()
+        self.list.filter(event.text)
+
+    @on(FilterLine.Left)
+    def _left(self, event: FilterLine.Left) -> None:
+        event.stop()
+        self.list.focus()
+
+    def clear_filter(self) -> bool:
+        if self.list.filter_text:
+            if self._filter is not None:
+                self._filter.close()
+            self.list.filter("")
+            self.list.focus()
+            return True
+        if self.list.marked:
+            self.list.unmark()
+            return True
+        return False

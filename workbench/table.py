@@ -1,0 +1,81 @@
+"""Rows of cells in a given width (pure): which columns fit, which rows a filter lets through, in which order."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.cells import cell_len, set_cell_size
+
+LEAST = 16  # cells that the growing column keeps before another one goes
+ROOMY = 50  # cells from which a list writes words out
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """How a cell is set. `grow` takes the room that is left; `short` replaces words where there is little of it; `styles` name a
+    colour of the theme, "dim" or "bold" for a cell's whole text ("" is for any other). Columns with a `drop` go when there is no
+    room, the highest first. `key` makes of a subject's record what its rows are sorted by; else it is the text."""
+
+    grow: bool = False
+    right: bool = False
+    short: Mapping[str, str] = field(default_factory=dict)
+    styles: Mapping[str, str] = field(default_factory=dict)
+    title: str = ""
+    drop: int = 0
+    key: Callable[[Any], Any] | None = None
+    cap: int = 0  # cells that it takes at most; 0: as many as its longest text
+
+
+def fit(natural: Sequence[int], columns: Sequence[Column], width: int, gap: int = 2) -> list[int]:
+    """A width for each column, 0 for one that does not show, in `width` cells together with the gaps."""
+    sizes = [min(size, column.cap or size) for size, column in zip(natural, columns, strict=True)]
+    grows = next((i for i, column in enumerate(columns) if column.grow), None)
+
+    def needed() -> int:
+        used = [min(size, LEAST) if i == grows else size for i, size in enumerate(sizes) if size or i == grows]
+        return sum(used) + gap * max(0, len(used) - 1)
+
+    droppable = sorted((i for i, column in enumerate(columns) if column.drop), key=lambda i: -columns[i].drop)
+    for i in droppable:
+        if needed() <= width:
+            break
+        sizes[i] = 0
+    if grows is not None:
+        others = [size for i, size in enumerate(sizes) if i != grows and size]
+        sizes[grows] = max(0, width - sum(others) - gap * len(others))
+    return sizes
+
+
+def set_text(text: str, width: int, right: bool = False) -> str:
+    """Exactly `width` cells: padded, or cut with an ellipsis."""
+    size = len(text) if text.isascii() else cell_len(text)
+    if size > width:
+        return f"{set_cell_size(text, width - 1)}…" if width > 0 else ""
+    return " " * (width - size) + text if right else text + " " * (width - size)
+
+
+@dataclass(frozen=True, slots=True)
+class Matcher:
+    """Of a filter: words that must all occur, `!word` that must not, and `~regular expression`. Case does not matter."""
+
+    text: str
+
+    def __call__(self, cells: Sequence[str]) -> bool:
+        whole = " ".join(cells).lower()
+        if self.text.startswith("~"):
+            try:
+                return re.search(self.text[1:], whole, re.IGNORECASE) is not None
+            except re.error:
+                return self.text[1:].lower() in whole
+        return all(
+            word[1:] not in whole if word.startswith("!") and len(word) > 1 else word in whole
+            for word in self.text.lower().split()
+        )
+
+
+def natural_key(text: str) -> tuple[object, ...]:
+    """Sorts "web-2" before "web-10"."""
+    return tuple((0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", text.lower()) if part)
