@@ -46,6 +46,7 @@ from engine.api import (
 )
 from engine.errors import EngineError, NotFound
 from engine.model.stats import BlockCounter, CpuStats, MemoryStats, NetworkCounter
+from engine.service.log_tail import TailBook
 
 NOW = 1_700_000_000_000_000_000
 
@@ -422,6 +423,10 @@ class FakeEngine:
                 yield line
         finally:
             self._lines[name].remove(queue)
+
+    async def open_logs(self, names: Sequence[str]) -> TailBook:
+        self._call("open_logs", *names)
+        return TailBook(names, lambda name: self.logs(name, follow=True))
 
     async def log_records(self, name: str, **more: Any) -> AsyncIterator[Sequence[LogRecord]]:
         async for line in self.logs(name, **more):

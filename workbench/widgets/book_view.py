@@ -92,7 +92,7 @@ class BookView(ScrollView, can_focus=True):
         self.empty = empty
         self.following = True
         self.cursor = 0
-        self.anchor: int | None = None  # the other end of a selection
+        self.select_from: int | None = None  # the other end of a selection
         self.marks: set[int] = set()  # by place
         self.unseen_from = 0  # `end` when the view stopped following
         self._first, self._end = 0, 0
@@ -131,7 +131,7 @@ class BookView(ScrollView, can_focus=True):
         """Row numbers mean other rows from now on. None: at the end."""
         self._known.clear()
         self._drawn.clear()
-        self.anchor = None
+        self.select_from = None
         self._first = self._end = 0
         self.following, self.cursor = cursor is None, cursor or 0
         self._settle()
@@ -173,7 +173,7 @@ class BookView(ScrollView, can_focus=True):
     @property
     def selected(self) -> tuple[int, int]:
         """First and last row of the selection; without one both are the cursor's."""
-        other = self.cursor if self.anchor is None else self.anchor
+        other = self.cursor if self.select_from is None else self.select_from
         return min(self.cursor, other), max(self.cursor, other)
 
     # --- moving -------------------------------------------------------------------------------------------
@@ -403,7 +403,7 @@ class BookView(ScrollView, can_focus=True):
 
     def _highlighted(self, strip: Strip, row: int) -> Strip:
         first, last = self.selected
-        if self.anchor is not None and first <= row <= last:
+        if self.select_from is not None and first <= row <= last:
             name = "log--selected"
         elif row == self.cursor and not self.following and self.has_focus:
             name = "log--cursor"
@@ -437,7 +437,7 @@ class BookView(ScrollView, can_focus=True):
         prefix, look = self._prefix(row), self._look
         text = self._text(row)
         room = max(2, width - sum(cell_len(segment.text) for segment in prefix))
-        body = Strip(log_format.segments(text, self._style("log--stderr") if row.stream == "stderr" else base))
+        body = Strip(self._segments(text, self._style("log--stderr") if row.stream == "stderr" else base))
         if not look.wrap:
             cut = body.crop(self._sideways, self._sideways + room)
             if body.cell_length > self._sideways + room:
@@ -452,6 +452,9 @@ class BookView(ScrollView, can_focus=True):
             for start, end in log_format.spans(behind.text, rest):
                 strips.append(Strip([Segment(" " * GUTTER, base), *behind.crop(start, end)]))
         return strips
+
+    def _segments(self, text: Text, base: Style) -> list[Segment]:
+        return [Segment(s.text, base + (s.style or Style())) for s in text.render(self.app.console) if s.text]
 
     def _prefix(self, row: LogRow) -> list[Segment]:
         mark, sign = "◆" if row.place in self.marks else " ", "!" if row.stream == "stderr" else " "

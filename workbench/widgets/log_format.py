@@ -13,7 +13,6 @@ from datetime import datetime
 from typing import Any
 
 from rich.cells import cell_len, chop_cells
-from rich.segment import Segment
 from rich.style import Style
 from rich.text import Text
 
@@ -132,18 +131,3 @@ def spans(text: str, width: int) -> list[tuple[int, int]]:
         found.append((start, end))
         start = end
     return [*found, (start, cells)]
-
-
-def segments(text: Text, base: Style) -> list[Segment]:
-    """What a strip is made of. Styles are by name or Rich's own; no console is needed."""
-    plain, found, cuts = text.plain, [], {0, len(text.plain)}
-    for span in text.spans:
-        cuts |= {min(span.start, len(plain)), min(span.end, len(plain))}
-    ordered = sorted(cuts)
-    for start, end in zip(ordered, ordered[1:], strict=False):
-        style = base
-        for span in text.spans:
-            if span.start <= start and span.end >= end and span.style:
-                style = style + (span.style if isinstance(span.style, Style) else Style.parse(span.style))
-        found.append(Segment(plain[start:end], style))
-    return found
