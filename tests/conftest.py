@@ -30,6 +30,7 @@ PEERS = {
     "sshd": "/usr/sbin/sshd",
     "ssh-agent": "ssh-agent",
     "git": "git",
+    "busybox": "busybox",
     "vim": "vim",
     "ip": "ip",
     "nft": "nft",

@@ -51,6 +51,10 @@ def cmd_build(root: Path, args: list[str]) -> int:
         request = make_request(parsed, source)
         call = "check" if parsed.on("check") else parsed.text("call", "build")
         if call.partition(",")[0] != "build":
+            if sys.platform != "linux":
+                raise Unsupported(
+                    "--call and --check need the builder, which is for Linux", hint="run it on a Linux host"
+                )
             from engine.cli.build_calls import answer
 
             return answer(request, call, root)

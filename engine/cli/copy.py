@@ -8,19 +8,18 @@ import os
 import posixpath
 import stat
 import sys
+import tarfile
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from engine.archive.pack import TreePacker
-from engine.archive.writer import LayerWriter
 from engine.base.units import human_size
 from engine.cli.common import clean, read, run
 from engine.cli.copy_paths import End, local_source, local_target, prepare, preserve, renamed, split, split_argument
 from engine.cli.flags import Flag
 from engine.cli.tables import render
-from engine.errors import EngineError, InvalidInput, NotFound, Unsupported, from_os_error
+from engine.errors import EngineError, InvalidInput, NotFound, from_os_error
 from engine.model import CommitRequest
 
 if TYPE_CHECKING:
@@ -74,11 +73,6 @@ async def _copy_out(engine: Engine, box: str, path: str, target: str, *, archive
         await engine.get_archive(box, path, sys.stdout.buffer)
         sys.stdout.buffer.flush()
         return 0
-    if sys.platform != "linux":
-        raise Unsupported(
-            "files are unpacked into a folder on Linux alone",
-            hint=f"`workbench cp {box}:{path} - | tar x` does it here",
-        )
     target = preserve(os.path.abspath(target), target)
     found = await engine.stat_path(box, path)
     rename: Callable[[str], str] = lambda name: name  # noqa: E731
@@ -89,6 +83,9 @@ async def _copy_out(engine: Engine, box: str, path: str, target: str, *, archive
     first = rename
 
     def unpack(tar: BinaryIO) -> int:
+        name = lambda text: moved(first(text))  # noqa: E731
+        if sys.platform != "linux":
+            return _unpack_plainly(tar, folder, name)
         from engine.archive.extract import Rules, extract
 
         rules = Rules(
@@ -96,7 +93,7 @@ async def _copy_out(engine: Engine, box: str, path: str, target: str, *, archive
             # As Docker: files that come out belong to who copies them. With -a the owners of the container are kept.
             owner="keep" if archive and os.geteuid() == 0 else "none",
             keep_kinds=True,
-            rename=lambda name: moved(first(name)),
+            rename=name,
         )
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -108,6 +105,22 @@ async def _copy_out(engine: Engine, box: str, path: str, target: str, *, archive
         await engine.get_archive(box, path, out)
 
     return await _piped(send, unpack, folder)
+
+
+def _unpack_plainly(tar: BinaryIO, folder: str, name: Callable[[str], str]) -> int:
+    """With the standard library, where there is no openat2(2): nothing is written outside of `folder` (PEP 706), which is the
+    user's own."""
+    size = 0
+
+    def moved(member: tarfile.TarInfo, place: str) -> tarfile.TarInfo | None:
+        nonlocal size
+        size += member.size
+        link = name(member.linkname) if member.islnk() else member.linkname
+        return tarfile.tar_filter(member.replace(name=name(member.name), linkname=link, deep=False), place)
+
+    with tarfile.open(fileobj=tar, mode="r|") as archive:
+        archive.extractall(folder, filter=moved)
+    return size
 
 
 async def _followed(engine: Engine, box: str, path: str) -> tuple[str, str]:
@@ -185,6 +198,13 @@ async def _copy_in(engine: Engine, path: str, box: str, target: str, *, archive:
     sizes = _Counted()
 
     def pack(out: BinaryIO) -> None:
+        if sys.platform != "linux":
+            with tarfile.open(fileobj=cast(Any, sizes.over(out)), mode="w|") as tar:
+                tar.add(source.path, moved(source.rebase or base))
+            return
+        from engine.archive.pack import TreePacker
+        from engine.archive.writer import LayerWriter
+
         writer = LayerWriter(sizes.over(out))
         packer = TreePacker(writer)
         fd = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

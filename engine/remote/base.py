@@ -28,6 +28,9 @@ class Remote:
         self._listeners: dict[str, set[asyncio.Queue[LogLine | BaseException | None]]] = {}
 
     async def close(self) -> None:
+        for ending in self._endings.values():
+            ending.cancel()
+        await asyncio.gather(*self._endings.values(), return_exceptions=True)
         await self._client.close()
 
 

@@ -1,13 +1,15 @@
 """Builds on another engine: the context streamed to `POST /build`, the classic builder's words as build events.
 
 The endpoint is the one that Docker, Podman and this engine's own server have in common. What it has no parameter for (secrets, ssh,
-further contexts, outputs, a cache in a registry) is refused by name before anything is sent.
+further contexts, outputs, a cache in a registry) is refused by name before anything is sent. Another workbench answers with its
+own events (`engine.service.build_wire`), so that reasons, times and cached steps are seen as if they were here.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import re
 import time
@@ -38,6 +40,7 @@ from engine.remote.client import registry_auth
 from engine.remote.context import SENT_DOCKERFILE, packed
 from engine.remote.errors import beyond, failed_in_stream
 from engine.remote.images import ImagesPart, credentials, progress
+from engine.service import build_wire
 
 _STEP = re.compile(r"^step (\d+)/(\d+) ?: (.*)$", re.IGNORECASE | re.DOTALL)
 _BUILT = re.compile(r"^Successfully built ([0-9a-f]+)")
@@ -57,13 +60,14 @@ class BuildsPart(ImagesPart):
         begun = time.monotonic()
         given = await asyncio.to_thread(read_input, request)
         steps = _steps(given.dockerfile, request.target)
-        yield BuildStarted(str(given.file), tuple(steps))
         said = _Said(steps, given)
+        started = BuildStarted(str(given.file), tuple(steps))
         params, extra, keep = _parameters(request)
         ignored = given.matcher
         content = packed(request.context, ignored, keep, extra)
         headers = {
             "content-type": "application/x-tar",
+            build_wire.HEADER: "1",
             "x-registry-config": registry_auth(await asyncio.to_thread(_registries, given.dockerfile)),
         }
         lines = self._client.lines("POST", "/build", params, content=content, headers=headers)
@@ -71,11 +75,23 @@ class BuildsPart(ImagesPart):
             async for line in lines:
                 if error := failed_in_stream(line, build=True):
                     raise said.failed(error)
+                if (event := build_wire.decode(line)) is not None:
+                    said.take(event)
+                    yield (
+                        dataclasses.replace(event, dockerfile=started.dockerfile)
+                        if isinstance(event, BuildStarted)
+                        else event
+                    )
+                    continue
+                if not said.begun:
+                    said.begun = True
+                    yield started
                 for event in said.hear(line):
                     yield event
         for event in said.end():
             yield event
-        yield await self._finished(request, said, time.monotonic() - begun)
+        if not said.finished:
+            yield await self._finished(request, said, time.monotonic() - begun)
 
     async def _finished(self, request: BuildRequest, said: _Said, seconds: float) -> BuildFinished:
         name = said.image or (request.tags[0] if request.tags else "")
@@ -214,6 +230,22 @@ class _Said:
         self._cached = self._said_started = False
         self._begun = 0.0
         self._tail: list[str] = []
+        self.begun = self.finished = False
+
+    def take(self, event: BuildEvent) -> None:
+        """One of another workbench's own."""
+        self.begun = True
+        match event:
+            case StepStarted(step):
+                self._step, self._tail = step, []
+            case StepOutput(key, _, text) if self._step is not None and key == self._step.key:
+                self._tail = [*self._tail, *text.splitlines()][-_LIMIT_OF_TAIL:]
+            case StepFinished(step) if step == self._step:
+                self._step = None
+            case BuildFinished():
+                self.finished, self._step = True, None
+            case _:
+                pass
 
     def hear(self, line: Mapping[str, object]) -> list[BuildEvent]:
         aux = read.mapping(line.get("aux"))

@@ -272,14 +272,14 @@ class Client:
             raise
 
     async def _upgrade(self, wire: Wire, target: str, body: object) -> tuple[Wire, bytes, str]:
-        data = json.dumps(body if body is not None else {}).encode()
+        data = json.dumps(body).encode() if body is not None else b""
         http = h11.Connection(h11.CLIENT)
         fields = {
             "Host": self._host,
             "User-Agent": _AGENT,
             "Connection": "Upgrade",
             "Upgrade": "tcp",
-            "Content-Type": "application/json",
+            "Content-Type": "application/json" if data else "text/plain",
             "Content-Length": str(len(data)),
         }
         begin = http.send(h11.Request(method="POST", target=target, headers=list(fields.items()))) or b""

@@ -125,6 +125,7 @@ class ContainersPart(Remote):
             await self.start(name)
         except BaseException:
             del self._endings[detail.summary.id]
+            ending.cancel()
             await stream.close()
             raise
         return stream

@@ -105,7 +105,7 @@ class RemoteStream:
         await self._resize(rows, columns)
 
     async def wait(self) -> int:
-        return await (self._ending if self._ending is not None else self._code())
+        return await (asyncio.shield(self._ending) if self._ending is not None else self._code())
 
     async def detach(self) -> None:
         await self.close()
@@ -113,8 +113,6 @@ class RemoteStream:
     async def close(self) -> None:
         if not self._closed:
             self._closed = True
-            if self._ending is not None:
-                self._ending.cancel()
             await self._wire.close()
 
 

@@ -32,6 +32,7 @@ from engine.rest.http import Answer, Query, Request, Response
 from engine.rest.router import Router
 from engine.rest.streams import json_lines, progress_document
 from engine.rest.volumes import texts
+from engine.service import build_wire
 
 _IGNORED_LIMITS = (
     "cpushares",
@@ -72,9 +73,10 @@ class BuildRoutes:
             await body.drain()
             plan = _request(request.query, fetched)
             lines = _Lines(quiet=request.query.flag("q"))
+            own = request.headers.get(build_wire.HEADER) == "1"  # the client is a workbench as well
             async with contextlib.aclosing(_events(self._engine, plan)) as events:
                 async for event in events:
-                    for line in lines.feed(event):
+                    for line in [build_wire.encode(event)] if own else lines.feed(event):
                         yield line
         finally:
             body.abandon()

@@ -292,6 +292,8 @@ class Connection:
             await self._refuse(error)
             return False
         if isinstance(answer, Hijack):
+            if not await self._dropped(body):  # it would be the first thing that the program reads
+                return False
             await self._hijack(answer, event)
             return False
         await self._respond(answer, head=event.method == b"HEAD", body=body)
@@ -387,6 +389,12 @@ class Connection:
         """An unread body is dropped, if it is small; then the connection may be used again."""
         if self._http.our_state is h11.MUST_CLOSE or self._http.their_state is h11.MUST_CLOSE:
             return False
+        if not await self._dropped(body):
+            return False
+        return self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
+
+    async def _dropped(self, body: _Body) -> bool:
+        """Reads what is left of a small body."""
         if not body.ended.is_set():
             left = CHUNK
             with contextlib.suppress(h11.RemoteProtocolError, InvalidInput):
@@ -394,7 +402,7 @@ class Connection:
                     left -= len(chunk)
                     if left < 0:
                         return False
-        return self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
+        return True
 
     async def _refuse(self, error: h11.RemoteProtocolError) -> None:
         if self._http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
