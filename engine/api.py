@@ -79,6 +79,9 @@ if TYPE_CHECKING:
         DiskUsage as DiskUsage,
     )
     from engine.model import (
+        Distribution as Distribution,
+    )
+    from engine.model import (
         Drift as Drift,
     )
     from engine.model import (
@@ -167,6 +170,12 @@ if TYPE_CHECKING:
     )
     from engine.model import (
         PullProgress as PullProgress,
+    )
+    from engine.model import (
+        RegistryAuth as RegistryAuth,
+    )
+    from engine.model import (
+        RegistryMatch as RegistryMatch,
     )
     from engine.model import (
         Resources as Resources,
@@ -344,10 +353,27 @@ class Engine(Protocol):
     async def remove_image(self, name: str, *, force: bool = False) -> Sequence[str]:
         """Untags, and deletes when no tag is left. Returns Docker's lines ("Untagged: …", "Deleted: …")."""
 
-    def pull(self, reference: str) -> AsyncIterator[PullProgress]: ...
+    def pull(
+        self, reference: str, *, platform: str = "", auth: RegistryAuth | None = None
+    ) -> AsyncIterator[PullProgress]:
+        """`platform` "" is the engine's own. `auth` stands in the place of the credentials that the engine finds itself."""
 
-    def push(self, reference: str, *, target: str = "") -> AsyncIterator[PullProgress]:
+    def push(
+        self, reference: str, *, target: str = "", auth: RegistryAuth | None = None
+    ) -> AsyncIterator[PullProgress]:
         """To the registry that `reference` (or `target`) names. The last event's text holds the digest."""
+
+    async def login(self, auth: RegistryAuth) -> None:
+        """Tries `auth` on its registry; keeps nothing. Raises `Unauthorized`, `Unavailable`."""
+
+    async def search_images(
+        self, term: str, *, limit: int = 25, auth: RegistryAuth | None = None
+    ) -> Sequence[RegistryMatch]:
+        """Repositories of the registry that `term` begins with (`HOST/TERM`), or of Docker Hub. Raises `Unsupported` where the
+        registry has no search."""
+
+    async def distribution(self, reference: str, *, auth: RegistryAuth | None = None) -> Distribution:
+        """What the registry has under a name, without pulling it."""
 
     async def push_to_host(
         self, url: str, name: str, *, progress: Callable[[PullProgress], None] = lambda event: None

@@ -10,6 +10,7 @@ from engine.base.cancel import CancelToken
 from engine.base.clock import parse_rfc3339
 from engine.local.base import Services
 from engine.model import ImageDetail, LayerInfo
+from engine.oci.platform import Platform
 from engine.service.images import BASE
 from engine.service.streams import stream
 
@@ -20,11 +21,14 @@ if TYPE_CHECKING:
         BuildEvent,
         BuildRecord,
         BuildRequest,
+        Distribution,
         FileDifference,
         ImageImport,
         ImageSummary,
         LoadedImage,
         PullProgress,
+        RegistryAuth,
+        RegistryMatch,
         WhyReport,
     )
     from engine.store.images import Image
@@ -89,11 +93,34 @@ class ImagesPart(Services):
         image = await self._do(self._store.images.get, name)
         return await self._do(self._images.remove, name, self._images.users().get(image.digest, []), force=force)
 
-    def pull(self, reference: str) -> AsyncIterator[PullProgress]:
-        return stream(lambda emit, cancel: self._images.pull(reference, emit, cancel))
+    def pull(
+        self, reference: str, *, platform: str = "", auth: RegistryAuth | None = None
+    ) -> AsyncIterator[PullProgress]:
+        wanted = Platform.parse(platform) if platform else None
+        images = self._images.as_user(auth)
+        return stream(lambda emit, cancel: images.pull(reference, emit, cancel, wanted))
 
-    def push(self, reference: str, *, target: str = "") -> AsyncIterator[PullProgress]:
-        return stream(lambda emit, cancel: self._transfers.push(reference, emit, cancel, target=target))
+    def push(
+        self, reference: str, *, target: str = "", auth: RegistryAuth | None = None
+    ) -> AsyncIterator[PullProgress]:
+        return stream(lambda emit, cancel: self._transfers.push(reference, emit, cancel, target=target, auth=auth))
+
+    async def login(self, auth: RegistryAuth) -> None:
+        from engine.service import registries
+
+        await self._do(registries.login, self.root, auth)
+
+    async def search_images(
+        self, term: str, *, limit: int = 25, auth: RegistryAuth | None = None
+    ) -> Sequence[RegistryMatch]:
+        from engine.service import registries
+
+        return await self._cancellable(lambda cancel: registries.search(self.root, term, limit, auth, cancel))
+
+    async def distribution(self, reference: str, *, auth: RegistryAuth | None = None) -> Distribution:
+        from engine.service import registries
+
+        return await self._cancellable(lambda cancel: registries.distribution(self._store, reference, auth, cancel))
 
     def save(
         self, names: Sequence[str], out: Sink, *, format: Literal["docker-archive", "oci-archive"] = "docker-archive"

@@ -54,7 +54,15 @@ if TYPE_CHECKING:
     from engine.model.stats import BlockCounter, ContainerStats, CpuStats, MemoryStats, NetworkCounter, ProcessList
     from engine.model.syncs import Drift, SyncEntry, SyncResult
     from engine.model.system import CacheUsage, CheckFinding, DiskUsage, EngineEvent, ImageUsage, Pruned, SystemInfo
-    from engine.model.transfers import Comparison, ImageImport, LoadedImage, PullProgress
+    from engine.model.transfers import (
+        Comparison,
+        Distribution,
+        ImageImport,
+        LoadedImage,
+        PullProgress,
+        RegistryAuth,
+        RegistryMatch,
+    )
 
 # A hundred records take longer to make than most commands to run: a module of them is loaded when one of its names is asked for.
 _NAMES = {
@@ -69,7 +77,7 @@ _NAMES = {
     "stats": "BlockCounter ContainerStats CpuStats MemoryStats NetworkCounter ProcessList",
     "syncs": "Drift SyncEntry SyncResult",
     "system": "CacheUsage CheckFinding DiskUsage EngineEvent ImageUsage Pruned SystemInfo",
-    "transfers": "Comparison ImageImport LoadedImage PullProgress",
+    "transfers": "Comparison Distribution ImageImport LoadedImage PullProgress RegistryAuth RegistryMatch",
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 
@@ -110,6 +118,7 @@ __all__ = [
     "Device",
     "DeviceLimit",
     "DiskUsage",
+    "Distribution",
     "Drift",
     "EndpointSettings",
     "EngineEvent",
@@ -144,6 +153,8 @@ __all__ = [
     "ProcessList",
     "Pruned",
     "PullProgress",
+    "RegistryAuth",
+    "RegistryMatch",
     "Resources",
     "RestartPolicy",
     "SshAgent",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from engine.model.transfers import PullProgress
+from engine.model.transfers import PullProgress, RegistryAuth
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,7 @@ class BuildRequest:
     host_ca: bool | None = None  # RUN steps trust the host's CA bundle and use its proxies; None: as the setting says
     keep_failed: bool = False  # a RUN that fails leaves an image of its files, environment, user and directory
     remote: str = ""  # where `context` was fetched from: messages and the history name this, not the temporary folder
+    auths: tuple[RegistryAuth, ...] = field(default=(), repr=False)  # for FROM and COPY --from; never recorded
     allow_metadata: bool = False  # RUN steps may reach the cloud's metadata addresses
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 
@@ -54,3 +54,34 @@ class ImageImport:
     message: str = ""
     changes: tuple[str, ...] = ()
     platform: str = ""  # "" is this host's
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryAuth:
+    """Who one request goes to a registry as, in the place of what this host has stored. `server` is a host, or a URL of one."""
+
+    server: str
+    username: str = ""
+    password: str = field(default="", repr=False)
+    identity_token: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryMatch:
+    """One repository that a registry's search found."""
+
+    name: str
+    description: str = ""
+    stars: int = 0
+    official: bool = False
+    automated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """What a registry has under a name: the descriptor of its manifest or index, and the platforms ("linux/arm64/v8")."""
+
+    media_type: str
+    digest: str
+    size: int
+    platforms: tuple[str, ...] = ()

@@ -168,9 +168,17 @@ class Client:
     async def post(self, path: str, params: Params | None = None, body: object = None) -> Any:
         return await self.json("POST", path, params, body)
 
-    async def json(self, method: str, path: str, params: Params | None = None, body: object = None) -> Any:
+    async def json(
+        self,
+        method: str,
+        path: str,
+        params: Params | None = None,
+        body: object = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
         """The answer's JSON; None for an empty one."""
-        async with self.answer(method, path, params, body=body) as answer:
+        async with self.answer(method, path, params, body=body, headers=headers) as answer:
             raw = await answer.aread()
         if not raw.strip() or answer.status_code == 304:
             return None

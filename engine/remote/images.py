@@ -12,12 +12,15 @@ from engine.errors import EngineError, InvalidInput, NotFound
 from engine.model import (
     Comparison,
     ContainerSpec,
+    Distribution,
     FileDifference,
     ImageDetail,
     ImageImport,
     ImageSummary,
     LoadedImage,
     PullProgress,
+    RegistryAuth,
+    RegistryMatch,
 )
 from engine.oci.reference import Reference
 from engine.remote import read, write
@@ -87,18 +90,57 @@ class ImagesPart(Remote):
 
     # --- registries -------------------------------------------------------------------------------------
 
-    async def _auth(self, reference: Reference) -> dict[str, str]:
-        """X-Registry-Auth with this machine's credentials for the registry, as the docker command line sends it."""
-        document = await asyncio.to_thread(credentials, reference.domain)
+    async def _auth(self, reference: Reference, auth: RegistryAuth | None = None) -> dict[str, str]:
+        """X-Registry-Auth with `auth`, or this machine's credentials for the registry, as the docker command line sends it."""
+        document = _auth_document(auth) if auth else await asyncio.to_thread(credentials, reference.domain)
         return {"x-registry-auth": registry_auth(document)}
 
-    async def pull(self, reference: str) -> AsyncIterator[PullProgress]:
+    async def login(self, auth: RegistryAuth) -> None:
+        await self._client.post("/auth", {}, _auth_document(auth))
+
+    async def search_images(
+        self, term: str, *, limit: int = 25, auth: RegistryAuth | None = None
+    ) -> Sequence[RegistryMatch]:
+        headers = {"x-registry-auth": registry_auth(_auth_document(auth))} if auth else {}
+        found = await self._client.json("GET", "/images/search", {"term": term, "limit": limit}, headers=headers)
+        return [
+            RegistryMatch(
+                str(row.get("name") or ""),
+                str(row.get("description") or ""),
+                int(row.get("star_count") or 0),
+                bool(row.get("is_official")),
+                bool(row.get("is_automated")),
+            )
+            for row in read.rows(found)
+        ]
+
+    async def distribution(self, reference: str, *, auth: RegistryAuth | None = None) -> Distribution:
+        parsed = Reference.parse(reference).with_default_tag()
+        where = f"/distribution/{quote(parsed.familiar, safe='/@:')}/json"
+        document = read.mapping(await self._client.json("GET", where, {}, headers=await self._auth(parsed, auth)))
+        descriptor = read.mapping(document.get("Descriptor"))
+        platforms = tuple(
+            "/".join(str(row[key]) for key in ("os", "architecture", "variant") if row.get(key))
+            for row in read.rows(document.get("Platforms"))
+        )
+        return Distribution(
+            str(descriptor.get("mediaType") or ""),
+            str(descriptor.get("digest") or ""),
+            int(descriptor.get("size") or 0),
+            platforms,
+        )
+
+    async def pull(
+        self, reference: str, *, platform: str = "", auth: RegistryAuth | None = None
+    ) -> AsyncIterator[PullProgress]:
         parsed = Reference.parse(reference).with_default_tag()
         params = {"fromImage": parsed.familiar_name, "tag": str(parsed.digest or parsed.tag or "")}
+        if platform:
+            params["platform"] = platform
         yield PullProgress(reference, "", "resolving")
         last = ""
         lines = self._client.lines(
-            "POST", "/images/create", params, headers=await self._auth(parsed), content=_nothing()
+            "POST", "/images/create", params, headers=await self._auth(parsed, auth), content=_nothing()
         )
         async for line in lines:
             if error := failed_in_stream(line):
@@ -109,14 +151,16 @@ class ImagesPart(Remote):
                 last = str(line["status"])
         yield PullProgress(reference, "", "done", text=last)
 
-    async def push(self, reference: str, *, target: str = "") -> AsyncIterator[PullProgress]:
+    async def push(
+        self, reference: str, *, target: str = "", auth: RegistryAuth | None = None
+    ) -> AsyncIterator[PullProgress]:
         if target and target != reference:
             raise beyond("pushing under another name", "`workbench tag` it first, then push that")
         parsed = Reference.parse(reference).with_default_tag()
         where = f"/images/{quote(parsed.familiar_name, safe='/')}/push"
         done = PullProgress(reference, "", "done")
         lines = self._client.lines(
-            "POST", where, {"tag": parsed.tag or ""}, headers=await self._auth(parsed), content=_nothing()
+            "POST", where, {"tag": parsed.tag or ""}, headers=await self._auth(parsed, auth), content=_nothing()
         )
         async for line in lines:
             if error := failed_in_stream(line):
@@ -248,6 +292,14 @@ def credentials(domain: str) -> dict[str, str]:
     if found.identity_token:
         return document | {"identitytoken": found.identity_token}
     return document | {"username": found.username, "password": found.password}
+
+
+def _auth_document(auth: RegistryAuth) -> dict[str, str]:
+    """The API's AuthConfig."""
+    document = {"serveraddress": auth.server}
+    if auth.identity_token:
+        return document | {"identitytoken": auth.identity_token}
+    return document | {"username": auth.username, "password": auth.password}
 
 
 def progress(reference: str, line: Mapping[str, object]) -> PullProgress | None:

@@ -18,6 +18,7 @@ from engine.api import (
     BuildStarted,
     Engine,
     PullProgress,
+    RegistryAuth,
     StepFinished,
     StepOutput,
     StepStarted,
@@ -29,6 +30,7 @@ from engine.build.remote import Fetched, fetch_context
 from engine.errors import InvalidInput, Unsupported
 from engine.rest.files import BodyFile
 from engine.rest.http import Answer, Query, Request, Response
+from engine.rest.registries import auths_of
 from engine.rest.router import Router
 from engine.rest.streams import json_lines, progress_document
 from engine.rest.volumes import texts
@@ -55,12 +57,13 @@ class BuildRoutes:
 
     async def build(self, request: Request) -> Answer:
         _refuse(request.query)
+        auths = auths_of(request)
         kind = request.headers.get("content-type", "application/x-tar").partition(";")[0]
         if kind not in ("application/x-tar", "application/tar", "application/octet-stream", ""):
             raise InvalidInput(f"a build context is a tar stream, not {kind}")
-        return Response(200, json_lines(self._build(request)))
+        return Response(200, json_lines(self._build(request, auths)))
 
-    async def _build(self, request: Request) -> AsyncIterator[dict[str, Any]]:
+    async def _build(self, request: Request, auths: tuple[RegistryAuth, ...]) -> AsyncIterator[dict[str, Any]]:
         folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="context-", dir=self._scratch))
         body = BodyFile(request.body)
         closing = contextlib.ExitStack()
@@ -71,7 +74,7 @@ class BuildRoutes:
             else:
                 fetched = await self._elsewhere(place, folder, closing)
             await body.drain()
-            plan = _request(request.query, fetched)
+            plan = _request(request.query, fetched, auths)
             lines = _Lines(quiet=request.query.flag("q"))
             own = request.headers.get(build_wire.HEADER) == "1"  # the client is a workbench as well
             async with contextlib.aclosing(_events(self._engine, plan)) as events:
@@ -123,7 +126,7 @@ def _refuse(query: Query) -> None:
             raise Unsupported(f"{name}={value} is not supported for RUN steps")
 
 
-def _request(query: Query, fetched: Fetched) -> BuildRequest:
+def _request(query: Query, fetched: Fetched, auths: tuple[RegistryAuth, ...]) -> BuildRequest:
     name = query.text("dockerfile") or "Dockerfile"
     folder, dockerfile = fetched.context, fetched.text
     args = query.document("buildargs") or {}
@@ -151,6 +154,7 @@ def _request(query: Query, fetched: Fetched) -> BuildRequest:
         shm_size=query.number("shmsize", 0) or 0,
         memory=query.number("memory", 0) or 0,
         # The classic builder's: images that are here, which no registry is asked for.
+        auths=auths,
         cache_from=tuple(f"type=image,ref={name}" for name in cache_from),
     )
 

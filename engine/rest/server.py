@@ -14,6 +14,7 @@ from pathlib import Path
 
 from engine.api import Engine
 from engine.errors import Conflict, InvalidInput, from_os_error
+from engine.rest.absent import AbsentRoutes
 from engine.rest.archives import ArchiveRoutes
 from engine.rest.build import BuildRoutes
 from engine.rest.containers import ContainerRoutes
@@ -21,6 +22,7 @@ from engine.rest.execs import ExecRoutes
 from engine.rest.http import Answer, Connection, Request, error_response
 from engine.rest.images import ImageRoutes
 from engine.rest.networks import NetworkRoutes
+from engine.rest.registries import RegistryRoutes
 from engine.rest.router import Router
 from engine.rest.system import SystemRoutes
 from engine.rest.transfers import TransferRoutes
@@ -62,10 +64,12 @@ def build_router(engine: Engine, scratch: Path | None = None) -> Router:
         ContainerRoutes,
         ExecRoutes,
         ArchiveRoutes,
+        RegistryRoutes,
         TransferRoutes,
         ImageRoutes,
         NetworkRoutes,
         VolumeRoutes,
+        AbsentRoutes,
     ):
         routes(engine, router)
     BuildRoutes(engine, router, scratch)

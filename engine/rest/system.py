@@ -1,4 +1,4 @@
-"""`/_ping`, `/version`, `/info`, `/events`, and what a daemon without Swarm and plugins answers."""
+"""`/_ping`, `/version`, `/info`, `/events`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 
 from engine.api import Engine
 from engine.base.clock import rfc3339
-from engine.errors import InvalidInput, NotFound, Unavailable
+from engine.errors import InvalidInput
 from engine.rest.http import Answer, Request, Response, json_response
 from engine.rest.router import API_VERSION, MIN_VERSION, Router
 from engine.service.event_filters import check_filters, event_document, matches
@@ -29,13 +29,6 @@ class SystemRoutes:
         router.add("GET", "/version", self.version)
         router.add("GET", "/info", self.info)
         router.add("GET", "/events", self.events)
-        for path in ("/swarm", "/nodes", "/services", "/tasks", "/secrets", "/configs"):
-            router.add("GET", path, self.no_swarm)
-            router.add("GET", path + "/{rest*}", self.no_swarm)
-            router.add("POST", path + "/{rest*}", self.no_swarm)
-            router.add("DELETE", path + "/{rest*}", self.no_swarm)
-        router.add("GET", "/plugins", self.no_plugins)
-        router.add("GET", "/plugins/{name*}/json", self.no_plugin)
 
     async def ping(self, request: Request) -> Answer:
         headers = {
@@ -154,18 +147,6 @@ class SystemRoutes:
             close = getattr(events, "aclose", None)
             if close is not None:
                 await close()
-
-    async def no_swarm(self, request: Request) -> Answer:
-        raise Unavailable(
-            'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to '
-            "swarm and try again."
-        )
-
-    async def no_plugins(self, request: Request) -> Answer:
-        return json_response([])
-
-    async def no_plugin(self, request: Request) -> Answer:
-        raise NotFound(f"plugin {request.params['name']!r} not found")
 
 
 def _moment(text: str) -> int | None:

@@ -7,12 +7,13 @@ import re
 from collections.abc import AsyncIterator
 from typing import Any
 
-from engine.api import Engine, ImageImport, LoadedImage, Sink
-from engine.errors import InvalidInput, Unsupported
+from engine.api import Engine, ImageImport, LoadedImage, RegistryAuth, Sink
+from engine.errors import InvalidInput
 from engine.oci.platform import Platform
 from engine.oci.reference import Reference
 from engine.rest.files import BodyFile, begun, piped
 from engine.rest.http import Answer, Request, Response
+from engine.rest.registries import auth_of
 from engine.rest.router import Router
 from engine.rest.streams import json_lines, progress_document
 
@@ -34,18 +35,16 @@ class TransferRoutes:
         if not name:
             return await self._import_answer(request)
         platform = request.query.text("platform")
-        if platform and Platform.parse(platform).normal != Platform.host().normal:
-            raise Unsupported(
-                f"pulling for {platform} is not supported here", hint="leave --platform out: this host's is taken"
-            )
+        if platform:
+            Platform.parse(platform)
         reference = f"{name}@{tag}" if tag.startswith("sha256:") else f"{name}:{tag}" if tag else name
-        Reference.parse(reference)
-        return Response(200, json_lines(self._pull(reference)))
+        auth = auth_of(request, Reference.parse(reference).domain)
+        return Response(200, json_lines(self._pull(reference, platform, auth)))
 
-    async def _pull(self, reference: str) -> AsyncIterator[dict[str, Any]]:
+    async def _pull(self, reference: str, platform: str, auth: RegistryAuth | None) -> AsyncIterator[dict[str, Any]]:
         parsed = Reference.parse(reference)
         tag = parsed.tag or str(parsed.digest or "latest")
-        events = self._engine.pull(reference)
+        events = self._engine.pull(reference, platform=platform, auth=auth)
         fresh = False
         async for event in events:
             if event.layer:
@@ -65,13 +64,14 @@ class TransferRoutes:
     async def push(self, request: Request) -> Answer:
         name, tag = request.params["name"], request.query.text("tag")
         reference = f"{name}:{tag}" if tag else name
+        auth = auth_of(request, Reference.parse(reference).domain)
         await self._engine.image(reference)
-        return Response(200, json_lines(self._push(reference)))
+        return Response(200, json_lines(self._push(reference, auth)))
 
-    async def _push(self, reference: str) -> AsyncIterator[dict[str, Any]]:
+    async def _push(self, reference: str, auth: RegistryAuth | None) -> AsyncIterator[dict[str, Any]]:
         parsed = Reference.parse(reference).with_default_tag()
         yield {"status": f"The push refers to repository [{parsed.name}]"}
-        async for event in self._engine.push(reference):
+        async for event in self._engine.push(reference, auth=auth):
             if event.layer:
                 yield progress_document(event, done="Pushed")
             elif event.phase == "done":

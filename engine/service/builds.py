@@ -78,7 +78,7 @@ class BuildService:
             inline = any(target.kind == "inline" for target in targets) or inline_asked(request)
             try:
                 return Build(
-                    self._store, runner, self._images, request, tell, cancel, self._trees, self._indexes,
+                    self._store, runner, self._images.as_user(*request.auths), request, tell, cancel, self._trees, self._indexes,
                     cache=cache,
                     copies=self._copies,
                     inline=(lambda config: write_inline(cache.used, config.diff_ids)) if inline else None,

@@ -23,7 +23,7 @@ from engine.service.system import require_root
 
 if TYPE_CHECKING:
     from engine.base.cancel import CancelToken
-    from engine.model import BuildEvent
+    from engine.model import BuildEvent, RegistryAuth
     from engine.oci.digest import Digest
     from engine.store.images import Image
     from engine.store.store import Store
@@ -38,8 +38,15 @@ def is_base(reference: Reference) -> bool:
 
 
 class ImageService:
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    """`auths`: who its pulls go to registries as; for other registries it is as this host's files say."""
+
+    def __init__(self, store: Store, auths: Sequence[RegistryAuth] = ()) -> None:
+        self._store, self._auths = store, auths
+
+    def as_user(self, *auths: RegistryAuth | None) -> ImageService:
+        """The same images, pulled with these credentials."""
+        given = [auth for auth in auths if auth is not None]
+        return ImageService(self._store, given) if given else self
 
     # --- pull -----------------------------------------------------------------------------------------
 
@@ -60,8 +67,8 @@ class ImageService:
             )
         shown = reference.familiar
         progress(PullProgress(shown, "", "resolving"))
-        from engine.registry.config import RegistryConfig
         from engine.registry.pull import pull
+        from engine.service.registries import registry_config
         from engine.service.unpacking import Unpacking
 
         meter = Meter(shown, progress)
@@ -72,7 +79,7 @@ class ImageService:
                     pulled = pull(
                         reference,
                         self._store.blobs,
-                        RegistryConfig.load(self._store.root),
+                        registry_config(self._store.root, self._auths),
                         platform=platform or Platform.host(),
                         progress=meter.blob,
                         on_image=unpacking.image,

@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 from engine.base.cancel import CancelToken
 from engine.errors import EngineError, InvalidInput
-from engine.model import PullProgress
+from engine.model import PullProgress, RegistryAuth
 from engine.oci.digest import Digest
 from engine.oci.reference import Reference
-from engine.registry.config import RegistryConfig
 from engine.registry.push import push
 from engine.service.meter import Meter
+from engine.service.registries import registry_config
 from engine.store.images import Image
 from engine.store.store import Store
 from engine.store.uploads import Uploads
@@ -22,7 +22,13 @@ class TransferService:
         self._store = store
 
     def push(
-        self, source: str, progress: Callable[[PullProgress], None], cancel: CancelToken, *, target: str = ""
+        self,
+        source: str,
+        progress: Callable[[PullProgress], None],
+        cancel: CancelToken,
+        *,
+        target: str = "",
+        auth: RegistryAuth | None = None,
     ) -> Digest:
         """Pushes the image `source` under its own name, or under `target`. Returns the manifest's digest."""
         reference = Reference.parse(target or source).with_default_tag()
@@ -37,7 +43,7 @@ class TransferService:
                 reference,
                 manifest,
                 self._store.blobs,
-                RegistryConfig.load(self._store.root),
+                registry_config(self._store.root, [auth] if auth else []),
                 progress=Meter(shown, progress).blob,
                 mounts=self.neighbours(reference),
                 journal=Uploads(self._store.tmp),

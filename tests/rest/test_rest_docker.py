@@ -5,57 +5,25 @@ from __future__ import annotations
 import functools
 import http.server
 import json
-import os
 import shutil
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
 
+from tests.rest.conftest import BASE, Served
+
 pytestmark = [pytest.mark.root, pytest.mark.peer("docker")]
 Docker = Callable[..., subprocess.CompletedProcess[str]]
-BASE = "workbench/base"
 
 
-@pytest.fixture(scope="module")
-def docker(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
-    """Runs `docker ARGS` against `workbench serve` on the session's data root."""
-    folder = tmp_path_factory.mktemp("api")
-    environment = {**os.environ, "WORKBENCH_ROOT": str(data_root), "PYTHONUNBUFFERED": "1"}
-    workbench = [sys.executable, "-m", "engine.cli.main"]
-    (folder / "Dockerfile").write_text(f"FROM {BASE}\n")
-    subprocess.run([*workbench, "build", "-q", str(folder)], env=environment, check=True, stdout=subprocess.DEVNULL)
-    server = subprocess.Popen(
-        [*workbench, "serve", "--socket", str(folder / "s")], env=environment, stdout=subprocess.PIPE
-    )
-    assert server.stdout is not None
-    assert b"serving" in server.stdout.readline()
-
-    def run(*args: str, stdin: str = "", ok: bool = True) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            ["docker", *args],
-            env={
-                **os.environ,
-                "DOCKER_HOST": f"unix://{folder}/s",
-                "DOCKER_BUILDKIT": "0",
-                "DOCKER_CONFIG": str(folder),
-            },
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        assert not ok or done.returncode == 0, done.stderr
-        return done
-
-    yield run
-    server.terminate()
-    server.wait(10)
+@pytest.fixture
+def docker(served: Served) -> Docker:
+    return served.docker
 
 
 def test_run_prints_and_passes_the_exit_code(docker: Docker) -> None:

@@ -39,6 +39,7 @@ from engine.api import (
     ProcessList,
     Pruned,
     PullProgress,
+    RegistryAuth,
     StepInfo,
     SystemInfo,
     VolumeInfo,
@@ -450,7 +451,9 @@ class FakeEngine:
                 return (f"Untagged: {name}", f"Deleted: {one.id}")
         raise NotFound(f"no such image: {name}")
 
-    async def pull(self, reference: str) -> AsyncIterator[PullProgress]:
+    async def pull(
+        self, reference: str, *, platform: str = "", auth: RegistryAuth | None = None
+    ) -> AsyncIterator[PullProgress]:
         self._call("pull", reference)
         for progress in self.pulls.get(reference, [PullProgress(reference, "", "done")]):
             yield progress
@@ -458,7 +461,9 @@ class FakeEngine:
         self.images_[made.digest] = made
         self.happened("image", "pull", made.id, name=reference)
 
-    async def push(self, reference: str, *, target: str = "") -> AsyncIterator[PullProgress]:
+    async def push(
+        self, reference: str, *, target: str = "", auth: RegistryAuth | None = None
+    ) -> AsyncIterator[PullProgress]:
         self._call("push", reference)
         for progress in self.pulls.get(reference, [PullProgress(reference, "", "done")]):
             yield progress
