@@ -94,7 +94,19 @@ if TYPE_CHECKING:
         ExecSpec as ExecSpec,
     )
     from engine.model import (
+        FileComparison as FileComparison,
+    )
+    from engine.model import (
+        FileContent as FileContent,
+    )
+    from engine.model import (
         FileDifference as FileDifference,
+    )
+    from engine.model import (
+        FileKind as FileKind,
+    )
+    from engine.model import (
+        FileStep as FileStep,
     )
     from engine.model import (
         Healthcheck as Healthcheck,
@@ -116,6 +128,9 @@ if TYPE_CHECKING:
     )
     from engine.model import (
         LayerInfo as LayerInfo,
+    )
+    from engine.model import (
+        LayerWaste as LayerWaste,
     )
     from engine.model import (
         LoadedImage as LoadedImage,
@@ -140,6 +155,9 @@ if TYPE_CHECKING:
     )
     from engine.model import (
         LogRow as LogRow,
+    )
+    from engine.model import (
+        Mark as Mark,
     )
     from engine.model import (
         Mount as Mount,
@@ -214,10 +232,25 @@ if TYPE_CHECKING:
         SystemInfo as SystemInfo,
     )
     from engine.model import (
+        TreeExtent as TreeExtent,
+    )
+    from engine.model import (
+        TreeQuery as TreeQuery,
+    )
+    from engine.model import (
+        TreeRow as TreeRow,
+    )
+    from engine.model import (
         Ulimit as Ulimit,
     )
     from engine.model import (
         VolumeInfo as VolumeInfo,
+    )
+    from engine.model import (
+        WastedPath as WastedPath,
+    )
+    from engine.model import (
+        WasteReport as WasteReport,
     )
     from engine.model import (
         WhyReport as WhyReport,
@@ -293,6 +326,26 @@ class LogBook(Protocol):
         """The first hit behind (before) the kept row `row`, from the other end if there is none; None without any."""
 
     async def close(self) -> None: ...
+
+
+class FileTree(Protocol):
+    """The files of a stack of layers as rows, of which any can be read at any time: folders open and close, a query chooses what shows.
+    At first all folders are closed. Nothing needs to be closed."""
+
+    async def extent(self) -> TreeExtent: ...
+
+    async def select(self, query: TreeQuery) -> TreeExtent:
+        """Raises `InvalidInput` for a pattern that is no regular expression. Under a pattern folders are open at first."""
+
+    async def rows(self, first: int, count: int) -> Sequence[TreeRow]: ...
+
+    async def fold(self, row: int, *, open: bool) -> TreeExtent:
+        """Opens or closes the folder of a row; nothing happens where it is none."""
+
+    async def fold_all(self, *, open: bool) -> TreeExtent: ...
+
+    async def row_of(self, path: str) -> int | None:
+        """The row of a path, after opening the folders above it; None where it does not show."""
 
 
 class Engine(Protocol):
@@ -425,8 +478,29 @@ class Engine(Protocol):
     async def build_diff(self, first: int, second: int) -> Sequence[FileDifference]:
         """What the results of two builds do not share, by path."""
 
+    # files of images; an image may be `IMAGE#LINE`: its layers up to that line of its history (`LayerInfo.index`). An engine
+    # behind Docker's API raises `Unsupported` for all of these: it can only give whole images (`save`), so bring the image here.
     async def image_diff(self, first: str, second: str) -> Sequence[FileDifference]:
         """What two images (names or ids) do not share, by path. Raises `NotFound`."""
+
+    async def open_files(self, name: str, *, progress: Callable[[int], None] = lambda entries: None) -> FileTree:
+        """The files of an image as a tree, with what its topmost layer changed. The first time an index is made, beside everything
+        else: `progress` hears, on other threads, how many entries it has. Raises `NotFound`, `Unsupported`."""
+
+    async def image_waste(self, name: str) -> WasteReport:
+        """What its layers bring that later ones replace or remove again. Raises `NotFound`, `Unsupported`."""
+
+    async def file_history(self, name: str, path: str) -> Sequence[FileStep]:
+        """Which layer made a path, and what the others did to it, bottom first. Raises `NotFound`, `Unsupported`."""
+
+    async def file_content(self, name: str, path: str, *, limit: int = 1 << 20) -> FileContent:
+        """The first `limit` bytes of a file; of one that the topmost layer removed, as it was. Raises `NotFound`, `Unsupported`."""
+
+    async def file_diff(self, first: str, second: str, path: str) -> FileComparison:
+        """One path in two images, by lines where it is text. Raises `NotFound` when neither has it, `Unsupported`."""
+
+    async def save_file(self, name: str, path: str, out: Sink) -> None:
+        """A file's bytes into `out` (called on another thread); a folder as a tar. Raises `NotFound`, `InvalidInput`, `Unsupported`."""
 
     async def remove_build(self, number: int) -> None: ...
 

@@ -10,13 +10,14 @@ import contextlib
 from pathlib import Path
 
 from engine.local.hosts import HostsPart
+from engine.local.layers import LayersPart
 from engine.local.logs import LogsPart
 from engine.local.networks import NetworksPart
 from engine.local.system import SystemPart
 from engine.runtime.places import runtime_dir as runtime_dir
 
 
-class LocalEngine(SystemPart, NetworksPart, LogsPart, HostsPart):
+class LocalEngine(SystemPart, LayersPart, NetworksPart, LogsPart, HostsPart):
     """The engine on a data root. Any number of processes may have one at the same time."""
 
 

@@ -146,9 +146,6 @@ class ImagesPart(Services):
     async def build_diff(self, first: int, second: int) -> Sequence[FileDifference]:
         return await self._do(self._builds.diff, first, second)
 
-    async def image_diff(self, first: str, second: str) -> Sequence[FileDifference]:
-        return await self._do(self._builds.image_diff, first, second)
-
     async def remove_build(self, number: int) -> None:
         await self._do(self._builds.history.remove, number)
 

@@ -63,6 +63,19 @@ if TYPE_CHECKING:
         RegistryAuth,
         RegistryMatch,
     )
+    from engine.model.trees import (
+        FileComparison,
+        FileContent,
+        FileKind,
+        FileStep,
+        LayerWaste,
+        Mark,
+        TreeExtent,
+        TreeQuery,
+        TreeRow,
+        WastedPath,
+        WasteReport,
+    )
 
 # A hundred records take longer to make than most commands to run: a module of them is loaded when one of its names is asked for.
 _NAMES = {
@@ -78,6 +91,7 @@ _NAMES = {
     "syncs": "Drift SyncEntry SyncResult",
     "system": "CacheUsage CheckFinding DiskUsage EngineEvent ImageUsage Pruned SystemInfo",
     "transfers": "Comparison Distribution ImageImport LoadedImage PullProgress RegistryAuth RegistryMatch",
+    "trees": "FileComparison FileContent FileKind FileStep LayerWaste Mark TreeExtent TreeQuery TreeRow WastedPath WasteReport",
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 
@@ -123,7 +137,11 @@ __all__ = [
     "EndpointSettings",
     "EngineEvent",
     "ExecSpec",
+    "FileComparison",
+    "FileContent",
     "FileDifference",
+    "FileKind",
+    "FileStep",
     "Healthcheck",
     "HostConfig",
     "ImageDetail",
@@ -132,6 +150,7 @@ __all__ = [
     "ImageUsage",
     "IpamConfig",
     "LayerInfo",
+    "LayerWaste",
     "LoadedImage",
     "LogConfig",
     "LogExtent",
@@ -140,6 +159,7 @@ __all__ = [
     "LogQuery",
     "LogRecord",
     "LogRow",
+    "Mark",
     "MemoryStats",
     "Mount",
     "MountPoint",
@@ -167,8 +187,13 @@ __all__ = [
     "SyncEntry",
     "SyncResult",
     "SystemInfo",
+    "TreeExtent",
+    "TreeQuery",
+    "TreeRow",
     "Ulimit",
     "VolumeInfo",
+    "WasteReport",
+    "WastedPath",
     "WhyReport",
     "WhyStep",
     "host_config",

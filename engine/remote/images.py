@@ -8,12 +8,15 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Se
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 from urllib.parse import quote
 
-from engine.errors import EngineError, InvalidInput, NotFound
+from engine.errors import EngineError, InvalidInput, NotFound, Unsupported
 from engine.model import (
     Comparison,
     ContainerSpec,
     Distribution,
+    FileComparison,
+    FileContent,
     FileDifference,
+    FileStep,
     ImageDetail,
     ImageImport,
     ImageSummary,
@@ -21,6 +24,7 @@ from engine.model import (
     PullProgress,
     RegistryAuth,
     RegistryMatch,
+    WasteReport,
 )
 from engine.oci.reference import Reference
 from engine.remote import read, write
@@ -30,7 +34,7 @@ from engine.remote.errors import beyond, failed_in_stream
 from engine.remote.image_records import detail, summary
 
 if TYPE_CHECKING:
-    from engine.api import Sink
+    from engine.api import FileTree, Sink
 
 _PHASES: Mapping[str, Any] = {
     "pulling fs layer": "waiting",
@@ -261,7 +265,25 @@ class ImagesPart(Remote):
     # --- what Docker's API has not ----------------------------------------------------------------------
 
     async def image_diff(self, first: str, second: str) -> Sequence[FileDifference]:
-        raise beyond("comparing the files of two images")
+        raise _files()
+
+    async def open_files(self, name: str, *, progress: Callable[[int], None] = lambda entries: None) -> FileTree:
+        raise _files()
+
+    async def image_waste(self, name: str) -> WasteReport:
+        raise _files()
+
+    async def file_history(self, name: str, path: str) -> Sequence[FileStep]:
+        raise _files()
+
+    async def file_content(self, name: str, path: str, *, limit: int = 1 << 20) -> FileContent:
+        raise _files()
+
+    async def file_diff(self, first: str, second: str, path: str) -> FileComparison:
+        raise _files()
+
+    async def save_file(self, name: str, path: str, out: Sink) -> None:
+        raise _files()
 
     async def ensure_base(self) -> str:
         """The base image is made of this host's files where the engine runs. Raises `Unsupported` where it is not there."""
@@ -272,6 +294,13 @@ class ImagesPart(Remote):
                 f"making {_BASE}", f"`workbench --host … pull` another base image, or load {_BASE} there"
             ) from None
         return f"{_BASE}:latest"
+
+
+def _files() -> Unsupported:
+    hint = (
+        "bring the image here: `workbench --host … save IMAGE | workbench load`, or `workbench pull ssh://HOST IMAGE`"
+    )
+    return beyond("looking into an image's layers", hint)
 
 
 async def _nothing() -> AsyncGenerator[bytes, None]:

@@ -100,11 +100,6 @@ class BuildService:
         """Raises `NotFound` when a build has no result, or its image is no longer here."""
         return list(compare(self._result(first), self._result(second)))
 
-    def image_diff(self, first: str, second: str) -> list[FileDifference]:
-        """Raises `NotFound`."""
-        before, after = (LayerView(self._store.lowers(self._store.images.get(name))) for name in (first, second))
-        return list(compare(before, after))
-
     def _result(self, number: int) -> LayerView:
         record = self.history.detail(number).record
         if not record.image_id:

@@ -42,7 +42,8 @@ def is_whiteout(status: os.stat_result) -> bool:
     return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
 
 
-def _is_opaque(path: str) -> bool:
+def hides_below(path: str) -> bool:
+    """Whether a directory is opaque: nothing of the layers below shows in it."""
     for name in ("trusted.overlay.opaque", "user.overlay.opaque"):
         try:
             if os.getxattr(path, name, follow_symlinks=False) == b"y":
@@ -74,7 +75,7 @@ class LayerView:
                 return (found[0], found[1], merged) if found else (real, status, [])
             found = found or (real, status)
             merged.append(real)
-            if _is_opaque(real):
+            if hides_below(real):
                 break
         return (found[0], found[1], merged) if found else None
 
