@@ -34,6 +34,7 @@ from engine.cli.build import BuildPrinter
 from engine.cli.common import clean
 from engine.errors import EngineError
 from engine.model import BuildFinished, LogLine
+from engine.project.words import phases_text
 
 if TYPE_CHECKING:
     from engine.api import Engine
@@ -156,8 +157,10 @@ class LineShow:
             case api.ChangeSeen(service, paths):
                 more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
                 self._say(service, f"changed: {paths[0]}{more}" if paths else "changed")
-            case api.Replaced(service, _, generation, _, seconds):
-                self._say(service, f"generation {generation} after {brief_seconds(seconds)}")
+            case api.Replaced(service, _, generation, _, seconds, phases):
+                self._say(
+                    service, f"generation {generation} serves after {brief_seconds(seconds)}: {phases_text(phases)}"
+                )
             case api.Synced(service, _, paths, seconds, then):
                 what = f"{paths[0]}{f' and {len(paths) - 1} more' if len(paths) > 1 else ''}" if paths else "files"
                 self._say(service, f"synced {what}{f', {then}' if then else ''} after {brief_seconds(seconds)}")

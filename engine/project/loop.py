@@ -95,13 +95,14 @@ class InnerLoop:
             each.changed(found)
 
     async def close(self) -> None:
-        """Stops watching. Containers go on."""
+        """Stops watching, and ends `events`. Containers go on."""
         self._stop.set()
         while self._tasks:  # one that ends may have begun another
             for task in list(self._tasks):
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
         self._undo.close()
+        self._queue.put_nowait(None)
 
     # --- inside -----------------------------------------------------------------------------------------
 

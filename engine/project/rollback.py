@@ -17,6 +17,7 @@ from typing import Any, Literal
 from engine.api import ContainerSpec, Engine, FileDifference, LoopEvent
 from engine.base.atomic import write_atomic
 from engine.errors import Conflict, InvalidInput, NotFound
+from engine.project import words
 from engine.project.generations import Generation, Generations, Listed
 from engine.project.model import Project, Service, container_name, container_spec
 from engine.project.swap import Next, Swap, stops_first
@@ -97,9 +98,8 @@ class Keeper:
                 old = (await self._engine.container(container_name(self._project, found))).summary
             except NotFound:
                 old = None
-            rule = f"── rolled back to generation {wanted.number} ──"
             spec = self._spec(found, wanted)
-            new = Next(spec, wanted.number, rule, {}, not stops_first(self._project, found))
+            new = Next(spec, wanted.number, words.rolled_back(wanted.number), {}, not stops_first(self._project, found))
             await Swap(self._engine, found, say, spawn).run(new, old)
             kept.serve(wanted.number)
         if tasks:  # the old one stops

@@ -295,7 +295,7 @@ class ServiceLoop:
             for path in result.skipped[:1]:
                 self._say(LoopNotice(f"{path} is a folder of this host in the container already", self.service.name))
             then = "restart" if act.restart else "exec" if act.hooks else ""
-            await self._engine.write_rule(self.log_path, words.synced(cause, then, phases))
+            await self._engine.write_rule(self.log_path, words.synced(cause, then, time.monotonic() - batch.saved))
         elif act.kind == "restart":
             await self._engine.write_rule(self.log_path, words.restarted(cause))
         if act.restart or act.kind == "restart":
@@ -373,7 +373,7 @@ class ServiceLoop:
         listed = self.generations.read()
         number = max(listed.next_number, generation_of(old) + 1 if old else 1)
         cause = words.named(batch.paths, self._folder) or (batch.rebuild if old else "")
-        rule = words.rule(old.image_id, image, cause, finished, phases) if old else ""
+        step = words.step_text(finished)
         spec = container_spec(
             self._shared.project,
             service,
@@ -383,20 +383,21 @@ class ServiceLoop:
             log_path=self.log_path,
             mounts=mounts,
         )
-        new = Next(spec, number, rule, phases, self._overlaps(old))
+        why = words.Why(old.image_id, image, cause, step) if old else ""
+        new = Next(spec, number, why, phases, self._overlaps(old))
         with self.generations.swapping():
             created = await self._swap.run(new, old)
             if entries := initial_entries(self.judge.rules()):
                 await self._engine.sync(created, entries)
             paths = [words.shown(path, self._folder) for path in sorted(batch.paths)]
-            accepted = made(number, image, spec, paths, words.step_text(finished), phases)
+            accepted = made(number, image, spec, paths, step, phases)
             dropped = self.generations.accept(accepted, kept=KEPT)
         new_image = old is None or old.image_id != image
         self._synced.clear()
         self._equal = ""
         if old is not None:
             seconds = time.monotonic() - batch.saved
-            self._say(Replaced(service.name, self.name, number, rule, seconds, dict(phases), tuple(paths)))
+            self._say(Replaced(service.name, self.name, number, new.rule, seconds, dict(phases), tuple(paths)))
         self._say(ServiceState(service.name, "running", self.name, image, number))
         self._watch_end(created)
         self._shared.replaced(service.name, new_image and old is not None)
@@ -443,7 +444,7 @@ class ServiceLoop:
             async for event in events:
                 if not quietly:
                     self._say(ServiceBuild(service.name, event))
-                if isinstance(event, StepStarted) and self._invalidated is None:
+                if isinstance(event, StepStarted) and event.reason and self._invalidated is None:
                     self._invalidated = event.step
                 elif isinstance(event, BuildFinished):
                     # What an overtaken build has done is cached by now, and is what the change made necessary all the same.

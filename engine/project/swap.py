@@ -51,13 +51,15 @@ def stops_first(project: Project, service: Service) -> str:
 
 @dataclass(slots=True)
 class Next:
-    """What is to run: the spec under the service's own name, its number, the rule for the log ("" for a first one)."""
+    """What is to run: the spec under the service's own name, and its number. `why` gives the rule that stands before its first line in
+    the log ("" for a first one); `rule` is that text, once it is written."""
 
     spec: ContainerSpec
     generation: int
-    rule: str = ""
+    why: words.Why | str = ""
     phases: dict[str, float] = field(default_factory=dict)  # filled in: started, healthy
     overlap: bool = True
+    rule: str = ""
 
 
 class Swap:
@@ -127,6 +129,7 @@ class Swap:
         return created
 
     async def _write(self, new: Next) -> None:
+        new.rule = new.why if isinstance(new.why, str) else words.rule(new.why, sum(new.phases.values()))
         if new.rule:
             await self._engine.write_rule(new.spec.log_path, new.rule)
 
@@ -181,7 +184,6 @@ class Swap:
         with contextlib.suppress(NotFound):
             await self._engine.remove(aside, force=True)
         await self._engine.take_over(created, old.id, aside=aside)
-        await self._engine.write_rule(new.spec.log_path, words.serves(new.generation, new.phases))
 
     async def _give_up(self, created: str, error: StartFailed) -> StartFailed:
         """The error, with what the container said last; it is removed."""
@@ -253,7 +255,6 @@ class Swap:
         with contextlib.suppress(NotFound):
             await self._engine.remove(old.id, force=True)
         await self._engine.rename(created, new.spec.name)
-        await self._engine.write_rule(new.spec.log_path, words.serves(new.generation, new.phases))
         return created
 
 

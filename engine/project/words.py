@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from engine.base.units import brief_seconds
 from engine.model import BuildFinished
+
+WIDTH = 80  # columns of a rule
+_MORE = re.compile(r" and (\d+) more$")
 
 
 def named(paths: Iterable[Path], below: Path) -> str:
@@ -33,7 +38,7 @@ def short(image: str) -> str:
 
 def phases_text(phases: Mapping[str, float]) -> str:
     """`noticed 6 ms, built 18 ms`: how long each phase itself took."""
-    return ", ".join(f"{name} {brief_seconds(seconds)}" for name, seconds in phases.items())
+    return ", ".join(f"{name} {brief_seconds(seconds)}" for name, seconds in phases.items() if seconds >= 0.0005)
 
 
 def step_text(finished: BuildFinished | None) -> str:
@@ -41,15 +46,39 @@ def step_text(finished: BuildFinished | None) -> str:
     return f"step {step.number}/{step.total} {step.instruction}" if step else ""
 
 
-def rule(before: str, after: str, cause: str, finished: BuildFinished | None, phases: Mapping[str, float]) -> str:
-    """`── rebuilt 14:02:11 a1b2→c3d4 · app.py → step 4/5 COPY . . · noticed 6 ms, planned 1 ms, built 18 ms ──`"""
-    what = " → ".join(filter(None, (cause, step_text(finished)))) or "run again"
-    verb = "rebuilt" if before != after else "replaced"
-    return f"── {verb} {_now()} {short(before)}→{short(after)} · {what} · {phases_text(phases)} ──"
+@dataclass(frozen=True, slots=True)
+class Why:
+    """What a swap is for: images before and after, the changed files or another cause, the step they invalidated."""
+
+    before: str
+    after: str
+    cause: str
+    step: str = ""
 
 
-def serves(generation: int, phases: Mapping[str, float]) -> str:
-    return f"── generation {generation} serves {_now()} · {phases_text(phases)} ──"
+def rule(why: Why, seconds: float) -> str:
+    """`── rebuilt 14:02:11 a1b2→c3d4 · src/app.py → step 5/6 COPY . . · 18 ms ──`: `seconds` from the save to the new container's start.
+
+    Fits into 80 columns: of a path its end stays, of a step its beginning."""
+    verb = "rebuilt" if why.before != why.after else "replaced"
+    head = f"── {verb} {_now()} {short(why.before)}→{short(why.after)} · "
+    tail = f" · {brief_seconds(seconds)} ──"
+    room = WIDTH - len(head) - len(tail)
+    cause, step = _MORE.sub(r" +\1", why.cause) or ("" if why.step else "run again"), why.step
+    if cause and step:
+        arrow = " → "
+        room -= len(arrow)
+        cause = _cut_front(cause, max(room - len(step), room // 2))
+        return f"{head}{cause}{arrow}{_cut_end(step, room - len(cause))}{tail}"
+    return f"{head}{_cut_front(cause, room) or _cut_end(step, room)}{tail}"
+
+
+def _cut_front(text: str, width: int) -> str:
+    return text if len(text) <= width else "…" + text[len(text) - max(width - 1, 0) :]
+
+
+def _cut_end(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: max(width - 1, 0)] + "…"
 
 
 def failed(generation: int, reason: str, *, goes_on: int) -> str:
@@ -57,8 +86,14 @@ def failed(generation: int, reason: str, *, goes_on: int) -> str:
     return f"── generation {generation} given up {_now()} · {reason} · {after} ──"
 
 
-def synced(cause: str, then: str, phases: Mapping[str, float]) -> str:
-    return f"── synced {_now()} {cause}{f' · {then}' if then else ''} · {phases_text(phases)} ──"
+def rolled_back(number: int) -> str:
+    return f"── rolled back {_now()} to generation {number} ──"
+
+
+def synced(cause: str, then: str, seconds: float) -> str:
+    """`seconds` from the save to the files being there."""
+    head, tail = f"── synced {_now()} ", f"{f' · {then}' if then else ''} · {brief_seconds(seconds)} ──"
+    return f"{head}{_cut_front(cause, WIDTH - len(head) - len(tail))}{tail}"
 
 
 def restarted(cause: str) -> str:

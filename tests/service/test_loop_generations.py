@@ -23,8 +23,10 @@ FILES = {
 
 
 async def save(it: Looping, number: int, **more: str) -> None:
-    (it.folder / "note.txt").write_text(str(number))
-    it.save("main.py", PROGRAM.format(word=f"word {number}"))
+    note, main = it.folder / "note.txt", it.folder / "main.py"
+    note.write_text(str(number))
+    main.write_text(PROGRAM.format(word=f"word {number}"))
+    it.loop.changed([note, main])
     await it.until(Replaced)
 
 
