@@ -19,7 +19,11 @@ def test_a_rule_says_when_what_why_and_how_long() -> None:
 @pytest.mark.parametrize(
     ("cause", "step", "kept"),
     [
-        ("services/api/src/handlers/accounts/app.py and 12 more", "step 5/6 COPY . .", "/app.py +12 → step 5/6 COPY . ."),
+        (
+            "services/api/src/handlers/accounts/app.py and 12 more",
+            "step 5/6 COPY . .",
+            "/app.py +12 → step 5/6 COPY . .",
+        ),
         ("app.py", "step 15/16 COPY --chown=1000:1000 --chmod=0755 src/ /srv/app/", "app.py → step 15/16 COPY --chow"),
         ("very/" * 30 + "long.py", "step 15/16 RUN " + "make " * 40, "long.py → step 15/16 RUN"),
         ("very/" * 30 + "long.py", "", "/long.py · 1.5 s ──"),
