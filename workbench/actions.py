@@ -1,46 +1,88 @@
-"""What each command of the table does. Every one is a coroutine over the engine; the app runs it beside itself."""
+"""What each command of the table does: coroutines over the engine, run beside the app. Each notes in the command log what the same
+is on the command line; what goes wrong is said by its `EngineError`, and the other subjects are still done."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
+from engine.errors import EngineError
+from workbench import forms
 from workbench.commands import Command
-from workbench.screens.dialogs import Confirm
+from workbench.screens.dialogs import Choose, Confirm
 from workbench.subjects import Subject
+from workbench.transfers import build, pull, push
 
 if TYPE_CHECKING:
+    from engine.api import Engine
     from workbench.app import WorkbenchApp
     from workbench.panes.terminal import TerminalPane
 
 Perform = Callable[["WorkbenchApp", Sequence[Subject]], Awaitable[object]]
+One = Callable[["Engine", str], Awaitable[object]]
 
 
 async def perform(app: WorkbenchApp, command: Command, subjects: Sequence[Subject]) -> None:
+    """Asks what is to be asked, then acts. Raises `EngineError`."""
     if command.kinds and not subjects:
+        app.trouble(f"{command.title.lower()}: nothing is selected here")
         return
+    if not command.many:
+        subjects = subjects[:1]
     if command.needs == "confirm" and command.line:
-        question = f"{command.title} {', '.join(each.name for each in subjects)}?"
-        if not await app.push_screen_wait(Confirm(question, command.line(subjects))):
+        names = [each.name for each in subjects]
+        if not await app.push_screen_wait(Confirm(command.title, names, command.line(subjects))):
             return
-    act = _PERFORM.get(command.id)
-    if act is None:
-        app.trouble(f"{command.title} is not in the app yet")
-        return
-    await act(app, subjects)
+    await PERFORM[command.id](app, subjects)
 
 
-def _container(subject: Subject) -> str:
-    return str(subject.record.container) if subject.kind == "service" else subject.name
+def container_of(app: WorkbenchApp, subject: Subject) -> str:
+    """The container's name; of a service the one that serves it. "" when there is none."""
+    if subject.kind != "service":
+        return subject.name
+    return str(subject.record.container) if subject.record else ""
 
 
-def _each(verb: Callable[[WorkbenchApp, str], Awaitable[object]]) -> Perform:
+async def each(app: WorkbenchApp, words: str, names: Sequence[str], act: Callable[[str], Awaitable[object]]) -> None:
+    """Acts on every name; the first failure is shown when all have been tried."""
+    failed: EngineError | None = None
+    for name in names:
+        with app.log_command(f"workbench {words} {shlex.quote(name)}") as entry:
+            try:
+                await act(name)
+            except EngineError as error:
+                entry.fail(error.message)
+                failed = failed or error
+    if failed is not None:
+        raise failed
+
+
+def _containers(words: str, act: One) -> Perform:
     async def run(app: WorkbenchApp, subjects: Sequence[Subject]) -> None:
-        for subject in subjects:
-            if name := _container(subject):
-                await verb(app, name)
+        names = [name for subject in subjects if (name := container_of(app, subject))]
+        if not names:
+            app.trouble("this service has no container yet")
+        await each(app, words, names, lambda name: act(app.bridge.engine, name))
 
     return run
+
+
+def _others(words: str, act: One, name: Callable[[Subject], str] = lambda subject: subject.name) -> Perform:
+    async def run(app: WorkbenchApp, subjects: Sequence[Subject]) -> None:
+        await each(app, words, [name(one) for one in subjects], lambda text: act(app.bridge.engine, text))
+
+    return run
+
+
+async def _pause(app: WorkbenchApp, subjects: Sequence[Subject]) -> None:
+    """Those that are paused go on, the others are paused."""
+    for subject in subjects:
+        name = container_of(app, subject)
+        found = app.lists.container(name)
+        paused = found is not None and found.status == "paused"
+        act = app.bridge.engine.unpause if paused else app.bridge.engine.pause
+        await each(app, "unpause" if paused else "pause", [name], act)
 
 
 async def _rebuild(app: WorkbenchApp, subjects: Sequence[Subject]) -> None:
@@ -48,33 +90,109 @@ async def _rebuild(app: WorkbenchApp, subjects: Sequence[Subject]) -> None:
     if loop is None:
         app.trouble("there is no project in this folder to rebuild")
         return
-    services = [each.name for each in subjects if each.kind == "service"]
-    if not services:
-        await loop.rebuild()
-    for name in services:
-        await loop.rebuild(name)
+    services = [name for subject in subjects if (name := app.service_of(subject))]
+    if subjects and not services:
+        app.trouble(f"{subjects[0].name} is no service of this project: only those are rebuilt")
+        return
+    app.log_line(f"workbench compose build {' '.join(services)}".rstrip() + " && workbench compose up -d")
+    for service in services or [None]:  # type: ignore[list-item]
+        await loop.rebuild(service)
 
 
-async def _remove_images(app: WorkbenchApp, subjects: Sequence[Subject]) -> None:
-    for subject in subjects:
-        await app.bridge.engine.remove_image(subject.name)
+async def _rollback(app: WorkbenchApp, subjects: Sequence[Subject]) -> None:
+    service, loop = app.service_of(subjects[0]), app.bridge.loop
+    if loop is None or not service:
+        app.trouble(f"{subjects[0].name} is no service of a project: only those have generations")
+        return
+    found, current = loop.generations(service)
+    others = [one for one in reversed(found) if one.number != current]
+    if not others:
+        app.trouble(f"{service} has no other generation to go back to")
+        return
+    rows = [(str(one.number), forms.generation_row(one)) for one in others]
+    title = f"roll {service} back from generation {current} to"
+    number = await app.push_screen_wait(Choose(title, forms.GENERATIONS, rows))
+    if number is None:
+        return
+    with app.log_command(f"workbench rollback {service} {number}"):
+        await loop.rollback(service, int(number))
 
 
-async def _terminal(app: WorkbenchApp, subjects: Sequence[Subject], what: str) -> None:
+async def _terminal(app: WorkbenchApp, subject: Subject, what: str) -> None:
+    name = container_of(app, subject)
+    found = app.lists.container(name)
+    if found is None or not found.running:
+        app.trouble(f"{name or subject.name} does not run: S starts it")
+        return
+    app.log_line(f"workbench {'exec -it' if what == 'shell' else 'attach'} {name}{' sh' if what == 'shell' else ''}")
     app.action_pane("terminal")
     pane: TerminalPane = app.panes["terminal"]  # type: ignore[assignment]
-    pane.open(subjects[0], what)  # type: ignore[arg-type]
+    pane.open(Subject("container", found.id, found.name, found), what)  # type: ignore[arg-type]
 
 
-_PERFORM: dict[str, Perform] = {
-    "container.stop": _each(lambda app, name: app.bridge.engine.stop(name)),
-    "container.start": _each(lambda app, name: app.bridge.engine.start(name)),
-    "container.restart": _each(lambda app, name: app.bridge.engine.restart(name)),
-    "container.kill": _each(lambda app, name: app.bridge.engine.kill(name)),
-    "container.remove": _each(lambda app, name: app.bridge.engine.remove(name, force=True)),
-    "container.shell": lambda app, subjects: _terminal(app, subjects, "shell"),
-    "container.attach": lambda app, subjects: _terminal(app, subjects, "attach"),
-    "image.remove": _remove_images,
+async def _inspect(app: WorkbenchApp, subjects: Sequence[Subject]) -> None:
+    from workbench.screens.inspect import Inspect, document
+
+    subject = subjects[0]
+    app.push_screen(Inspect(subject, await document(app.bridge.engine, app.lists, subject)))
+
+
+async def _prune(app: WorkbenchApp, subjects: Sequence[Subject]) -> None:
+    from engine.base.units import human_size
+    from workbench.screens.prune import PruneScreen
+
+    choice = await app.push_screen_wait(PruneScreen(app.bridge.engine))
+    if choice is None:
+        return
+    with app.log_command(choice.command):
+        found = await app.bridge.engine.prune_system(all=choice.all, volumes=choice.volumes)
+    app.say(f"freed {human_size(found.reclaimed)}")
+    await app.bridge.list()
+
+
+async def _copy_names(app: WorkbenchApp, subjects: Sequence[Subject]) -> None:
+    many = f"{len(subjects)} names" if len(subjects) > 1 else "the name"
+    await app.copy("\n".join(one.name for one in subjects), many)
+
+
+async def _copy_ids(app: WorkbenchApp, subjects: Sequence[Subject]) -> None:
+    ids = [str(getattr(one.record, "id", "") or getattr(one.record, "diff_id", "") or one.id) for one in subjects]
+    await app.copy("\n".join(ids), f"{len(ids)} ids" if len(ids) > 1 else "the id")
+
+
+async def _copy_command(app: WorkbenchApp, subjects: Sequence[Subject]) -> None:
+    await app.copy(await forms.command_of(app.bridge.engine, subjects[0]), "the command")
+
+
+PERFORM: dict[str, Perform] = {
+    "container.stop": _containers("stop", lambda engine, name: engine.stop(name)),
+    "container.start": _containers("start", lambda engine, name: engine.start(name)),
+    "container.restart": _containers("restart", lambda engine, name: engine.restart(name)),
+    "container.pause": _pause,
+    "container.kill": _containers("kill", lambda engine, name: engine.kill(name)),
+    "container.remove": _containers("rm -f", lambda engine, name: engine.remove(name, force=True)),
+    "container.shell": lambda app, subjects: _terminal(app, subjects[0], "shell"),
+    "container.attach": lambda app, subjects: _terminal(app, subjects[0], "attach"),
+    "container.rename": forms.rename,
+    "container.commit": forms.commit,
     "service.rebuild": _rebuild,
+    "service.rollback": _rollback,
+    "image.run": forms.run,
+    "image.tag": forms.tag,
+    "image.push": push,
+    "image.pull": pull,
+    "image.remove": _others("rmi", lambda engine, name: engine.remove_image(name)),
+    "volume.create": forms.create_volume,
+    "volume.remove": _others("volume rm", lambda engine, name: engine.remove_volume(name)),
+    "network.create": forms.create_network,
+    "network.remove": _others("network rm", lambda engine, name: engine.remove_network(name)),
+    "build.remove": _others("builds rm", lambda engine, name: engine.remove_build(int(name)), lambda one: one.id),
+    "item.inspect": _inspect,
+    "item.copy_name": _copy_names,
+    "item.copy_id": _copy_ids,
+    "item.copy_command": _copy_command,
+    "app.build": build,
+    "app.pull": pull,
+    "app.prune": _prune,
     "app.rebuild": _rebuild,
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Protocol
 
 from textual.message_pump import MessagePump
@@ -17,12 +17,33 @@ GATHER = 0.05  # seconds: events that come within it cause one look at the lists
 STATS_EVERY = 4.0  # seconds between two readings of what containers use
 
 
+class Generation(Protocol):
+    """One of a service's: what ran, when, and why it was made."""
+
+    @property
+    def number(self) -> int: ...
+    @property
+    def image(self) -> str: ...
+    @property
+    def created(self) -> int: ...
+    @property
+    def step(self) -> str: ...
+    @property
+    def paths(self) -> tuple[str, ...]: ...
+
+
 class LoopHandle(Protocol):
     """The project as the app needs it: its inner loop, and its generations."""
 
     def events(self) -> AsyncIterator[LoopEvent]: ...
 
     async def rebuild(self, service: str | None = None) -> None: ...
+
+    def generations(self, service: str) -> tuple[Sequence[Generation], int]:
+        """Oldest first, and the number of the one that serves."""
+
+    async def rollback(self, service: str, number: int) -> None:
+        """Raises `NotFound`, `StartFailed`; what ran then runs on."""
 
     async def close(self) -> None: ...
 

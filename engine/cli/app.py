@@ -2,29 +2,134 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import functools
+import os
 import sys
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.errors import Unsupported
+from engine.errors import EngineError, NotFound, Unsupported
 
 if TYPE_CHECKING:
-    from engine.api import Engine
+    from engine.api import ContainerSpec, Engine, LoopEvent
+    from engine.project.generations import Generation
+    from engine.project.loop import InnerLoop
+    from engine.project.model import Project
+
+_LOOK = 0.05  # seconds between two looks whether a swap is over
+
+
+class ProjectHandle:
+    """A project's inner loop and its generations, in one (`workbench.bridge.LoopHandle`)."""
+
+    def __init__(self, engine: Engine, project: Project, state_dir: Path, loop: InnerLoop) -> None:
+        from engine.project.rollback import Keeper
+
+        self._keeper, self._loop = Keeper(engine, project, state_dir), loop
+        self._folder = state_dir / project.name
+
+    def events(self) -> AsyncIterator[LoopEvent]:
+        return self._loop.events()
+
+    async def rebuild(self, service: str | None = None) -> None:
+        await self._loop.rebuild(service)
+
+    def generations(self, service: str) -> tuple[Sequence[Generation], int]:
+        listed = self._keeper.generations(service)
+        return listed.generations, listed.current
+
+    async def rollback(self, service: str, number: int) -> None:
+        await self._swap_over(service)
+        await self._keeper.rollback(service, number)
+
+    async def _swap_over(self, service: str) -> None:
+        """Waits until the loop of this very process swaps nothing: flock(2) would stop it, and itself with it, otherwise."""
+        from engine.base.atomic import locked
+
+        while True:
+            try:
+                with locked(self._folder / f"{service}.swap.lock", blocking=False):
+                    return
+            except BlockingIOError:
+                await asyncio.sleep(_LOOK)
+            except FileNotFoundError:  # nothing of it ever ran
+                return
+
+    async def close(self) -> None:
+        await self._loop.close()
+
+
+class CommandDesk:
+    """The app's engine and project (`workbench.desk.Desk`), opened when it asks for them: behind its first frame."""
+
+    def __init__(self, root: Path, folder: Path) -> None:
+        self._root, self._folder = root, folder
+        self._undo = contextlib.AsyncExitStack()
+
+    @property
+    def title(self) -> str:
+        return self._folder.absolute().name
+
+    @property
+    def place(self) -> str:
+        return f"{os.environ.get('WORKBENCH_HOST') or self._root}:{self._folder.absolute()}"
+
+    async def open(self) -> tuple[Engine, ProjectHandle | None]:
+        """The imports alone take longer than the first frame, so they are done on another thread."""
+        opened, discover, make_loop, state = await asyncio.to_thread(_imports)
+        engine: Engine = await self._undo.enter_async_context(opened(self._root))
+        try:
+            project = await asyncio.to_thread(discover, self._folder)
+        except NotFound:
+            return engine, None
+        loop = make_loop(engine, project, state(self._root), reload=functools.partial(discover, self._folder))
+        handle = ProjectHandle(engine, project, state(self._root), loop)
+        self._undo.push_async_callback(handle.close)
+        return engine, handle
+
+    async def close(self) -> None:
+        await self._undo.aclose()
+
+    def run_spec(self, words: Sequence[str]) -> ContainerSpec:
+        from engine.cli.flags import parse
+        from engine.cli.run import RUN_FLAGS, container_spec
+
+        return container_spec(parse(list(words), RUN_FLAGS, "run", stop_at_argument=True))
+
+
+def _imports():  # type: ignore[no-untyped-def]
+    import engine.local  # noqa: F401
+    from engine.cli.common import opened
+    from engine.cli.project_flags import state_dir
+    from engine.project.discovery import discover
     from engine.project.loop import InnerLoop
 
+    return opened, discover, InnerLoop, state_dir
 
-async def run_app(engine: Engine, loop: InnerLoop | None, title: str) -> int:
-    """Raises `Unsupported` without a terminal."""
+
+async def run_app(root: Path, folder: Path, *, read_only: bool = False, keymap: str = "", theme: str = "") -> int:
+    """Raises `Unsupported` without a terminal, and what opening the engine or reading the project raises."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise Unsupported(
             "the app needs a terminal", hint="over ssh use `ssh -t`; without one, `workbench up` does the same in lines"
         )
+    if os.environ.get("TERM", "") in ("", "dumb", "unknown"):
+        raise Unsupported(
+            f"a terminal of type {os.environ.get('TERM') or 'unknown'} cannot show the app",
+            hint="`workbench up` does the same in lines; or say what it is: TERM=xterm-256color workbench",
+        )
     from workbench.app import WorkbenchApp
 
-    app = WorkbenchApp(engine, loop, title=title)
+    desk = CommandDesk(root, folder)
+    app = WorkbenchApp(desk=desk, read_only=read_only, keymap=keymap, theme=theme)
     try:
-        await app.run_async()
+        await app.run_async(mouse=True)
     finally:
-        if loop is not None:
-            await loop.close()
+        await desk.close()
+    if isinstance(app.failure, EngineError):
+        raise app.failure
     print("the containers go on; `workbench ps` shows them", file=sys.stderr)
     return app.return_code or 0

@@ -1,60 +1,51 @@
-"""Help, and the question before anything is removed."""
+"""Questions: before something is removed, and for what an action needs to know. Each shows the command line that does the same."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding
-from textual.containers import Horizontal, Vertical
+from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.screen import ModalScreen
-from textual.widgets import Button, Label, Static
+from textual.widgets import Button, Checkbox, Input, Label, Static
 
-HELP = """[b]Panes[/b]
-  1 services  2 containers  3 images  4 layers  5 build  6 logs  7 volumes  8 networks  9 stats  0 events
-  tab / shift+tab   next and previous pane    \\[ ]   tabs of a pane    z   zoom the pane
+from workbench.state import neutral
+from workbench.subjects import Subject
+from workbench.table import Column
+from workbench.widgets.row_list import Row, RowList
 
-[b]Moving[/b]
-  j k ↑ ↓   by line      g G   to the start and the end
-
-[b]Containers[/b]
-  s stop     S start again     d remove     r rebuild the project
-
-[b]Logs[/b]
-  /  show only matching lines (esc shows all)     G  follow again
-
-[b]Elsewhere[/b]
-  ctrl+p  command palette     q  quit: containers go on
-"""
-
-
-class HelpScreen(ModalScreen[None]):
-    BINDINGS = [Binding("escape,question_mark,q", "dismiss", "Close", id="help.close")]
-
-    def compose(self) -> ComposeResult:
-        with Vertical(classes="dialog") as box:
-            box.border_title = "keys"
-            yield Static(HELP)
+NAMED = 8  # objects that a question names; the rest it counts
 
 
 class Confirm(ModalScreen[bool]):
-    """Says what will happen and which command does the same. Cancel has the focus."""
+    """Says what will happen to which objects, and which command does the same. Cancel has the focus."""
 
-    BINDINGS = [
-        Binding("escape,n", "answer(False)", "No", id="confirm.no"),
-        Binding("y", "answer(True)", "Yes", id="confirm.yes"),
+    BINDINGS: ClassVar[list[Binding]] = [  # type: ignore[assignment]
+        Binding("escape,n", "answer(False)", "No", id="confirm.no", tooltip="Leave everything as it is"),
+        Binding("y", "answer(True)", "Yes", id="confirm.yes", tooltip="Do it"),
+        Binding("right,tab", "app.focus_next", show=False, id="confirm.next"),
+        Binding("left,shift+tab", "app.focus_previous", show=False, id="confirm.previous"),
     ]
 
-    def __init__(self, question: str, command: str) -> None:
+    def __init__(self, title: str, names: Sequence[str], command: str) -> None:
         super().__init__()
-        self._question, self._command = question, command
+        self._verb, self._names, self._command = title, names, command
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as box:
-            box.border_title = "sure?"
-            yield Label(self._question, markup=False)
-            yield Label(f"$ {self._command}", classes="command", markup=False)
-            with Horizontal():
-                yield Button("Cancel", id="no")
-                yield Button("Remove", id="yes", variant="error")
+            box.border_title = f"{self._verb.lower()}?"
+            shown = [neutral(name) for name in self._names[:NAMED]]
+            more = len(self._names) - len(shown)
+            lines = [f"  {name}" for name in shown] + ([f"  and {more} more"] if more else [])
+            yield Label("\n".join([f"{self._verb}:", *lines]), markup=False, classes="question")
+            yield Label(f"$ {neutral(self._command)}", classes="command", markup=False)
+            with Horizontal(classes="buttons"):
+                yield Button("Cancel", id="no", compact=True)
+                yield Button(self._verb, id="yes", variant="error", compact=True)
 
     def on_mount(self) -> None:
         self.query_one("#no").focus()
@@ -64,3 +55,114 @@ class Confirm(ModalScreen[bool]):
 
     def action_answer(self, yes: bool) -> None:
         self.dismiss(yes)
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A line of a form. `kind` "switch" has the values "" and "yes"."""
+
+    name: str
+    label: str
+    value: str = ""
+    hint: str = ""
+    kind: Literal["text", "switch"] = "text"
+    needed: bool = False
+
+
+Values = Mapping[str, str]
+
+
+class Form(ModalScreen[Values | None]):
+    """Asks for what an action needs; the command line below changes with what is typed. Enter does it, escape does not."""
+
+    BINDINGS: ClassVar[list[Binding]] = [  # type: ignore[assignment]
+        Binding("escape", "leave", "Cancel", id="form.cancel", tooltip="Leave everything as it is"),
+        Binding("down", "app.focus_next", show=False, id="form.next"),
+        Binding("up", "app.focus_previous", show=False, id="form.previous"),
+    ]
+
+    def __init__(self, title: str, fields: Sequence[Field], command: Callable[[Values], str], *, verb: str) -> None:
+        super().__init__()
+        self._name, self._fields, self._command, self._verb = title, fields, command, verb
+
+    def compose(self) -> ComposeResult:
+        with VerticalScroll(classes="dialog", can_focus=False) as box:
+            box.border_title = neutral(self._name)
+            for field in self._fields:
+                with Horizontal(classes="field"):
+                    if field.kind == "switch":
+                        yield Checkbox(field.label, value=bool(field.value), id=f"f-{field.name}", compact=True)
+                    else:
+                        yield Label(field.label, markup=False, classes="label")
+                        yield Input(field.value, placeholder=field.hint, id=f"f-{field.name}", compact=True)
+            yield Static(classes="command", markup=False)
+            with Horizontal(classes="buttons"):
+                yield Button("Cancel", id="no", compact=True)
+                yield Button(self._verb, id="yes", variant="primary", compact=True)
+
+    def on_mount(self) -> None:
+        for box in self.query(Input):
+            box.cursor_blink = False
+        self._draw()
+        first = next((f for f in self._fields if f.kind == "text" and (f.needed or not f.value)), self._fields[0])
+        self.query_one(f"#f-{first.name}").focus()
+
+    @property
+    def values(self) -> dict[str, str]:
+        found = {box.id[2:]: box.value.strip() for box in self.query(Input) if box.id}
+        return found | {box.id[2:]: "yes" if box.value else "" for box in self.query(Checkbox) if box.id}
+
+    @on(Input.Changed)
+    @on(Checkbox.Changed)
+    def _draw(self) -> None:
+        self.query_one(".command", Static).update(f"$ {neutral(self._command(self.values))}")
+
+    @on(Input.Submitted)
+    def _submitted(self) -> None:
+        values = self.values
+        for field in self._fields:
+            if field.needed and not values[field.name]:
+                self.query_one(f"#f-{field.name}").focus()
+                return
+        self.dismiss(values)
+
+    def on_button_pressed(self, event: Button.Pressed) -> None:
+        if event.button.id == "yes":
+            self._submitted()
+        else:
+            self.dismiss(None)
+
+    def action_leave(self) -> None:
+        self.dismiss(None)
+
+
+class Choose(ModalScreen[str | None]):
+    """One of a few rows: enter takes it."""
+
+    BINDINGS: ClassVar[list[Binding]] = [Binding("escape,q", "leave", "Cancel", id="choose.cancel", tooltip="Leave everything as it is")]  # type: ignore[assignment]  # fmt: skip
+
+    def __init__(self, title: str, columns: Sequence[Column], rows: Sequence[Row], *, start: str = "") -> None:
+        super().__init__()
+        self._name, self._rows, self._start = title, rows, start
+        self._list = RowList(id="choices", columns=columns)
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog wide") as box:
+            box.border_title = neutral(self._name)
+            box.border_subtitle = "enter: do it   esc: leave"
+            self._list.styles.height = min(len(self._rows) + 2, 16)
+            yield self._list
+
+    def on_mount(self) -> None:
+        self._list.show(self._rows)
+        self._list.select(self._start)
+        self._list.focus()
+
+    @on(RowList.Chosen)
+    def _chosen(self) -> None:
+        self.dismiss(self._list.selected)
+
+    def action_leave(self) -> None:
+        self.dismiss(None)
+
+

@@ -1,0 +1,28 @@
+"""What the app is given by whoever starts it (`engine.cli.app`): an engine that is opened behind the first frame, the project, and
+the command line's own reading of its words, so that a form and the command that it shows mean the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from engine.api import ContainerSpec, Engine
+from workbench.bridge import LoopHandle
+
+
+class Desk(Protocol):
+    @property
+    def title(self) -> str:
+        """The project's or folder's name, as far as it is known before anything is read."""
+
+    @property
+    def place(self) -> str:
+        """What the app's own state is kept under: the folder and the engine."""
+
+    async def open(self) -> tuple[Engine, LoopHandle | None]:
+        """Raises `EngineError`: what cannot be opened ends the app with its sentence."""
+
+    async def close(self) -> None: ...
+
+    def run_spec(self, words: Sequence[str]) -> ContainerSpec:
+        """The words behind `workbench run`. Raises `InvalidInput`."""
