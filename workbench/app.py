@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import os
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import ClassVar
 
 from textual import on
 from textual.app import App, ComposeResult
 from textual.binding import Binding
+from textual.dom import DOMNode
 from textual.events import DescendantFocus
-from textual.theme import Theme
-from textual.widgets import Footer, Static
+from textual.timer import Timer
+from textual.widgets import Static
+from textual.worker import get_current_worker
 
 from engine import api
-from workbench import actions, commands
+from engine.errors import EngineError, Unsupported
+from workbench import commands, keymaps, plain_text, themes
 from workbench.bridge import Bridge, LoopHandle
+from workbench.desk import Desk
+from workbench.journal import Entry, Job, Journal
+from workbench.layout import OUTPUTS
 from workbench.messages import (
     EngineHappened,
     EngineListed,
@@ -27,55 +37,98 @@ from workbench.messages import (
 )
 from workbench.panes import ALL
 from workbench.panes.base import Pane
-from workbench.screens.dialogs import HelpScreen
+from workbench.settings import Left, Settings, config_file, read_left, read_settings, state_file, write_left
 from workbench.state import neutral, status_line
 from workbench.subjects import Lists, Subject
+from workbench.widgets.key_line import Hint, KeyLine
 from workbench.widgets.pane_grid import PaneGrid
 from workbench.work import beside
 
-THEME = Theme(
-    name="workbench",
-    primary="#7aa2d6",
-    secondary="#8fb8a8",
-    accent="#e0a458",
-    foreground="#cfd8e3",
-    background="#10141a",
-    surface="#161c24",
-    panel="#1b222c",
-    success="#8fbf7f",
-    warning="#d9b26a",
-    error="#d9746a",
-    dark=True,
-)
+KEEP_AFTER = 1.0  # seconds after the last change of layout or selection until it is written down
+OUTPUT = frozenset(name for group in OUTPUTS for name in group)
+DAY = 60.0  # seconds between two looks whether the date is another one: "14:02" is then yesterday's
+
+
+def _app_bindings() -> list[Binding]:
+    rest = (
+        ("tab", "neighbour(1)", "Next pane", "pane.next", "Go to the next pane"),
+        ("shift+tab", "neighbour(-1)", "Pane before", "pane.before", "Go to the pane before"),
+        ("right_square_bracket", "tab(1)", "Next tab", "tab.next", "Next tab of this pane"),
+        ("left_square_bracket", "tab(-1)", "Tab before", "tab.before", "Tab before this one"),
+        ("z", "zoom('full')", "Zoom", "pane.zoom", "Give the pane the whole screen, or take it back"),
+        ("plus", "larger(1)", "Larger", "pane.larger", "Normal, half and whole screen"),
+        ("underscore", "larger(-1)", "Smaller", "pane.smaller", "Whole, half and normal screen"),
+        ("colon,ctrl+p", "palette", "Palette", "app.palette", "Any action or object by a few letters of its name"),
+        ("question_mark,f1", "help", "Help", "app.help", "All keys of this pane"),
+        ("C", "command_log", "Command log", "app.commands", "What was done here, as command lines"),
+        ("m", "mouse", "Mouse", "app.mouse", "Release the mouse to the terminal, or take it back"),
+        ("ctrl+l", "redraw", "Redraw", "app.redraw", "Draw the whole screen again"),
+        ("f5", "refresh_lists", "Refresh", "app.refresh", "Read everything again"),
+        ("ctrl+x", "cancel", "Cancel", "app.cancel", "Cancel the pull, push or build that was started here last"),
+        ("escape", "clear", "Back", "app.back", "Clear the filter or the marks, else go back"),
+        ("q", "leave", "Quit", "app.quit", "Clear the filter, else quit; containers go on"),
+    )
+    go = [
+        Binding(commands.NUMBERS.get(make.NAME, f"unbound-pane-{make.NAME}"), f"pane('{make.NAME}')", make.TITLE, show=False, id=f"pane.{make.NAME}", tooltip=f"Go to {make.TITLE}")
+        for make in ALL
+    ]  # fmt: skip
+    acts = [commands.binding(command) for command in commands.TABLE if not command.kinds]
+    return [
+        *go,
+        *acts,
+        *(Binding(key, act, word, show=False, id=name, tooltip=tip) for key, act, word, name, tip in rest),
+    ]
 
 
 class WorkbenchApp(App[int]):
+    """`engine` and `loop` are there already (tests), or `desk` opens them behind the first frame."""
+
     CSS_PATH = "styles/workbench.tcss"
     TITLE = "workbench"
-    BINDINGS: ClassVar[list[Binding]] = [  # type: ignore[assignment]
-        *(
-            Binding(key, f"pane('{name}')", name, show=False, id=f"pane.{name}", tooltip=f"Go to {name}")
-            for name, key in commands.NUMBERS.items()
-        ),
-        Binding("tab", "neighbour(1)", "Next pane", show=False, id="pane.next", tooltip="Go to the next pane"),
-        Binding("shift+tab", "neighbour(-1)", "Pane before", show=False, id="pane.before", tooltip="Go to the pane before"),
-        Binding("right_square_bracket", "tab(1)", "Next tab", show=False, id="tab.next", tooltip="Next tab of this pane"),
-        Binding("left_square_bracket", "tab(-1)", "Tab before", show=False, id="tab.before", tooltip="Tab before this one"),
-        Binding("z", "zoom", "Zoom", show=False, id="pane.zoom", tooltip="Give the pane the whole screen"),
-        Binding("question_mark", "help", "Help", key_display="?", id="app.help", tooltip="All keys"),
-        Binding("escape", "clear", "Back", show=False, id="app.back", tooltip="Clear the filter, else leave the zoom"),
-        Binding("q", "leave", "Quit", id="app.quit", tooltip="Clear the filter, else quit; containers go on"),
-    ]  # fmt: skip
+    ENABLE_COMMAND_PALETTE = False
+    BINDINGS: ClassVar[list[Binding]] = _app_bindings()  # type: ignore[assignment]
 
-    def __init__(self, engine: api.Engine, loop: LoopHandle | None = None, *, title: str = "") -> None:
+    def __init__(
+        self,
+        engine: api.Engine | None = None,
+        loop: LoopHandle | None = None,
+        *,
+        title: str = "",
+        desk: Desk | None = None,
+        settings: Settings | None = None,
+        read_only: bool = False,
+        keymap: str = "",
+        theme: str = "",
+    ) -> None:
+        no_color = os.environ.get("NO_COLOR")
         super().__init__()
+        if no_color is not None:  # Textual takes it away; builds and shells that are started here shall have it
+            os.environ["NO_COLOR"] = no_color
+        if plain_text.wanted():
+            self._filters.append(plain_text.AsciiOnly())
+        self.animation_level = "none"
+        self.settings = settings or (read_settings(config_file()) if desk else Settings())
+        self.read_only = read_only or self.settings.read_only
+        self.failure: EngineError | None = None
         self.bridge: Bridge = Bridge(engine, loop, self)
+        self.journal = Journal()
+        self.jobs: list[Job] = []
         self.panes: dict[str, Pane] = {}
-        self._project = title
-        self._service: api.ServiceState | None = None
-        self._step = ""
+        self.keymap: Mapping[str, str] = {}
+        self.native_keys: dict[str, str] = {}
+        self._desk = desk
+        self._place = desk.place if desk else ""
+        self._left = read_left(state_file(), self._place) if desk else Left()
+        self._wanted_theme = theme or self._left.theme or self.settings.theme
+        self._wanted_keymap = keymap or self.settings.keymap
+        self._project = title or (desk.title if desk else "")
+        self._services: dict[str, api.ServiceState] = {}
+        self._steps: dict[str, str] = {}
         self._selection: dict[str, Subject | None] = {}
-        self._sampling = False
+        self._restore = dict(self._left.selected)
+        self._back: list[str] = []  # panes that `esc` goes back to
+        self._sampling = self._mouse_free = False
+        self._keep_timer: Timer | None = None
 
     # --- composition ------------------------------------------------------------------------------------
 
@@ -84,25 +137,57 @@ class WorkbenchApp(App[int]):
         self.panes = {pane.NAME: pane for pane in panes}
         yield Static(id="status", markup=False)
         yield Static(id="trouble", markup=False)
-        yield PaneGrid(panes, recent=("containers", "logs"))
-        yield Footer(show_command_palette=False)
+        recent = self._left.recent or ("containers", "logs")
+        yield PaneGrid(panes, recent=recent, zoom=self._left.zoom)  # type: ignore[arg-type]
+        yield Static(id="jobs", markup=False)
+        yield KeyLine()
 
     def on_mount(self) -> None:
-        self.register_theme(THEME)
-        self.theme = "workbench"
+        for theme in themes.OWN:
+            self.register_theme(theme)
+        self.use_theme(self._wanted_theme or "workbench")
+        self._learn_keys()
+        self.use_keymap(self._wanted_keymap)
         self._draw_status()
-        self.panes["containers"].focus_main()
+        self.panes[self.grid.recent[0]].focus_main()
+        self.set_interval(DAY, self._another_minute)
+        with suppress(NotImplementedError, RuntimeError, ValueError):  # no such signal, or not the main thread
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.exit)
+        if not self.settings.mouse:
+            self.action_mouse()
+        beside(self, "open", self._open)
+
+    async def _open(self) -> None:
+        """Opens the engine and the project, then reads them for as long as the app lives."""
+        if self._desk is not None:
+            try:
+                engine, loop = await self._desk.open()
+            except EngineError as error:
+                self.failure = error
+                self.exit(1)
+                return
+            self.bridge.attach(engine, loop)
         beside(self, "loop", self.bridge.watch_loop)
         beside(self, "engine", self.bridge.watch_engine)
 
     @property
     def grid(self) -> PaneGrid:
-        return self.query_one(PaneGrid)
+        return self.screen_stack[0].query_one(PaneGrid)
 
     @property
     def pane(self) -> Pane:
         """The one that has the focus, or had it last."""
         return self.panes[self.grid.recent[0]]
+
+    @property
+    def lists(self) -> Lists:
+        return self.bridge.lists
+
+    @property
+    def desk_(self) -> Desk:
+        if self._desk is None:
+            raise Unsupported("this app was started without a command line to read words by")
+        return self._desk
 
     def tint(self, name: str) -> str:
         """A colour of the theme for Rich; "" where there are none."""
@@ -113,16 +198,25 @@ class WorkbenchApp(App[int]):
         pane = next((each for each in event.widget.ancestors_with_self if isinstance(each, Pane)), None)
         if pane is not None:
             self.grid.used(pane.NAME)
+            self.draw_keys()
 
     @on(PaneGrid.Arranged)
     def _arranged(self) -> None:
+        self._keep()
+        self.call_after_refresh(self._sample)
+
+    def _sample(self) -> None:
         """Readings are taken only while somebody shows them."""
-        wanted = any(pane.on_screen and pane.wants_stats for pane in self.panes.values())
+        wanted = self.settings.stats and any(pane.on_screen and pane.wants_stats for pane in self.panes.values())
         if wanted and not self._sampling:
             beside(self, "stats", self.bridge.keep_stats, exclusive=True)
         elif not wanted and self._sampling:
             self.workers.cancel_group(self, "stats")
         self._sampling = wanted
+
+    def _another_minute(self) -> None:
+        for pane in self.panes.values():
+            pane.listed(self.lists)
 
     # --- what the bridge reports ------------------------------------------------------------------------
 
@@ -132,11 +226,11 @@ class WorkbenchApp(App[int]):
             case api.ProjectFound(name):
                 self._project = name
             case api.ServiceState() as state:
-                self._service = state
+                self._services[state.service] = state
                 if state.phase == "building":
                     self.trouble("")
-            case api.ServiceBuild(_, api.StepStarted(step)):
-                self._step = f"{step.number}/{step.total} {step.instruction}"
+            case api.ServiceBuild(service, api.StepStarted(step)):
+                self._steps[service] = f"{step.number}/{step.total} {step.instruction}"
             case api.ServiceBuildFailed(service, text, _, _, _, still_runs):
                 after = " — what ran before goes on" if still_runs else ""
                 self.trouble(f"✗ {service}: {text.splitlines()[0]}{after}")
@@ -150,6 +244,12 @@ class WorkbenchApp(App[int]):
     def _listed(self, message: EngineListed) -> None:
         for pane in self.panes.values():
             pane.listed(message.lists)
+        for name, identity in list(self._restore.items()):
+            pane = self.panes.get(name)  # type: ignore[assignment]
+            if pane is None or pane.KIND is None or pane.choose(Subject(pane.KIND, identity, identity)):
+                self._restore.pop(name)
+        self.grid.place()
+        self._sample()
 
     @on(EngineHappened)
     def _happened(self, message: EngineHappened) -> None:
@@ -167,16 +267,24 @@ class WorkbenchApp(App[int]):
 
     @on(Said)
     def _said(self, message: Said) -> None:
-        self.notify(message.text, markup=False)
+        self.say(message.text)
+
+    def say(self, text: str) -> None:
+        """A passing line."""
+        self.notify(neutral(text), markup=False, timeout=4)
 
     def trouble(self, text: str) -> None:
-        bar = self.query_one("#trouble", Static)
-        bar.update(neutral(text))
-        bar.display = bool(text)
+        bar = self.screen_stack[0].query_one("#trouble", Static)
+        if bar.display or text:
+            bar.update(neutral(text))
+            bar.display = bool(text)
 
     def _draw_status(self) -> None:
-        line = status_line(self._service, self._project or "workbench", neutral(self._step))
-        self.query_one("#status", Static).update(line)
+        services = list(self._services.values())
+        line = status_line(services, self._project or "workbench", self._steps, read_only=self.read_only)
+        status = self.screen_stack[0].query_one("#status", Static)
+        if str(status.content) != line:
+            status.update(line)
 
     # --- selection: the neighbours follow ---------------------------------------------------------------
 
@@ -190,10 +298,24 @@ class WorkbenchApp(App[int]):
         for pane in self.panes.values():
             if kind in pane.FOLLOWS and pane is not source:
                 pane.show(message.subject)
+        self._keep()
 
     def selection(self, pane: str) -> Subject | None:
         """What `pane` selected last."""
         return self._selection.get(pane)
+
+    def go_to(self, pane: str, subject: Subject) -> None:
+        self.action_pane(pane)
+        self.panes[pane].choose(subject)
+
+    def container_name(self, subject: Subject) -> str:
+        return str(subject.record.container) if subject.kind == "service" else subject.name
+
+    def service_of(self, subject: Subject) -> str:
+        """The project's service that it is, or whose container it is; "" when it is none."""
+        if subject.kind == "service":
+            return subject.name
+        return next((one.service for one in self._services.values() if one.container == subject.name), "")
 
     # --- actions ----------------------------------------------------------------------------------------
 
@@ -201,39 +323,255 @@ class WorkbenchApp(App[int]):
     def _wanted(self, message: Wanted) -> None:
         self.perform(commands.BY_ID[message.command], message.subjects)
 
+    @on(KeyLine.Clicked)
+    async def _key_clicked(self, message: KeyLine.Clicked) -> None:
+        await self.run_action(message.action, self.pane)
+
     def action_act(self, command: str) -> None:
         self.perform(commands.BY_ID[command], self.pane.subjects)
 
     def perform(self, command: commands.Command, subjects: Sequence[Subject]) -> None:
         self.trouble("")
-        beside(self, "act", self.bridge.guarded, actions.perform, self, command, subjects)
+        if self.read_only and command.writes:
+            self.trouble(f"{command.title.lower()} changes something, and this app was started with --read-only")
+        elif not self.bridge.ready:
+            self.trouble("the engine is not open yet")
+        else:
+            from workbench.actions import perform
 
-    @property
-    def lists(self) -> Lists:
-        return self.bridge.lists
+            beside(self, "act", self.bridge.guarded, perform, self, command, subjects)
+
+    def log_line(self, line: str) -> None:
+        self.journal.note(line)
+
+    @contextmanager
+    def log_command(self, line: str) -> Iterator[Entry]:
+        with self.journal.run(line) as entry:
+            yield entry
+
+    @contextmanager
+    def job(self, name: str) -> Iterator[Job]:
+        """A line of progress for long work, while it runs; `ctrl+x` cancels its worker."""
+        worker = get_current_worker()
+        job = Job(name, self._draw_jobs, worker.cancel)
+        self.jobs.append(job)
+        self._draw_jobs()
+        try:
+            yield job
+        finally:
+            self.jobs.remove(job)
+            self._draw_jobs()
+
+    def _draw_jobs(self) -> None:
+        bar = self.screen_stack[0].query_one("#jobs", Static)
+        key = self.shown_key(self.keymap.get("app.cancel", "ctrl+x"))
+        lines = [f"◐ {neutral(job.name)}  {job.text}" for job in self.jobs[-3:]]
+        if lines:
+            lines[-1] += f"   ({key} cancels)"
+        bar.update("\n".join(lines))
+        bar.display = bool(lines)
+
+    async def copy(self, text: str, what: str) -> None:
+        """Into the clipboard, and says which way it went."""
+        from workbench.clipboard import copy
+
+        await copy(self, text, what)  # type: ignore[arg-type]
 
     # --- keys -------------------------------------------------------------------------------------------
 
+    def _learn_keys(self) -> None:
+        for pane in self.panes.values():
+            for scope in self._scopes(pane):
+                for binding in scope:
+                    if binding.id:
+                        self.native_keys[binding.id] = binding.key
+
+    def _scopes(self, pane: Pane) -> list[list[Binding]]:
+        nodes: list[DOMNode] = [pane.main, pane, self]
+        found = []
+        for node in nodes:
+            by_id: dict[str, Binding] = {}
+            for _, binding in node._bindings:
+                if binding.id and binding.id in by_id:
+                    binding = binding.with_key(f"{by_id[binding.id].key},{binding.key}")
+                if binding.id:
+                    by_id[binding.id] = binding
+            found.append(list(by_id.values()))
+        return found
+
+    def use_keymap(self, name: str) -> None:
+        """The key map, and over it the user's own keys. What clashes is said."""
+        problems = list(self.settings.problems)
+        try:
+            found = keymaps.load(name)
+        except KeyError:
+            found = {}
+            problems.append(f"there is no key map {name!r}: {', '.join(keymaps.NAMES)}")
+        self.keymap = {**found, **self.settings.keys}
+        scopes = {pane.TITLE: [b for scope in self._scopes(pane) for b in scope] for pane in self.panes.values()}
+        mine = set(self.settings.keys)
+        told = keymaps.clashes(scopes, self.keymap) if mine else []
+        problems += [each for each in told if any(name in each for name in mine)]
+        self.set_keymap(dict(self.keymap))
+        if problems:
+            self.trouble("; ".join(problems[:3]))
+        self.draw_keys()
+
+    def use_theme(self, name: str) -> None:
+        wanted = themes.textual_name(name)
+        if wanted not in self.available_themes:
+            self.trouble(f"there is no theme {name!r}: {', '.join(themes.NAMES)}")
+            wanted = "workbench"
+        self.theme = wanted
+        self._keep()
+
+    def shown_key(self, key: str) -> str:
+        return self.get_key_display(Binding(key.split(",")[0], ""))
+
+    def draw_keys(self) -> None:
+        """The line of keys below, for the pane that has the focus."""
+        hints: dict[str, Hint] = {}
+        for node, binding, _, _ in self.screen_stack[0].active_bindings.values():
+            if (
+                binding.show
+                and binding.id
+                and binding.id not in hints
+                and (node is self.pane or node is self.pane.main)
+            ):
+                command = commands.BY_ID.get(binding.id)
+                enabled = not (self.read_only and command is not None and command.writes)
+                hints[binding.id] = Hint(
+                    self.get_key_display(binding), binding.description.lower(), binding.action, enabled
+                )
+        ends = (("app.palette", ":", "find"), ("app.help", "?", "help"), ("app.quit", "q", "quit"))
+        for identity, key, word in ends:
+            shown = self.shown_key(self.keymap[identity]) if identity in self.keymap else key
+            hints[identity] = Hint(
+                shown, word, f"app.{identity.removeprefix('app.').replace('quit', 'leave')}", last=True
+            )
+        self.screen_stack[0].query_one(KeyLine).show(list(hints.values()))
+
+    def run_later(self, action: str, node: DOMNode) -> None:
+        beside(self, "view", self.run_action, action, node)
+
     def action_pane(self, name: str) -> None:
+        """To the pane; `esc` goes back to the one before."""
+        before = self.grid.recent[0]
+        if before != name:
+            self._back = [*self._back[-8:], before]
         self.grid.used(name)
         self.panes[name].focus_main()
 
+    def scroll_output(self, step: int) -> None:
+        """Of the pane of output that was used last, without going there."""
+        shown = [self.panes[name] for name in self.grid.recent if self.panes[name].on_screen]
+        shown += [pane for pane in self.panes.values() if pane.on_screen and pane not in shown]
+        pane = next((each for each in shown if each.NAME in OUTPUT and each is not self.pane), None)
+        if pane is not None:
+            pane.scroll_content(step)
+
     def action_neighbour(self, step: int) -> None:
         self.action_pane(self.grid.neighbour(step))
+        self._back = []
 
     def action_tab(self, step: int) -> None:
         self.action_pane(self.grid.tab(step))
 
-    def action_zoom(self) -> None:
-        self.grid.set_zoom("" if self.grid.zoom == "full" else "full")
+    def action_zoom(self, zoom: str) -> None:
+        self.grid.set_zoom("" if self.grid.zoom == zoom else "full")
+
+    def action_larger(self, step: int) -> None:
+        sizes = ("", "half", "full")
+        self.grid.set_zoom(sizes[max(0, min(2, sizes.index(self.grid.zoom) + step))])  # type: ignore[arg-type]
 
     def action_clear(self) -> None:
-        if not self.pane.clear_filter() and self.grid.zoom:
+        if self.pane.clear_filter():
+            return
+        if self.grid.zoom == "full":
             self.grid.set_zoom("")
+        elif self._back:
+            name = self._back.pop()
+            self.grid.used(name)
+            self.panes[name].focus_main()
+        else:
+            self.trouble("")
 
-    def action_leave(self) -> None:
-        if not self.pane.clear_filter():
+    async def action_leave(self) -> None:
+        if self.pane.clear_filter():
+            return
+        if not self.jobs:
             self.exit()
+            return
+        from workbench.screens.dialogs import Confirm
+
+        names = [job.name for job in self.jobs]
+        self.push_screen(
+            Confirm("Quit and cancel", names, "# containers go on"), lambda yes: self.exit() if yes else None
+        )
 
     def action_help(self) -> None:
-        self.push_screen(HelpScreen())
+        from workbench.finding import sections
+        from workbench.screens.texts import HelpScreen
+
+        self.push_screen(
+            HelpScreen(self.pane.TITLE, sections(self), f"Your own keys, theme and key map: {config_file()}")
+        )
+
+    def action_palette(self) -> None:
+        from workbench.finding import entries
+        from workbench.screens.palette import Entry as Found
+        from workbench.screens.palette import Palette
+
+        def chosen(entry: Found | None) -> None:
+            if entry is not None:
+                entry.run()
+
+        self.push_screen(Palette(entries(self)), chosen)
+
+    def action_command_log(self) -> None:
+        from workbench.screens.texts import CommandLog
+
+        self.push_screen(CommandLog(self.journal))
+
+    def action_mouse(self) -> None:
+        from workbench.clipboard import release_mouse
+
+        self._mouse_free = not self._mouse_free
+        release_mouse(self, free=self._mouse_free)  # type: ignore[arg-type]
+        key = self.shown_key(self.keymap.get("app.mouse", "m"))
+        self.say(
+            f"the mouse is the terminal's: select as ever, {key} takes it back"
+            if self._mouse_free
+            else "the mouse is the app's"
+        )
+
+    def action_redraw(self) -> None:
+        self.refresh(layout=True)
+        self.screen.refresh(layout=True)
+
+    async def action_refresh_lists(self) -> None:
+        if self.bridge.ready:
+            await self.bridge.list()
+
+    def action_cancel(self) -> None:
+        if self.jobs:
+            self.jobs[-1].cancel()
+
+    # --- where it was left ------------------------------------------------------------------------------
+
+    def _keep(self) -> None:
+        """Writes down the layout and the selection, a moment after the last change: a lost terminal loses nothing."""
+        if self._place and self.is_running:
+            if self._keep_timer is not None:
+                self._keep_timer.stop()
+            self._keep_timer = self.set_timer(KEEP_AFTER, self._write_left)
+
+    def _write_left(self) -> None:
+        selected = {name: one.id for name, one in self._selection.items() if one} | self._restore
+        left = Left(tuple(self.grid.recent), self.grid.zoom, themes.own_name(self.theme), selected)
+        write_left(state_file(), self._place, left)
+
+    def on_unmount(self) -> None:
+        if self._place and self.panes and not self.failure:
+            with suppress(Exception):  # the screens may be gone: then what was written a second ago holds
+                self._write_left()

@@ -49,12 +49,20 @@ class LoopHandle(Protocol):
 
 
 class Bridge:
-    def __init__(self, engine: Engine, loop: LoopHandle | None, pump: MessagePump) -> None:
-        self.engine, self.loop, self._pump = engine, loop, pump
+    """`engine` is there once `ready`: the app shows itself before that."""
+
+    def __init__(self, engine: Engine | None, loop: LoopHandle | None, pump: MessagePump) -> None:
+        self.ready = engine is not None
+        if engine is not None:
+            self.engine = engine
+        self.loop, self._pump = loop, pump
         self.lists = Lists()
         self._services: dict[str, ServiceState] = {}
         self._stale = asyncio.Event()
         self._before: dict[str, ContainerStats] = {}
+
+    def attach(self, engine: Engine, loop: LoopHandle | None) -> None:
+        self.engine, self.loop, self.ready = engine, loop, True
 
     def post(self, message: object) -> None:
         self._pump.post_message(message)  # type: ignore[arg-type]

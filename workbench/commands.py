@@ -41,7 +41,7 @@ class Command:
     id: str
     title: str
     help: str
-    keys: str
+    keys: str  # Textual's names with commas between; "" is reached by the palette
     kinds: tuple[Kind, ...] = ()
     line: Line | None = None
     writes: bool = True

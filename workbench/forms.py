@@ -28,7 +28,12 @@ GENERATIONS = (
 
 def generation_row(one: Generation) -> tuple[str, ...]:
     changed = ", ".join(one.paths[:2]) + (f" and {len(one.paths) - 2} more" if len(one.paths) > 2 else "")
-    return str(one.number), one.image.removeprefix("sha256:")[:12], brief_when(one.created), neutral(changed or one.step)
+    return (
+        str(one.number),
+        one.image.removeprefix("sha256:")[:12],
+        brief_when(one.created),
+        neutral(changed or one.step),
+    )
 
 
 def line(*words: str) -> str:

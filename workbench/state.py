@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Mapping, Sequence
 
 from engine.api import (
     BuildFinished,
@@ -16,6 +17,7 @@ from engine.api import (
 from engine.base.units import brief_seconds, human_size
 from workbench.table import Column
 
+SERVICES_NAMED = 4  # services up to which the status line names each
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 GLYPHS = {
     "running": "●",
@@ -99,14 +101,28 @@ def layer_row(layer: LayerInfo) -> tuple[str, str, str, str]:
     )
 
 
-def status_line(state: ServiceState | None, project: str, step: str = "") -> str:
-    if state is None:
-        return project or "no project here"
-    parts = [f"{project} · {PHASES[state.phase]} {state.service} {state.phase}"]
-    if state.generation > 1 and state.phase == "running":
-        parts.append(f"generation {state.generation}")
-    if step and state.phase == "building":
-        parts.append(step)
+def status_line(
+    services: Sequence[ServiceState],
+    project: str,
+    steps: Mapping[str, str],
+    *,
+    read_only: bool = False,
+) -> str:
+    """The project and how its services are; of many, those that need an eye, and how many there are."""
+    parts = [neutral(project)]
+    shown = services if len(services) <= SERVICES_NAMED else [one for one in services if one.phase != "running"]
+    for one in shown[:SERVICES_NAMED]:
+        words = f"{PHASES[one.phase]} {neutral(one.service)} {one.phase}"
+        if one.phase == "building" and steps.get(one.service):
+            words += f" {neutral(steps[one.service])}"
+        elif one.phase == "running" and one.generation > 1:
+            words += f", generation {one.generation}"
+        parts.append(words)
+    if len(services) > SERVICES_NAMED:
+        running = sum(1 for one in services if one.phase == "running")
+        parts.append(f"{running} of {len(services)} services running")
+    if read_only:
+        parts.append("read-only")
     return " · ".join(parts)
 
 

@@ -26,6 +26,7 @@ class Column:
     title: str = ""
     drop: int = 0
     key: Callable[[Any], Any] | None = None
+    least: int = 0  # cells that it has before it has a text: of one whose texts come later and shall move nothing
     cap: int = 0  # cells that it takes at most; 0: as many as its longest text
 
 

@@ -11,10 +11,11 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.errors import EngineError, NotFound, Unsupported
+from engine.errors import InvalidInput, NotFound, Unsupported
 
 if TYPE_CHECKING:
     from engine.api import ContainerSpec, Engine, LoopEvent
+    from engine.cli.flags import Parsed
     from engine.project.generations import Generation
     from engine.project.loop import InnerLoop
     from engine.project.model import Project
@@ -110,26 +111,47 @@ def _imports():  # type: ignore[no-untyped-def]
     return opened, discover, InnerLoop, state_dir
 
 
-async def run_app(root: Path, folder: Path, *, read_only: bool = False, keymap: str = "", theme: str = "") -> int:
-    """Raises `Unsupported` without a terminal, and what opening the engine or reading the project raises."""
+def run_app(root: Path, folder: Path, parsed: Parsed) -> int:
+    """`parsed` has APP_FLAGS. Raises `Unsupported` without a terminal, `InvalidInput` for a name that is none, and what opening
+    the engine or reading the project raises."""
+    _need_terminal()
+    if os.environ.get("SSH_TTY") or os.environ.get("SSH_CONNECTION"):
+        os.environ.setdefault("TEXTUAL_FPS", "30")  # each frame is a packet; read when Textual is imported
+    from workbench import keymaps, themes
+    from workbench.app import WorkbenchApp
+
+    for name, known in (("keymap", keymaps.NAMES), ("theme", themes.NAMES)):
+        if parsed.given(name) and parsed.text(name) not in known:
+            raise InvalidInput(f"there is no {name} {parsed.text(name)!r}", hint=f"{name}s: {', '.join(known)}")
+
+    async def main() -> int:
+        desk = CommandDesk(root, folder)
+        app = WorkbenchApp(
+            desk=desk, read_only=parsed.on("read-only"), keymap=parsed.text("keymap"), theme=parsed.text("theme")
+        )
+        try:
+            await app.run_async()
+        finally:
+            await desk.close()
+        if app.failure is not None:
+            raise app.failure
+        return app.return_code or 0
+
+    status = asyncio.run(main())
+    if status == 0:
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            print("the containers go on; `workbench ps` shows them", file=sys.stderr)
+    return status
+
+
+def _need_terminal() -> None:
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise Unsupported(
             "the app needs a terminal", hint="over ssh use `ssh -t`; without one, `workbench up` does the same in lines"
         )
-    if os.environ.get("TERM", "") in ("", "dumb", "unknown"):
+    term = os.environ.get("TERM", "")
+    if term in ("", "dumb", "unknown"):
         raise Unsupported(
-            f"a terminal of type {os.environ.get('TERM') or 'unknown'} cannot show the app",
-            hint="`workbench up` does the same in lines; or say what it is: TERM=xterm-256color workbench",
+            f"a terminal of type {term or 'unknown'} cannot show the app",
+            hint="`workbench up` does the same in lines; or name the type: TERM=xterm-256color workbench",
         )
-    from workbench.app import WorkbenchApp
-
-    desk = CommandDesk(root, folder)
-    app = WorkbenchApp(desk=desk, read_only=read_only, keymap=keymap, theme=theme)
-    try:
-        await app.run_async(mouse=True)
-    finally:
-        await desk.close()
-    if isinstance(app.failure, EngineError):
-        raise app.failure
-    print("the containers go on; `workbench ps` shows them", file=sys.stderr)
-    return app.return_code or 0

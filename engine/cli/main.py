@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from engine.cli.app_flags import APP_FLAGS
 from engine.cli.flags import Flag, Parsed, UsageError, help_text, parse
 from engine.errors import BuildFailed, Cancelled, DockerfileError, EngineError, StartFailed, from_os_error
 from engine.opening import data_root
@@ -93,6 +94,7 @@ GLOBAL = [
     Flag("tlscacert", "The CA that signed the server's certificate", kind="str", metavar="FILE"),
     Flag("tlscert", "This client's certificate", kind="str", metavar="FILE"),
     Flag("tlskey", "This client's key", kind="str", metavar="FILE"),
+    *APP_FLAGS,
     Flag("help", "Print this help", "h"),
     Flag("version", "Print the version", "v"),
 ]
@@ -146,6 +148,10 @@ def _dispatch(args: list[str]) -> int:
     root, own = _root(parsed)
     verb = parsed.args[0] if parsed.args else "."
     if verb in VERBS:
+        if wrong := next((flag.name for flag in APP_FLAGS if parsed.given(flag.name)), ""):
+            raise _NoSuchCommand(
+                f"--{wrong} is about the app, not about {verb}", hint="`workbench [PATH]` opens the app"
+            )
         import importlib
 
         if own and verb not in _ANYBODY and parsed.args[1:2] not in (["--help"], ["-h"]):
@@ -160,11 +166,15 @@ def _dispatch(args: list[str]) -> int:
         near = get_close_matches(verb, VERBS, 1)
         hint = f"did you mean `workbench {near[0]}`?" if near else "`workbench --help` lists the commands"
         raise _NoSuchCommand(f"{verb!r} is neither a command nor a folder", hint=hint)
+    more = parse(parsed.args[1:], APP_FLAGS, "")  # behind the path too
+    if more.args:
+        raise _NoSuchCommand(f"one folder at a time, not also {more.args[0]!r}", hint="`workbench [PATH]` opens one")
+    parsed.values |= more.values
     if own:
         _as_user(root)
-    from engine.cli.project import open_app
+    from engine.cli.app import run_app
 
-    return _in(root, lambda: open_app(root, Path(verb)))
+    return _in(root, lambda: run_app(root, Path(verb), parsed))
 
 
 def _root(parsed: Parsed) -> tuple[Path, bool]:

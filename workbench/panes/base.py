@@ -101,6 +101,10 @@ class Pane(Vertical):
         """Puts the cursor on it; False when it is not here."""
         return False
 
+    def scroll_content(self, step: int) -> None:
+        """Half a screen down (1) or up (-1), asked for by a list that keeps the focus."""
+        self.main.scroll_relative(y=step * max(1, self.main.size.height // 2), animate=False)
+
     def clear_filter(self) -> bool:
         """Takes a filter or a mark away; False when there was none. `esc` asks this before it leaves anything."""
         return False

@@ -25,7 +25,12 @@ class RowsPane(Pane):
 
     COLUMNS: ClassVar[Sequence[Column]]
     EMPTY: ClassVar[str] = "Nothing here."
-    BINDINGS: ClassVar[list[Binding]] = [FILTER]  # type: ignore[assignment]
+    BINDINGS: ClassVar[list[Binding]] = [  # type: ignore[assignment]
+        FILTER,
+        Binding("backslash", "unmark", "Unmark", show=False, id="list.unmark", tooltip="Take all marks away"),
+        Binding("J", "other(1)", "Scroll output", show=False, id="list.output_down", tooltip="Scroll the log or build beside, down"),
+        Binding("K", "other(-1)", "Scroll output up", show=False, id="list.output_up", tooltip="Scroll the log or build beside, up"),
+    ]  # fmt: skip
 
     def __init__(self) -> None:
         super().__init__()
@@ -128,6 +133,13 @@ class RowsPane(Pane):
     def _left(self, event: FilterLine.Left) -> None:
         event.stop()
         self.list.focus()
+
+    def action_unmark(self) -> None:
+        self.list.unmark()
+
+    def action_other(self, step: int) -> None:
+        """The focus stays here."""
+        self.app_.scroll_output(step)
 
     def clear_filter(self) -> bool:
         if self.list.filter_text:

@@ -10,11 +10,11 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Button, Checkbox, Input, Label, Static
 
 from workbench.state import neutral
-from workbench.subjects import Subject
 from workbench.table import Column
 from workbench.widgets.row_list import Row, RowList
 
@@ -83,11 +83,11 @@ class Form(ModalScreen[Values | None]):
 
     def __init__(self, title: str, fields: Sequence[Field], command: Callable[[Values], str], *, verb: str) -> None:
         super().__init__()
-        self._name, self._fields, self._command, self._verb = title, fields, command, verb
+        self._heading, self._fields, self._command, self._verb = title, fields, command, verb
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="dialog", can_focus=False) as box:
-            box.border_title = neutral(self._name)
+            box.border_title = Content(neutral(self._heading))
             for field in self._fields:
                 with Horizontal(classes="field"):
                     if field.kind == "switch":
@@ -143,12 +143,12 @@ class Choose(ModalScreen[str | None]):
 
     def __init__(self, title: str, columns: Sequence[Column], rows: Sequence[Row], *, start: str = "") -> None:
         super().__init__()
-        self._name, self._rows, self._start = title, rows, start
+        self._heading, self._rows, self._start = title, rows, start
         self._list = RowList(id="choices", columns=columns)
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog wide") as box:
-            box.border_title = neutral(self._name)
+            box.border_title = Content(neutral(self._heading))
             box.border_subtitle = "enter: do it   esc: leave"
             self._list.styles.height = min(len(self._rows) + 2, 16)
             yield self._list
@@ -164,5 +164,3 @@ class Choose(ModalScreen[str | None]):
 
     def action_leave(self) -> None:
         self.dismiss(None)
-
-

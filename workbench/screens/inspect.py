@@ -11,6 +11,7 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
+from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Tree
 from textual.widgets.tree import TreeNode
@@ -71,7 +72,7 @@ class Inspect(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog full") as box:
-            box.border_title = f"{self._subject.kind} {neutral(self._subject.name)}"
+            box.border_title = Content(f"{self._subject.kind} {neutral(self._subject.name)}")
             box.border_subtitle = "r: JSON or tree   y: copy   esc: back"
             yield self._tree
             yield self._raw

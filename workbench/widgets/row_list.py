@@ -22,7 +22,6 @@ from workbench.table import ROOMY, Column, Matcher, fit, natural_key, set_text
 
 Row = tuple[str, tuple[str, ...]]
 MARK, GUTTER = "◆", 2  # cells before the first column
-USUAL = 6  # cells of a column that has no text yet
 TITLES_FROM = 6  # rows of height from which there is a line of titles
 
 
@@ -71,7 +70,6 @@ class RowList(ScrollView, can_focus=True):
         self._at: dict[str, int] = {}
         self._cursor = 0
         self._widths: list[int] = []
-        self._able: list[bool] = []  # columns that would show if they had a text
         self._titles = False
         self._strips: dict[tuple[str, bool, bool, bool], Strip] = {}
         self._from = ""  # where the last mark was set
@@ -96,8 +94,8 @@ class RowList(ScrollView, can_focus=True):
         return self._keys[self._cursor] if 0 <= self._cursor < len(self._keys) else ""
 
     def shows(self, column: int) -> bool:
-        """Whether there is room for this column: it may have no text yet."""
-        return self._able[column : column + 1] == [True]
+        """Whether there is room for this column."""
+        return any(self._widths[column : column + 1])
 
     def show(self, rows: Sequence[Row], records: Mapping[str, Any] | None = None) -> None:
         """The rows as they are now. `records` by key are what columns with a `key` sort by."""
@@ -177,7 +175,7 @@ class RowList(ScrollView, can_focus=True):
         """Over all rows, also those that a filter hides: so that columns stay where they are while one types."""
         width = self._room.width - GUTTER
         self._titles = self._room.height >= TITLES_FROM and any(column.title for column in self._columns)
-        natural = [0] * len(self._columns)
+        natural = [column.least for column in self._columns]
         for cells in self._all.values():
             for i, cell in enumerate(cells):
                 size = len(cell) if cell.isascii() else cell_len(cell)
@@ -192,8 +190,6 @@ class RowList(ScrollView, can_focus=True):
                 max(size, len(column.title)) if size else 0 for size, column in zip(natural, self._columns, strict=True)
             ]
         gap = 2 if width >= ROOMY else 1
-        full = [size or USUAL for size in natural]
-        self._able = [size > 0 for size in fit(full, self._columns, max(0, width), gap)]
         return fit(natural, self._columns, max(0, width), gap)
 
     # --- drawing --------------------------------------------------------------------------------------------------
@@ -244,15 +240,20 @@ class RowList(ScrollView, can_focus=True):
             if under.bgcolor is None:
                 under += Style(reverse=True)
             base = base + under
-        mark = self.get_component_rich_style("row--mark", partial=True) if marked else Style()
+        mark = self._named("mark") if marked else Style()
         lead = (MARK if marked else "▸" if cursor and focus else " ") + " "
         segments = [Segment(lead, base + mark)]
         for text, name in self._texts(self._all[key]):
-            style = base + self.get_component_rich_style(f"row--{name}", partial=True) if name else base
+            style = base + self._named(name) if name else base
             if cursor and focus:
                 style += Style(bold=True)
             segments.append(Segment(text, style))
         return Strip(segments)
+
+    def _named(self, name: str) -> Style:
+        """The colour and weight alone: what is behind it is the row's."""
+        style = self.get_component_rich_style(f"row--{name}")
+        return Style(color=style.color, bold=style.bold, dim=style.dim)
 
     def _redraw(self, keys: Any) -> None:
         """These rows again."""

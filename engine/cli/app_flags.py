@@ -1,0 +1,16 @@
+"""Flags of the app itself: `workbench [PATH]` and `demo` take them."""
+
+from __future__ import annotations
+
+from engine.cli.flags import Flag
+
+APP_FLAGS = [
+    Flag("read-only", "The app: look at everything, change nothing"),
+    Flag("keymap", "The app's keys: native, lazydocker, k9s", kind="str", metavar="NAME"),
+    Flag(
+        "theme",
+        "The app's colours: workbench, light, high-contrast, colour-blind, 16-colour, 16-colour-light",
+        kind="str",
+        metavar="NAME",
+    ),
+]
