@@ -377,6 +377,10 @@ class WorkbenchApp(App[int]):
 
         await copy(self, text, what)  # type: ignore[arg-type]
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Inside a terminal every key is the program's, also those that the app would take first."""
+        return not getattr(self.focused, "inside", False)
+
     # --- keys -------------------------------------------------------------------------------------------
 
     def _learn_keys(self) -> None:
