@@ -105,6 +105,10 @@ class LogsPane(Pane):
     def main(self) -> Widget:
         return self.view
 
+    async def on_unmount(self) -> None:
+        if self.book is not None:
+            await self.book.close()
+
     # --- whose log ----------------------------------------------------------------------------------------
 
     def show(self, subject: Subject | None) -> None:

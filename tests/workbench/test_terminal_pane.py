@@ -1,0 +1,140 @@
+"""The terminal pane on a scripted engine, with keys."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.api import ContainerDetail, ContainerSpec
+from engine.errors import NotFound
+from tests.workbench.fake_engine import FakeEngine, FakeLoop, FakeStream, a_container, until
+from workbench.app import WorkbenchApp
+from workbench.panes.terminal import TerminalPane
+
+
+@contextlib.asynccontextmanager
+async def running(engine: FakeEngine, keys: str = "E") -> AsyncIterator[tuple[Any, TerminalPane, FakeStream]]:
+    app = WorkbenchApp(engine, FakeLoop())  # type: ignore[arg-type]
+    async with app.run_test(size=(120, 40)) as pilot:
+        pane = app.panes["terminal"]
+        assert isinstance(pane, TerminalPane)
+        await until(pilot, lambda: app.lists.containers)
+        await pilot.press("2")
+        await pilot.press(keys)
+        await until(pilot, lambda: pane.session is not None)
+        await until(pilot, lambda: pane.view.inside)
+        yield pilot, pane, engine.streams[-1]
+
+
+def an_engine() -> FakeEngine:
+    return FakeEngine(containers=[a_container("web")])
+
+
+def shown(pane: TerminalPane) -> list[str]:
+    return [pane.view.render_line(y).text.rstrip() for y in range(pane.view.size.height)]
+
+
+async def test_every_key_goes_inside_and_f12_leaves() -> None:
+    async with running(an_engine()) as (pilot, pane, stream):
+        stream.say(b"root@web:/# ")
+        await until(pilot, lambda: "root@web:/#" in shown(pane)[0])
+        assert "F12 leaves" in str(pane.border_subtitle)
+        keys = ["l", "s", "enter", "tab", "q", "question_mark", "ctrl+c", "ctrl+q", "ctrl+p", "escape", "1", "up"]
+        await pilot.press(*keys)
+        await until(pilot, lambda: stream.said == b"ls\r\tq?\x03\x11\x10\x1b1\x1b[A")
+        await pilot.press("f12")
+        await until(pilot, lambda: not pane.view.inside)
+        await pilot.press("2")
+        assert pilot.app.pane.NAME == "containers"
+        await pilot.press("E")
+        await until(pilot, lambda: pane.view.inside)
+        assert len(pane.sessions) == 1, "the open one is shown again"
+
+
+async def test_its_size_is_told() -> None:
+    async with running(an_engine()) as (pilot, pane, stream):
+        spec = pilot.app.bridge.engine.called("exec")[0][1]
+        assert spec.tty
+        assert "TERM=xterm-256color" in spec.env
+        size = (pane.view.size.height, pane.view.size.width)
+        assert (pane.session.screen.grid.rows, pane.session.screen.grid.columns) == size  # type: ignore[union-attr]
+        await pilot.resize_terminal(100, 30)
+        await until(pilot, lambda: stream.sizes and stream.sizes[-1] == (pane.view.size.height, pane.view.size.width))
+        assert stream.sizes[-1] != size
+
+
+async def test_what_was_scrolled_away_is_read_and_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.delenv("TMUX", raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    async with running(an_engine()) as (pilot, pane, stream):
+        stream.say("".join(f"line {n}\r\n" for n in range(200)).encode())
+        await until(pilot, lambda: "line 199" in shown(pane))
+        await pilot.press("f12", "g")
+        await until(pilot, lambda: shown(pane)[0] == "line 0")
+        stream.say(b"more\r\n")
+        await until(pilot, lambda: pane.session.screen.grid.gone > 200 - pane.view.size.height)  # type: ignore[union-attr]
+        assert shown(pane)[0] == "line 0", "what is read stays where it is"
+        await pilot.press("v", "j", "j", "y")
+        await until(pilot, (tmp_path / "workbench/clipboard.txt").exists)
+        assert (tmp_path / "workbench/clipboard.txt").read_text() == "line 0\nline 1\nline 2"
+        await pilot.press("enter", "x")
+        await until(pilot, lambda: stream.said == b"x")
+        assert "more" in shown(pane)
+
+
+async def test_the_end_is_said_and_closed() -> None:
+    async with running(an_engine()) as (pilot, pane, stream):
+        stream.say(b"exit\r\n")
+        stream.end(3)
+        await until(pilot, lambda: "── ended with 3 ──" in shown(pane))
+        assert not pane.view.inside
+        await pilot.press("X")
+        await until(pilot, lambda: pane.session is None)
+
+
+async def test_an_image_without_a_shell() -> None:
+    engine = an_engine()
+    engine.fails["exec"] = NotFound('exec: "/bin/sh": executable file not found in $PATH')
+    app = WorkbenchApp(engine, FakeLoop())  # type: ignore[arg-type]
+    async with app.run_test(size=(120, 40)) as pilot:
+        pane = app.panes["terminal"]
+        await until(pilot, lambda: app.lists.containers)
+        await pilot.press("2", "E")
+        await until(pilot, lambda: "web has no shell" in str(pane._note.render()))
+
+
+async def test_attach_to_a_program_without_a_terminal() -> None:
+    async with running(an_engine(), "a") as (pilot, pane, stream):
+        stream.say(b"one\ntwo\n")
+        await until(pilot, lambda: "two" in shown(pane))
+        assert shown(pane)[0].startswith("web has no terminal")
+        await pilot.press("f12", "X")
+        await until(pilot, lambda: stream.detached)
+
+
+async def test_attach_to_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = an_engine()
+    plain = engine.container
+
+    async def container(name: str) -> ContainerDetail:
+        return dataclasses.replace(await plain(name), spec=ContainerSpec(image="x", tty=True, open_stdin=True))
+
+    monkeypatch.setattr(engine, "container", container)
+    async with running(engine, "a") as (pilot, pane, stream):
+        (less, _), (rows, _) = stream.sizes[:2]
+        assert less == rows - 1, "so that it draws itself anew"
+        await until(pilot, lambda: stream.sizes[-1] == (pane.view.size.height, pane.view.size.width))
+
+
+async def test_the_mouse_of_a_program() -> None:
+    async with running(an_engine()) as (pilot, pane, stream):
+        stream.say(b"\x1b[?1000h\x1b[?1006h")
+        await until(pilot, lambda: pane.session.screen.mouse)  # type: ignore[union-attr]
+        await pilot.click("#terminal-view", offset=(4, 2))
+        await until(pilot, lambda: stream.said == b"\x1b[<0;5;3M\x1b[<0;5;3m")
