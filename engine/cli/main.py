@@ -195,7 +195,9 @@ def _root(parsed: Parsed) -> tuple[Path, bool]:
         top = data_root(parsed.text("root"))
     else:
         top = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "workbench"
-    return top / "hosts" / hosts.resolve(os.environ["WORKBENCH_HOST"]).slug, False
+    slug = hosts.resolve(os.environ["WORKBENCH_HOST"]).slug
+    # The watcher of `up --detach` is given the folder itself.
+    return (top if top.name == slug and top.parent.name == "hosts" else top / "hosts" / slug), False
 
 
 def _in(root: Path, work: Callable[[], int]) -> int:

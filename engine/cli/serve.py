@@ -22,6 +22,7 @@ FLAGS = [
     Flag("tlscacert", "Clients must show a certificate signed by this CA", kind="str", metavar="FILE"),
     Flag("tlscert", "This server's certificate", kind="str", metavar="FILE"),
     Flag("tlskey", "This server's key", kind="str", metavar="FILE"),
+    Flag("idle", "End after so many seconds without a client, and start nothing that has a restart policy", kind="int"),
     Flag("install", "Write systemd units (an ordinary user's own) that serve with these options, and say what to run"),
     Flag("uninstall", "Remove these units"),
 ]
@@ -107,8 +108,12 @@ async def _serve(engine: Engine, root: Path, parsed: Parsed) -> int:
         for address in server.addresses:
             print(f"serving the Docker API at {address}\n  export DOCKER_HOST={address}", flush=True)
         systemd.notify("READY=1", "STATUS=Serving the Docker Engine API")
-        for name in await engine.resume():
-            print(f"started {name}: its restart policy says so", flush=True)
+        if idle := parsed.number("idle"):
+            ending = asyncio.create_task(server.idle(idle))
+            ending.add_done_callback(lambda _: stop.set())
+        else:
+            for name in await engine.resume():
+                print(f"started {name}: its restart policy says so", flush=True)
         await stop.wait()
     finally:
         systemd.notify("STOPPING=1")

@@ -56,7 +56,12 @@ def cmd_image(root: Path, args: list[str]) -> int:
 
 
 def cmd_system(root: Path, args: list[str]) -> int:
-    verbs: dict[str, Callable[[Path, list[str]], int]] = {"df": _df, "prune": _system_prune, "info": _info}
+    verbs: dict[str, Callable[[Path, list[str]], int]] = {
+        "df": _df,
+        "prune": _system_prune,
+        "info": _info,
+        "dial-stdio": _dial_stdio,
+    }
     verb = verb_of("system", list(verbs), args, "the system")
     return 0 if verb is None else verbs[verb](root, args[1:])
 
@@ -65,6 +70,12 @@ def _info(root: Path, args: list[str]) -> int:
     from engine.cli.system import cmd_info
 
     return cmd_info(root, args)
+
+
+def _dial_stdio(root: Path, args: list[str]) -> int:
+    from engine.cli.dial import cmd_dial_stdio
+
+    return cmd_dial_stdio(root, args)
 
 
 def agreed(question: str, force: bool) -> bool:

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +87,11 @@ def end(state: Path, project: str) -> bool:
 
 def _started(pid: int) -> int:
     """When the process began; 0 when it is not there, or has ended and is only not waited for."""
+    if sys.platform != "linux":  # macOS's ps(1): "Tue Nov 24 10:00:00 2026  S"
+        words = ["ps", "-o", "lstart=,state=", "-p", str(pid)]
+        text = subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()
+        begun, _, state = text.rpartition(" ")
+        return 0 if not begun or state.startswith("Z") else zlib.crc32(begun.strip().encode())
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:

@@ -74,6 +74,7 @@ class Swap:
     ) -> None:
         self._engine, self.service, self._say, self._spawn = engine, service, say, spawn
         self._deaf = False
+        self._alone = False  # the engine cannot have two beside each other
         self.standing = False  # the new container may still be given up: newer changes may cancel
 
     async def run(self, new: Next, old: ContainerSummary | None) -> str:
@@ -84,7 +85,8 @@ class Swap:
         if not old.running:
             return await self._after(new, old)
         try:
-            return await (self._beside(new, old) if new.overlap else self._stop_first(new, old))
+            beside = new.overlap and not self._alone
+            return await (self._beside(new, old) if beside else self._stop_first(new, old))
         except StartFailed as error:
             await self._tell_failure(new, old, error)
             raise
@@ -142,9 +144,13 @@ class Swap:
             await self._write(new)
             try:
                 await self._engine.start(created, standby=True)
-            except Unsupported:  # an engine that cannot: then one after the other
+            except Unsupported as error:  # an engine that cannot: then one after the other, from now on
                 await self._engine.remove(created, force=True)
-                return await self._stop_first(new, old)
+                self._alone = True
+                self._say(
+                    LoopNotice(f"{error.message}: the old one stops before the new one starts", self.service.name)
+                )
+                return await self._stop_first(new, old, written=True)
             clock.tick("started")
             self.standing = True
             try:
@@ -226,18 +232,20 @@ class Swap:
 
     # --- one after the other ------------------------------------------------------------------------------
 
-    async def _stop_first(self, new: Next, old: ContainerSummary) -> str:
+    async def _stop_first(self, new: Next, old: ContainerSummary, *, written: bool = False) -> str:
+        """`written`: the rule stands in the log already."""
         created = await self._create(new, f"{new.spec.name}-next")
-        return await asyncio.shield(self._spawn_result(self._exchange(new, created, old)))
+        return await asyncio.shield(self._spawn_result(self._exchange(new, created, old, written)))
 
     def _spawn_result(self, work: Coroutine[object, object, str]) -> asyncio.Task[str]:
         return asyncio.get_running_loop().create_task(work)
 
-    async def _exchange(self, new: Next, created: str, old: ContainerSummary) -> str:
+    async def _exchange(self, new: Next, created: str, old: ContainerSummary, written: bool) -> str:
         clock = _Clock(new.phases)
         await self._stop(old)
         clock.tick("stopped")
-        await self._write(new)
+        if not written:
+            await self._write(new)
         try:
             await self._engine.start(created)
             await self._after_start(created, new)

@@ -12,13 +12,15 @@ import contextlib
 import dataclasses
 import json
 import re
+import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from engine.build.dockerfile.ast import Dockerfile
 from engine.build.reading import Input, read_input
-from engine.errors import BuildFailed, EngineError
+from engine.errors import BuildFailed, EngineError, NotFound
 from engine.model import (
     BuildDetail,
     BuildEvent,
@@ -42,6 +44,7 @@ from engine.remote.errors import beyond, failed_in_stream
 from engine.remote.images import ImagesPart, credentials, progress
 from engine.service import build_wire
 
+_BASE = "workbench/base"
 _STEP = re.compile(r"^step (\d+)/(\d+) ?: (.*)$", re.IGNORECASE | re.DOTALL)
 _BUILT = re.compile(r"^Successfully built ([0-9a-f]+)")
 _RED = re.compile(r"\x1b\[91m(.*)\x1b\[0m", re.DOTALL)
@@ -100,6 +103,20 @@ class BuildsPart(ImagesPart):
         found = (await self.image(name)).summary
         tags = tuple(Reference.parse(tag).with_default_tag().familiar for tag in request.tags)
         return BuildFinished(found.id, found.digest, tags, seconds, said.first)
+
+    async def ensure_base(self) -> str:
+        """Another workbench makes it of its own host's files when a build asks for it. Raises `Unsupported` where nobody can."""
+        try:
+            await self.image(_BASE)
+        except NotFound:
+            if "workbench" not in self._client.server.lower():
+                raise beyond(
+                    f"making {_BASE}", f"pull another base image there, or load {_BASE} there from a workbench"
+                ) from None
+            with tempfile.TemporaryDirectory() as empty:
+                async for _ in self.build(BuildRequest(Path(empty), dockerfile_text=f"FROM {_BASE}\n")):
+                    pass
+        return f"{_BASE}:latest"
 
     # --- what Docker's API has not ----------------------------------------------------------------------
 

@@ -116,9 +116,8 @@ class Client:
     def __init__(self, target: Target) -> None:
         self.target = target
         self.version: tuple[int, int] = NEWEST
-        self.server = (
-            ""  # what its Server header says: "Docker/20.10 (linux)", "Libpod/4.3", "container-workbench/0.1.0"
-        )
+        # What its Server header says: "Docker/20.10 (linux)", "Libpod/4.3", "container-workbench (linux)".
+        self.server = ""
         self._host = target.host if target.kind == "tcp" else "engine"
         self._http = httpx.AsyncClient(transport=_Transport(target), timeout=None, trust_env=False)
         self._negotiated = False

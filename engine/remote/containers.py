@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import signal as signals
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
 
+from engine.base import procfs
 from engine.base.units import human_size
-from engine.errors import Conflict, EngineError, NotFound, Unsupported
+from engine.errors import Conflict, EngineError, Unsupported
 from engine.model import (
     Change,
     CommitRequest,
@@ -30,7 +32,6 @@ from engine.oci.reference import Reference
 from engine.remote import read, write
 from engine.remote.base import Remote, reading, writing
 from engine.remote.errors import beyond, start_failed
-from engine.remote.listening import PROC_TABLES, listening_ports
 from engine.remote.streams import RemoteStream, open_stream
 from engine.remote.syncing import sync_archive
 
@@ -138,10 +139,34 @@ class ContainersPart(Remote):
         return await self._attach(name, streams, detail)
 
     async def stop(self, name: str, *, timeout: int | None = None, signal: str = "", hurry: bool = False) -> bool:
-        """`hurry` is not known over there: the program gets its time."""
+        deaf = hurry and await self._is_deaf(name, signal)
+        timeout = 0 if deaf else timeout
         params: dict[str, str | int | bool] = {} if timeout is None else {"t": timeout}
         await self._client.post(f"/containers/{_quoted(name)}/stop", {**params, "signal": self._signal(signal)})
-        return False
+        return deaf
+
+    async def _is_deaf(self, name: str, signal: str) -> bool:
+        """Whether its first process has no handler for the stop signal: without one it would only be waited for."""
+        wanted = signal or str(
+            read.mapping((await self.container(name)).config.get("Config")).get("StopSignal") or "TERM"
+        )
+        number = int(wanted) if wanted.isdigit() else getattr(signals, f"SIG{wanted.removeprefix('SIG')}", 0)
+        status = await self._output(name, ("cat", "/proc/1/status"))
+        return bool(number and status) and not procfs.hears(status, number)
+
+    async def _output(self, name: str, command: tuple[str, ...]) -> str:
+        """What a program in the container prints; "" where it cannot be run."""
+        try:
+            stream = await self.exec(name, ExecSpec(command))
+        except EngineError:
+            return ""
+        out = bytearray()
+        try:
+            while (chunk := await stream.read()) is not None:
+                out += chunk[1] if chunk[0] == "stdout" else b""
+        finally:
+            await stream.close()
+        return out.decode("ascii", "replace")
 
     def _signal(self, signal: str) -> str:
         if signal:
@@ -345,19 +370,7 @@ class ContainersPart(Remote):
 
     async def listening(self, name: str) -> frozenset[int]:
         """From /proc/net/tcp in the container, by `cat`; without one nothing is known to listen."""
-        try:
-            stream = await self.exec(name, ExecSpec(("cat", *PROC_TABLES)))
-        except EngineError as error:
-            if isinstance(error, NotFound | Conflict):
-                raise
-            return frozenset()
-        out = bytearray()
-        try:
-            while (chunk := await stream.read()) is not None:
-                out += chunk[1] if chunk[0] == "stdout" else b""
-        finally:
-            await stream.close()
-        return listening_ports(out.decode("ascii", "replace"))
+        return procfs.listening_ports(await self._output(name, ("cat", *procfs.TCP_TABLES)))
 
 
 class _Gone:

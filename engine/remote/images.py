@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Se
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 from urllib.parse import quote
 
-from engine.errors import EngineError, InvalidInput, NotFound, Unsupported
+from engine.errors import EngineError, InvalidInput, Unsupported
 from engine.model import (
     Comparison,
     ContainerSpec,
@@ -52,7 +52,6 @@ _PHASES: Mapping[str, Any] = {
     "layer already exists": "exists",
 }
 _LOADED = re.compile(r"Loaded image(?: ID)?: (\S+)")
-_BASE = "workbench/base"
 
 
 class ImagesPart(Remote):
@@ -284,16 +283,6 @@ class ImagesPart(Remote):
 
     async def save_file(self, name: str, path: str, out: Sink) -> None:
         raise _files()
-
-    async def ensure_base(self) -> str:
-        """The base image is made of this host's files where the engine runs. Raises `Unsupported` where it is not there."""
-        try:
-            await self.image(_BASE)
-        except NotFound:
-            raise beyond(
-                f"making {_BASE}", f"`workbench --host … pull` another base image, or load {_BASE} there"
-            ) from None
-        return f"{_BASE}:latest"
 
 
 def _files() -> Unsupported:

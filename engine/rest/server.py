@@ -8,6 +8,7 @@ import grp
 import os
 import socket
 import ssl
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,6 +178,14 @@ class ApiServer:
         if "origin" in request.headers:
             return error_response(InvalidInput("requests from web pages are refused"), 403)
         return await self._router(request)
+
+    async def idle(self, seconds: float) -> None:
+        """Returns when there has been no client for so long."""
+        last = time.monotonic()
+        while (left := last + seconds - time.monotonic()) > 0:
+            await asyncio.sleep(min(left, 1.0))
+            if self._clients:
+                last = time.monotonic()
 
     async def close(self) -> None:
         """Stops listening and lets go of the clients. Containers go on."""

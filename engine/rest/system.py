@@ -36,6 +36,7 @@ class SystemRoutes:
             "Builder-Version": "1",  # `docker build` without buildx then posts the context to /build
             "Docker-Experimental": "false",
             "Ostype": "linux",
+            "Server": "container-workbench (linux)",
             "Swarm": "inactive",
             "Cache-Control": "no-cache, no-store, must-revalidate",
             "Pragma": "no-cache",

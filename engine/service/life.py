@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from engine.base import procfs
 from engine.base.cancel import CancelToken
 from engine.errors import Conflict, EngineError, InvalidInput, NotFound
 from engine.linux.inotify import Inotify
@@ -253,16 +254,11 @@ class Life:
 
 
 def hears(pid: int, number: int) -> bool:
-    """Whether a signal means anything to the first process of a pid namespace: "only signals for which the init process
-    has established a signal handler can be sent to it" (pid_namespaces(7)). One that is blocked may be waited for."""
+    """Whether a signal means anything to a process; one that is gone is taken to hear."""
     try:
-        text = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+        return procfs.hears(Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace"), number)
     except OSError:
         return True
-    masks = dict(line.split(":\t", 1) for line in text.splitlines() if line.startswith(("SigCgt", "SigBlk", "NSpid")))
-    if masks.get("NSpid", "").split()[-1:] != ["1"]:
-        return True  # not the first process of its namespace: the default action holds
-    return any(int(masks[name], 16) >> (number - 1) & 1 for name in ("SigCgt", "SigBlk") if name in masks)
 
 
 def _lines(path: Path, offset: int) -> Iterator[tuple[int, dict[str, Any]]]:

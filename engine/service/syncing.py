@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from engine.base import procfs
 from engine.base.cancel import CancelToken
 from engine.build.dockerfile.mode import parse_chmod
 from engine.errors import Conflict, InvalidInput, from_os_error
@@ -111,10 +112,7 @@ class SyncService:
         found: set[int] = set()
         for table in ("tcp", "tcp6"):
             with contextlib.suppress(OSError), open(f"/proc/{state.pid}/net/{table}", encoding="ascii") as file:
-                for line in file.readlines()[1:]:
-                    fields = line.split()
-                    if fields[3] == "0A":  # TCP_LISTEN
-                        found.add(int(fields[1].rpartition(":")[2], 16))
+                found |= procfs.listening_ports(file.read())
         return frozenset(found)
 
     # --- drift ----------------------------------------------------------------------------------------
