@@ -1,7 +1,8 @@
 """A user's settings: `/etc/workbench/settings.json`, and over it `settings.json` in the data root.
 
 {"build": {"host-ca": true, "history-size": "256m", "cache-size": "20g", "block-metadata": true},
- "network": {"block-metadata": false}}
+ "network": {"block-metadata": false},
+ "push": {"compression": "gzip"}}
 """
 
 from __future__ import annotations
@@ -37,6 +38,13 @@ class NetworkSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class PushSettings:
+    """`compression`: what plain layers are packed with for a registry: gzip, zstd, or uncompressed."""
+
+    compression: str = "gzip"
+
+
+@dataclass(frozen=True, slots=True)
 class RuntimeProgram:
     """An OCI runtime: where it is, and global options for it."""
 
@@ -62,6 +70,11 @@ def build_settings(root: Path) -> BuildSettings:
 def network_settings(root: Path) -> NetworkSettings:
     """Raises `InvalidInput`, naming the file, for what cannot be read or is not known."""
     return NetworkSettings(**_settings(root, "network", _NETWORK))
+
+
+def push_settings(root: Path) -> PushSettings:
+    """Raises `InvalidInput`, naming the file, for what cannot be read or is not known."""
+    return PushSettings(**_settings(root, "push", _PUSH))
 
 
 def _settings(root: Path, section: str, known: Mapping[str, Callable[[Any], Any]]) -> dict[str, Any]:
@@ -119,6 +132,12 @@ def _text(value: object) -> str:
     return value
 
 
+def _compression(value: object) -> str:
+    if value not in ("gzip", "zstd", "uncompressed"):
+        raise InvalidInput(f"{value!r} is none of gzip, zstd and uncompressed")
+    return str(value)
+
+
 def _programs(value: object) -> Mapping[str, RuntimeProgram]:
     if not isinstance(value, dict):
         raise InvalidInput("it is not an object", hint='{"mine": {"path": "/usr/local/bin/mine"}}')
@@ -137,3 +156,4 @@ def _programs(value: object) -> Mapping[str, RuntimeProgram]:
 _RUNTIME = {"userns-remap": _text, "default-runtime": _text, "runtimes": _programs}
 _BUILD = {"host-ca": _switch, "history-size": _size, "cache-size": _size, "block-metadata": _switch}
 _NETWORK = {"block-metadata": _switch}
+_PUSH = {"compression": _compression}

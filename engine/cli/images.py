@@ -137,7 +137,10 @@ def cmd_history(root: Path, args: list[str]) -> int:
 
 
 def cmd_pull(root: Path, args: list[str]) -> int:
-    flags = [Flag("quiet", "Suppress verbose output", "q")]
+    flags = [
+        Flag("platform", "Set platform if server is multi-platform capable", kind="str"),
+        Flag("quiet", "Suppress verbose output", "q"),
+    ]
     usage = "pull [OPTIONS] NAME[:TAG|@DIGEST] | pull ssh://[USER@]HOST[/ENGINE] IMAGE"
     parsed = read(
         args, usage, "Download an image from a registry, or another host over SSH", flags, minimum=1, maximum=2
@@ -158,7 +161,7 @@ def cmd_pull(root: Path, args: list[str]) -> int:
             if name != full:
                 print("Using default tag: latest")
             print(f"{full.digest or full.tag}: Pulling from {full.path}", flush=True)
-        await show_pull(engine.pull(parsed.args[0]), quiet=quiet, out=sys.stdout)
+        await show_pull(engine.pull(parsed.args[0], platform=parsed.text("platform")), quiet=quiet, out=sys.stdout)
         if not quiet:
             new = before != await _id_of(engine, parsed.args[0])
             print(f"Status: {'Downloaded newer image' if new else 'Image is up to date'} for {full.familiar}")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _WORDS = {
     "waiting": "Preparing",
+    "packing": "Compressing",
     "uploading": "Pushing",
     "done": "Pushed",
     "exists": "Layer already exists",

@@ -43,6 +43,7 @@ RUN_FLAGS = [
     Flag("mount", "Attach a filesystem mount to the container: type=volume,src=NAME,dst=PATH", kind="list"),
     Flag("volumes-from", "Mount volumes from the specified container(s)", kind="list"),
     Flag("volume-driver", "Volume driver for the container", kind="str"),
+    Flag("platform", "Set platform if server is multi-platform capable", kind="str"),
     Flag("pull", "Pull image before running: always, missing, never", kind="str"),
     Flag("quiet", "Suppress the pull output", "q"),
     *NETWORK_FLAGS,
@@ -72,6 +73,7 @@ def container_spec(parsed: Parsed) -> ContainerSpec:
     return ContainerSpec(
         image=parsed.args[0],
         name=parsed.text("name"),
+        platform=parsed.text("platform"),
         command=tuple(parsed.args[1:]) or None,
         entrypoint=((entrypoint,) if entrypoint else ()) if parsed.given("entrypoint") else None,
         env=tuple(environment(parsed)),
@@ -112,7 +114,7 @@ async def _create(engine: Engine, parsed: Parsed, spec: ContainerSpec) -> str:
     """The id; the image is pulled if it is missing."""
     pull = parsed.text("pull", "missing")
     if pull == "always":
-        await show_pull(engine.pull(spec.image), quiet=parsed.on("quiet"))
+        await show_pull(engine.pull(spec.image, platform=spec.platform), quiet=parsed.on("quiet"))
     try:
         return await engine.create(spec)
     except NotFound:
@@ -124,7 +126,7 @@ async def _create(engine: Engine, parsed: Parsed, spec: ContainerSpec) -> str:
             if not parsed.on("quiet"):
                 name = Reference.parse(spec.image).with_default_tag().familiar
                 print(f"Unable to find image '{name}' locally", file=sys.stderr, flush=True)
-            await show_pull(engine.pull(spec.image), quiet=parsed.on("quiet"))
+            await show_pull(engine.pull(spec.image, platform=spec.platform), quiet=parsed.on("quiet"))
     return await engine.create(spec)
 
 

@@ -48,6 +48,7 @@ class ContainerSpec(HostConfig):
 
     image: str
     name: str = ""  # "" picks one
+    platform: str = ""  # "linux/arm64": of an image for several, this one; "" is this machine's
     command: tuple[str, ...] | None = None
     entrypoint: tuple[str, ...] | None = None
     env: tuple[str, ...] = ()  # "K=V", over the image's

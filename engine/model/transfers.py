@@ -8,12 +8,21 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class PullProgress:
-    """State of one blob of a pull (waiting, downloading, extracting, done or exists) or push (uploading, mounted)."""
+    """State of one blob of a pull (waiting, downloading, extracting, done or exists) or push (packing, uploading, mounted)."""
 
     reference: str
     layer: str  # short digest; "" speaks of the whole image
     phase: Literal[
-        "resolving", "waiting", "downloading", "uploading", "loading", "extracting", "exists", "mounted", "done"
+        "resolving",
+        "waiting",
+        "downloading",
+        "uploading",
+        "loading",
+        "extracting",
+        "packing",
+        "exists",
+        "mounted",
+        "done",
     ]
     current: int = 0
     total: int = 0

@@ -143,12 +143,20 @@ class Puller:
             if isinstance(document, Manifest):
                 return top, document
             chosen = self._choose(document, platform)
-            document = self.anywhere(
+            document = self._here(chosen) or self.anywhere(
                 lambda session, one=chosen: self.manifest(session, str(one.digest), one.digest, one.size)  # type: ignore[misc]
             )
         if isinstance(document, Manifest):
             return top, document
         raise corrupt(f"index of {self.what}", self.sessions[0].endpoint.label, "indexes point to indexes, without end")
+
+    def _here(self, descriptor: Descriptor) -> Manifest | Index | None:
+        """A manifest that is here already, verified."""
+        raw = self._kept(descriptor)
+        try:
+            return parse_manifest(raw, descriptor.media_type) if raw is not None else None
+        except EngineError:
+            return None
 
     def _choose(self, index: Index, platform: Platform) -> Descriptor:
         try:
@@ -238,6 +246,11 @@ class Puller:
             if len({descriptor.size for _, descriptor in same}) > 1:
                 raise corrupt(f"manifest of {self.what}", self.reference.domain, "it gives one blob two sizes")
             self._report(same[0][1], "waiting", 0)
+        if all(self.sink.has(digest) for digest in places):  # no threads for what is here
+            for digest, same in places.items():
+                self._report(same[0][1], "exists", same[0][1].size)
+                self._tell(places[digest], on_layer)
+            return
         with ThreadPoolExecutor(max(1, concurrency), thread_name_prefix="pull") as pool:
             running = {pool.submit(self.layer, same[0][1]): digest for digest, same in places.items()}
             try:
@@ -260,9 +273,13 @@ class Puller:
             for future in sorted(finished, key=lambda one: isinstance(one.exception(), Cancelled | None)):
                 digest = running.pop(future)
                 future.result()
-                for index, descriptor in places[digest] if on_layer is not None else ():
-                    assert on_layer is not None
-                    on_layer(index, descriptor)
+                self._tell(places[digest], on_layer)
+
+    @staticmethod
+    def _tell(places: Sequence[tuple[int, Descriptor]], on_layer: Callable[[int, Descriptor], None] | None) -> None:
+        for index, descriptor in places if on_layer is not None else ():
+            assert on_layer is not None
+            on_layer(index, descriptor)
 
     def layer(self, descriptor: Descriptor) -> None:
         self.network.cancel.check()

@@ -64,7 +64,7 @@ class ContainersPart(Remote):
             first = spec.network_mode if spec.network_mode in names else names[0]
             later = {name: settings for name, settings in spec.networks.items() if name != first}
             body["NetworkingConfig"] = {"EndpointsConfig": {first: write.endpoint(spec.networks[first])}}
-        params = {"name": spec.name}
+        params = {"name": spec.name, **({"platform": spec.platform} if spec.platform else {})}
         identity = str(read.mapping(await self._client.post("/containers/create", params, body)).get("Id"))
         try:
             for name, settings in later.items():

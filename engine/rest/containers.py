@@ -83,7 +83,8 @@ class ContainerRoutes:
     # --- life -------------------------------------------------------------------------------------------
 
     async def create(self, request: Request) -> Answer:
-        spec = container_spec(await request.json(), request.query.text("name").lstrip("/"))
+        query = request.query
+        spec = container_spec(await request.json(), query.text("name").lstrip("/"), query.text("platform"))
         try:
             container_id = await self._engine.create(spec)
         except NotFound as error:

@@ -23,6 +23,7 @@ _NUMBER = {"stdout": 1, "stderr": 2, "systemerr": 3}
 MAX_FRAME = 1 << 20
 
 _PHASES = {
+    "packing": "Compressing",
     "resolving": "Resolving",
     "waiting": "Waiting",
     "downloading": "Downloading",

@@ -97,6 +97,9 @@ class ArchiveService:
             image = same
         else:
             image = self._store.images.put(found.manifest, found.config, sum(record.size for record in records), tags)
+        for tag in tags if found.index is not None and image.digest == found.manifest.digest else ():
+            assert found.index is not None
+            self._store.indexes.put(str(tag), found.index, image.digest)
         names = tuple(tag.familiar for tag in tags)
         self._store.records.event("image", "load", image.config_digest, {"name": ", ".join(names)})
         return LoadedImage(image.config_digest, image.digest, names, moved)

@@ -46,7 +46,7 @@ class Delivery:
         """Pushes under every name. Raises what a push raises."""
         for output in filter(pushes, self._request.outputs):
             own = tuple(name for name in output.options.get("name", "").split(",") if name)
-            top = self._compressed(outcome, output.options.get("compression", "uncompressed"))
+            top = self._compressed(outcome, output.options.get("compression", ""))
             by_digest = output.options.get("push-by-digest", "") == "true"
             for name in own or self._request.tags:
                 reference = Reference.parse(name).with_default_tag()
@@ -60,7 +60,11 @@ class Delivery:
                     self._store.images.put_repo_digest(image, f"{repository}@{top.digest}")
 
     def _compressed(self, outcome: Outcome, kind: str) -> Manifest | Index:
-        if kind == "uncompressed":
+        """`kind` "" is what a later `push` of the image would send: the digests are the same."""
+        image = self._store.images.find(str(outcome.usual.manifest.digest))
+        if not kind and image is not None:
+            return self._transfers.packed(image, outcome.top, self._emit, self._cancel)
+        if kind in ("", "uncompressed"):
             return outcome.top
         found = [compressed_image(self._store, result.manifest, kind, self._cancel) for result in outcome.results]
         if len(found) == 1:

@@ -51,6 +51,7 @@ from engine.service.mounts import Mounts, points_of
 from engine.service.networks import NetworkService
 from engine.service.start_params import StartParams
 from engine.service.system import require_root
+from engine.service.variants import wanted
 from engine.store.records import add_event
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ class ContainerService:
     def create(self, spec: ContainerSpec) -> str:
         require_root()
         life_config.check(spec)
-        image = self._store.images.get(spec.image)
+        image = wanted(self._store, spec.image, spec.platform)
         config = self._store.images.config(image)
         process = merge(spec, config)
         signal_number(process.stop_signal)

@@ -7,19 +7,20 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.errors import Conflict, EngineError, InvalidInput, NotFound, from_os_error
+from engine.errors import Conflict, EngineError, InvalidInput, from_os_error
 from engine.model import ImageSummary, PullProgress
 from engine.oci.chain import chain_ids
 from engine.oci.config import History, ImageConfig
 from engine.oci.descriptor import Descriptor
-from engine.oci.manifest import Manifest, build_manifest, parse_manifest
+from engine.oci.manifest import build_manifest
 from engine.oci.media import OCI_CONFIG, OCI_LAYER
-from engine.oci.platform import Platform, choose
+from engine.oci.platform import Platform
 from engine.oci.reference import Reference
 from engine.service import filters as rules
 from engine.service.meter import Meter
 from engine.service.mounts import points_of
 from engine.service.system import require_root
+from engine.service.variants import fits, variant
 
 if TYPE_CHECKING:
     from engine.base.cancel import CancelToken
@@ -100,7 +101,7 @@ class ImageService:
         except OSError as error:
             raise from_os_error(error, f"pulling {shown}") from error
         self._store.records.event("image", "pull", image.config_digest, {"name": shown})
-        progress(PullProgress(shown, "", "done", text=f"Digest: {pulled.manifest.digest}"))
+        progress(PullProgress(shown, "", "done", text=f"Digest: {pulled.repo_digest.rpartition('@')[2]}"))
         return image
 
     def base(
@@ -117,31 +118,9 @@ class ImageService:
         if is_base(reference):
             return self.ensure_base()
         found = None if pull else self._store.images.find(name)
-        if found is not None and (platform is None or self._fits(found, platform)):
+        if found is not None and (platform is None or fits(self._store, found, platform)):
             return found
-        return (None if pull else self.variant(name, platform)) or self.pull(name, emit, cancel, platform)
-
-    def variant(self, name: str, platform: Platform | None) -> Image | None:
-        """The image for `platform` among those that were built here under `name` for several."""
-        index = self._store.indexes.find(name) if platform is not None else None
-        if index is None or platform is None:
-            return None
-        try:
-            chosen = choose(index.manifests, platform)
-        except NotFound:
-            return None
-        manifest = parse_manifest(self._store.blobs.read(chosen.digest), chosen.media_type)
-        if not isinstance(manifest, Manifest):
-            return None
-        config = ImageConfig.parse(self._store.blobs.read(manifest.config.digest))
-        records = self._store.ensure_layers(manifest.layers, config.diff_ids)
-        return self._store.images.put(manifest, config, sum(record.size for record in records), [])
-
-    def _fits(self, image: Image, platform: Platform) -> bool:
-        config = self._store.images.config(image)
-        there, wanted = Platform(config.os, config.architecture, config.variant).normal, platform.normal
-        same = (there.os, there.architecture) == (wanted.os, wanted.architecture)
-        return same and (not platform.variant or there.variant == wanted.variant)
+        return (None if pull else variant(self._store, name, platform)) or self.pull(name, emit, cancel, platform)
 
     def layout(self, path: Path, reference: str, *, cancel: CancelToken, platform: Platform | None = None) -> Image:
         """An image of an OCI layout on this host (`--build-context NAME=oci-layout://PATH`)."""

@@ -22,7 +22,9 @@ from typing import Any, Literal
 from engine.base.cancel import CancelToken
 from engine.errors import Unavailable
 from engine.model import Comparison, PullProgress
+from engine.oci.media import OCI_LAYER
 from engine.oci.reference import Reference
+from engine.registry.config import is_loopback
 from engine.registry.server import RegistryServer, Serving
 from engine.service.archives import ArchiveService
 from engine.service.ssh_archive import receive, send
@@ -75,9 +77,14 @@ class SshService:
             ).with_default_tag()
             temporary = f"transfer/{secrets.token_hex(8)}:1"
             self._store.images.tag(image, Reference.parse(temporary))
+            if index := self._store.indexes.find(name):  # the other host takes what fits it
+                self._store.indexes.put(str(Reference.parse(temporary)), index, image.digest)
             try:
                 script = host.script(ACCESS + _GIVE, NAME=temporary, TARGET=target.familiar)
-                return self.transfer(host, script, cancel, emit, read_only=True)
+                plain = [layer for layer in self._store.images.manifest(image).layers if layer.media_type == OCI_LAYER]
+                # Plain layers are packed on the way by ssh itself, where there is a network between.
+                far = bool(plain) and not is_loopback(host.host)
+                return self.transfer(host, script, cancel, emit, read_only=True, packed=far)
             except NoForwarding as error:
                 emit(_fallback(error))
                 return send(self._store, self._archives, host, image, target.familiar, cancel, emit)
@@ -156,7 +163,9 @@ class SshService:
             rows.append(_manifests(image, theirs[0], shared, alike=all(row.same for row in rows)))
         return rows
 
-    def transfer(self, host: Host, script: str, cancel: CancelToken, emit: Emit, *, read_only: bool) -> str:
+    def transfer(
+        self, host: Host, script: str, cancel: CancelToken, emit: Emit, *, read_only: bool, packed: bool = False
+    ) -> str:
         """Runs `script` there with access to this store as a registry; returns what it prints."""
         password = secrets.token_urlsafe(24)
         serving = Serving("127.0.0.1", 0, read_only=read_only, user="transfer", password=password, every_blob=True)
@@ -166,7 +175,7 @@ class SshService:
         thread.start()
         try:
             auth = base64.b64encode(f"transfer:{password}".encode()).decode()
-            return forwarding(host, script, server.address, auth, cancel)
+            return forwarding(host, script, server.address, auth, cancel, packed=packed)
         finally:
             server.close()
             thread.join()

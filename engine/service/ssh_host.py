@@ -217,9 +217,10 @@ def writing(host: Host, script: str, give: Callable[[BinaryIO], None], cancel: C
     return b"".join(printed).decode("utf-8", "replace")
 
 
-def forwarding(host: Host, script: str, address: str, auth: str, cancel: CancelToken) -> str:
+def forwarding(host: Host, script: str, address: str, auth: str, cancel: CancelToken, *, packed: bool = False) -> str:
     """Runs `script` with a port of the other side's loopback leading to `address` here; it reads the port and `auth`."""
     options = ["-o", "ExitOnForwardFailure=yes", "-o", "LogLevel=INFO", "-R", f"127.0.0.1:0:{address}"]
+    options += ["-o", "Compression=yes"] if packed else []
     begun, told = threading.Event(), threading.Event()
 
     def tell(line: bytes) -> None:

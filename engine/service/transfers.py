@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from engine.base.cancel import CancelToken
+from engine.base.settings import push_settings
+from engine.build.compressing import compressed_image, compressed_index
 from engine.errors import EngineError, InvalidInput
 from engine.model import PullProgress, RegistryAuth
+from engine.oci.descriptor import Descriptor
 from engine.oci.digest import Digest
+from engine.oci.manifest import Index, Manifest
 from engine.oci.reference import Reference
 from engine.registry.push import push
 from engine.service.meter import Meter
@@ -37,8 +41,9 @@ class TransferService:
         shown = reference.familiar
         with self._store.using():
             image = self._store.images.get(source)
-            manifest = self._store.indexes.find(source) or self._store.images.manifest(image)
             progress(PullProgress(shown, "", "resolving", text=f"The push refers to repository [{reference.name}]"))
+            top = self._store.indexes.find(source) or self._store.images.manifest(image)
+            manifest = self.packed(image, top, progress, cancel)
             digest = push(
                 reference,
                 manifest,
@@ -55,6 +60,29 @@ class TransferService:
         progress(PullProgress(shown, "", "done", manifest.size, manifest.size, text))
         return digest
 
+    def packed(
+        self,
+        image: Image,
+        top: Manifest | Index,
+        progress: Callable[[PullProgress], None],
+        cancel: CancelToken,
+        kind: str = "",
+    ) -> Manifest | Index:
+        """What goes to a registry: plain layers packed, once and for all (`engine.store.packed`). What came from a registry goes
+        as it came. `kind` "" is as the settings say."""
+        kind = kind or push_settings(self._store.root).compression
+        digests = {Reference.parse(name).digest for name in self._store.images.repo_digests(image)}
+        if kind == "uncompressed" or digests - self._store.packed.forms(top.digest):
+            return top
+
+        def begun(layer: Descriptor) -> None:
+            if self._store.packed.find(layer.digest, kind) is None:
+                progress(PullProgress("", layer.digest.short, "packing", 0, layer.size))
+
+        if isinstance(top, Manifest):
+            return compressed_image(self._store, top, kind, cancel, plain_only=True, begun=begun)
+        return compressed_index(self._store, top, kind, cancel, begun=begun)
+
     def neighbours(self, reference: Reference) -> dict[Digest, list[str]]:
         """For each blob, the other repositories of the same registry that are known to hold it."""
         found: dict[Digest, list[str]] = {}
@@ -70,6 +98,7 @@ class TransferService:
 
     def _layers(self, image: Image) -> list[Digest]:
         try:
-            return [layer.digest for layer in self._store.images.manifest(image).layers]
+            plain = [layer.digest for layer in self._store.images.manifest(image).layers]
         except EngineError:
             return []
+        return [one for layer in plain for one in (layer, *self._store.packed.forms(layer))]

@@ -44,6 +44,11 @@ class Unpacking:
         for future in self._running.values():
             if future.done():
                 future.result()
+        there = self._store.layers.get(self._chains[index])
+        if there is not None:
+            self._running[index] = Future()
+            self._running[index].set_result(there)
+            return
         self._running[index] = _pool().submit(
             self._store.ensure_layer,
             descriptor,

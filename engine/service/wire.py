@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from engine.errors import InvalidInput, Unsupported
@@ -107,7 +108,7 @@ class Fields:
 def container_spec(document: Mapping[str, Any], name: str, platform: str = "") -> ContainerSpec:
     """Raises `InvalidInput`, `Unsupported`."""
     _refuse(Fields(document.get("HostConfig"), "HostConfig"))
-    return container_spec_of(document, name)
+    return replace(container_spec_of(document, name), platform=platform)
 
 
 def container_spec_of(document: Mapping[str, Any], name: str) -> ContainerSpec:

@@ -30,6 +30,7 @@ from engine.oci.platform import Platform, choose
 from engine.oci.reference import Reference
 from engine.store.archive_save import IMAGE_NAME, REF_NAME
 from engine.store.blobs import BlobStore
+from engine.store.indexes import graph
 
 MAX_DOCUMENT = 4 << 20  # a file up to this may be a document and is held in memory
 MAX_DOCUMENTS = 64 << 20  # all of them together
@@ -42,13 +43,15 @@ _LAYER_TYPES = {"none": OCI_LAYER, "gzip": OCI_LAYER_GZIP, "zstd": OCI_LAYER_ZST
 class Found:
     """One image of an archive. All its blobs are in the store; nothing is recorded yet.
 
-    A Docker archive holds no manifest: the one here was made for it, and is not `original`.
+    A Docker archive holds no manifest: the one here was made for it, and is not `original`. `index` is what the tags stand for
+    where the archive holds an image for several platforms whole.
     """
 
     manifest: Manifest
     config: ImageConfig
     tags: tuple[Reference, ...]
     original: bool = True
+    index: Index | None = None
 
 
 @dataclass(slots=True)
@@ -207,7 +210,8 @@ class _Resolver:
             names = [*_names(descriptor), *tags.get(manifest.config.digest, ())]
             known = found.get(manifest.digest)
             every = dict.fromkeys([*(known.tags if known else ()), *names])
-            found[manifest.digest] = Found(manifest, self._config(manifest), tuple(every))
+            whole = self._whole(descriptor) or (known.index if known else None)
+            found[manifest.digest] = Found(manifest, self._config(manifest), tuple(every), index=whole)
         if not found:
             raise InvalidInput("the archive holds no image")
         return list(found.values())
@@ -225,6 +229,23 @@ class _Resolver:
                 raise HostileArchive("the archive's indexes point to indexes, without end")
             return self._manifest(choose(document.manifests, self._platform), depth + 1)
         return document
+
+    def _whole(self, descriptor: Descriptor) -> Index | None:
+        """The index of an entry, with all that it names in the store; None where it is none, or parts were left out."""
+        if descriptor.media_type not in INDEXES:
+            return None
+        top = parse_manifest(self._document(_place(descriptor.digest)), descriptor.media_type)
+        assert isinstance(top, Index)  # its type says so
+        try:
+            every = graph(top, lambda digest: self._document(_place(digest)))
+            for digest in every.every:
+                if not self._blobs.has(digest) and self._as_blob(_place(digest))[0] != digest:
+                    raise Corrupt(f"blob {digest} of the archive is damaged")
+        except Corrupt as error:
+            if "does not hold it" not in error.message:
+                raise
+            return None  # `docker save --platform` and the like: only what this machine needs is there
+        return top
 
     def _config(self, manifest: Manifest) -> ImageConfig:
         raw = self._document(_place(manifest.config.digest))

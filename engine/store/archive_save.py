@@ -18,7 +18,7 @@ from engine.base.cancel import CancelToken
 from engine.errors import Corrupt, InvalidInput, NotFound
 from engine.oci.descriptor import Descriptor
 from engine.oci.digest import Digest
-from engine.oci.manifest import Manifest
+from engine.oci.manifest import Index, Manifest
 from engine.oci.media import OCI_INDEX
 from engine.oci.reference import Reference
 from engine.store.blobs import LAYOUT
@@ -36,6 +36,7 @@ class Chosen:
 
     image: Image
     tags: list[Reference]
+    index: Index | None = None  # what the tags stand for, where they stand for several platforms
 
 
 def choose(store: Store, names: Sequence[str]) -> list[Chosen]:
@@ -43,7 +44,8 @@ def choose(store: Store, names: Sequence[str]) -> list[Chosen]:
     found: dict[Digest, Chosen] = {}
 
     def add(image: Image, tags: Sequence[Reference]) -> None:
-        chosen = found.setdefault(image.digest, Chosen(image, []))
+        index = store.indexes.find(tags[0].familiar) if tags else None
+        chosen = found.setdefault(index.digest if index else image.digest, Chosen(image, [], index))
         chosen.tags += [tag for tag in tags if tag not in chosen.tags]
 
     for name in names:
@@ -112,7 +114,11 @@ class _Saver:
             for blob in (*manifest.layers, manifest.config):
                 self._blob(blob.digest)
             self._blob(manifest.digest)
-            entries += self._entries(manifest, one.tags)
+            if one.index is not None:
+                every = self._store.indexes.graph(one.index)
+                for digest in (*sorted(every.blobs), *every.documents):
+                    self._blob(digest)
+            entries += self._entries(one.index or manifest, one.tags)
             documents.append(self._document(manifest, one.tags))
         index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}
         self._small("index.json", json.dumps(index, separators=(",", ":")).encode())
@@ -122,8 +128,8 @@ class _Saver:
         self._tar.finish()
 
     @staticmethod
-    def _entries(manifest: Manifest, tags: Sequence[Reference]) -> list[dict[str, object]]:
-        base = manifest.descriptor
+    def _entries(document: Manifest | Index, tags: Sequence[Reference]) -> list[dict[str, object]]:
+        base = document.descriptor
         named = [
             Descriptor(base.media_type, base.digest, base.size, annotations={IMAGE_NAME: str(tag), REF_NAME: tag.tag})
             for tag in tags

@@ -50,6 +50,7 @@ def live(store: Store) -> Live:
         entry = json.loads(row["document"])
         found.blobs.add(Digest(entry["layer"]["digest"]))
         found.chains.add(Digest(entry["chain"]))
+    found.blobs |= store.packed.live(found.blobs)
     return found
 
 

@@ -19,6 +19,7 @@ from engine.oci.platform import Platform, choose
 from engine.oci.reference import Reference
 from engine.store.blobs import BlobStore
 from engine.store.images import Image, ImageStore
+from engine.store.indexes import Indexes
 from engine.store.records import Records
 
 SCHEMA = """
@@ -49,8 +50,8 @@ def repository(name: str) -> str:
 
 
 class Served:
-    def __init__(self, records: Records, blobs: BlobStore, images: ImageStore) -> None:
-        self._records, self._blobs, self._images = records, blobs, images
+    def __init__(self, records: Records, blobs: BlobStore, images: ImageStore, indexes: Indexes) -> None:
+        self._records, self._blobs, self._images, self._indexes = records, blobs, images, indexes
         if not records.read("SELECT 1 FROM sqlite_master WHERE name = 'served_blobs'"):
             with records.write() as db:
                 for statement in SCHEMA.split(";"):
@@ -76,26 +77,48 @@ class Served:
         rows = self._records.read(
             "SELECT media_type FROM served_manifests WHERE repository = ? AND digest = ?", name, digest
         )
-        if not rows and digest not in {image.digest for image in self._images_of(name)}:
+        if not rows and digest not in self._documents(name):
             raise NotFound(f"{name} has no manifest {reference}")
         raw = self._blobs.read(digest)
         return Document(raw, rows[0]["media_type"] if rows else parse_manifest(raw).media_type, digest)
+
+    def _documents(self, name: str) -> set[Digest]:
+        """Manifests and indexes of the images that tags and digests of the repository mean."""
+        found = {image.digest for image in self._images_of(name)}
+        for index in self._indexes.of(name):
+            found |= self._indexes.graph(index).documents.keys()
+        return found
 
     def _resolve(self, name: str, reference: str) -> Digest:
         if ":" in reference:
             return Digest.parse(reference)
         row = self._records.one("SELECT digest FROM served_tags WHERE repository = ? AND tag = ?", name, reference)
-        row = row or self._records.one("SELECT digest FROM tags WHERE name = ?", f"{name}:{reference}")
-        if row is None:
-            raise NotFound(f"{name} has no tag {reference}")
-        return Digest(row["digest"])
+        local = self._records.one("SELECT digest FROM tags WHERE name = ?", f"{name}:{reference}")
+        pushed = Digest(row["digest"]) if row is not None else None
+        if local is None or (pushed is not None and self._means(pushed, local["digest"])):
+            if pushed is None:
+                raise NotFound(f"{name} has no tag {reference}")
+            return pushed
+        # Built, pulled or tagged here; after a push of that name, that is what it means now.
+        index = self._indexes.find(f"{name}:{reference}")
+        return index.digest if index is not None else Digest(local["digest"])
+
+    def _means(self, pushed: Digest, local: str) -> bool:
+        """What was pushed is, or has for this machine, the image that the tag means here."""
+        if pushed == local:
+            return True
+        try:
+            document = parse_manifest(self._blobs.read(pushed))
+        except EngineError:
+            return False
+        return isinstance(document, Index) and any(child.digest == local for child in document.manifests)
 
     def has_blob(self, name: str, digest: Digest) -> bool:
         """The blob is here, and something in the repository links it."""
         linked = self._records.one("SELECT 1 FROM served_blobs WHERE repository = ? AND digest = ?", name, digest)
-        if not linked and not any(digest in self._parts(image) for image in self._images_of(name)):
-            return False
-        return self._blobs.has(digest)
+        known = linked or any(digest in self._parts(image) for image in self._images_of(name))
+        known = known or any(digest in self._indexes.graph(index).blobs for index in self._indexes.of(name))
+        return bool(known) and self._blobs.has(digest)
 
     def referrers(self, name: str, subject: Digest, artifact_type: str = "") -> list[dict[str, object]]:
         """Descriptors of what says that it belongs to `subject`."""
@@ -178,6 +201,7 @@ class Served:
 
     def _record(self, name: str, tag: str, document: Manifest | Index) -> Image | None:
         """An image in the store under the tag, where the document has one for this machine."""
+        index = document if isinstance(document, Index) else None
         if isinstance(document, Index):
             try:
                 chosen = choose(document.manifests, Platform.host())
@@ -191,7 +215,10 @@ class Served:
             return None
         config = ImageConfig.parse(self._blobs.read(document.config.digest))
         size = sum(layer.size for layer in document.layers)  # until it is unpacked
-        return self._images.put(document, config, size, [Reference.parse(f"{name}:{tag}")])
+        image = self._images.put(document, config, size, [Reference.parse(f"{name}:{tag}")])
+        if index is not None and self._indexes.complete(index):
+            self._indexes.put(f"{name}:{tag}", index, image.digest)
+        return image
 
     def delete(self, name: str, reference: str) -> None:
         """A tag, or a manifest with every tag that names it. The bytes go with the next sweep. Raises `NotFound`."""

@@ -24,6 +24,7 @@ from engine.store.images import Image, ImageStore
 from engine.store.indexes import Indexes
 from engine.store.layers import LayerRecord, LayerStore
 from engine.store.leases import Leases
+from engine.store.packed import Packed
 from engine.store.records import Records
 from engine.store.recover import recover
 from engine.store.served import Served
@@ -58,7 +59,8 @@ class Store:
         self.volumes = VolumeStore(root / "volumes", self.tmp)
         self.images = ImageStore(self.records, self.blobs, self.unsynced)
         self.indexes = Indexes(self.records, self.blobs)
-        self.served = Served(self.records, self.blobs, self.images)
+        self.packed = Packed(self.records, self.blobs)
+        self.served = Served(self.records, self.blobs, self.images, self.indexes)
         self.unsynced.before_flush = self._before_flush
         recover(self)
 

@@ -3,6 +3,7 @@
     python tests/bench/transfers.py [--size MB] [--docker unix:///path/docker.sock] [--rounds N]
 
 Needs root and docker-registry; dockerd and skopeo are measured where they are. Prints a table: seconds, and peak memory of our process.
+In pieces, where a run may not take long: `--dir DIR --stage make`, then `--stage pull` and `--stage push` on the same folder.
 """
 
 from __future__ import annotations
@@ -87,11 +88,17 @@ def make_image(store: BlobStore, total: int, *, changed: bool = False) -> Manife
 
 
 @contextlib.contextmanager
-def registry(folder: Path) -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-    folder.mkdir(parents=True)
+def registry(folder: Path, *, keep: bool = False) -> Iterator[str]:
+    """`keep`: its data and its address stay for another run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    known = folder / "address"
+    if known.exists():
+        address = known.read_text()
+    else:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{probe.getsockname()[1]}"
+        known.write_text(address)
     (folder / "config.yml").write_text(
         f"version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n"
         f"storage: {{filesystem: {{rootdirectory: {folder}/data}}}}\nhttp: {{addr: {address}}}\n"
@@ -107,7 +114,8 @@ def registry(folder: Path) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait()
-        shutil.rmtree(folder, ignore_errors=True)
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def timed(command: list[str], env: dict[str, str] | None = None) -> tuple[float, int]:
@@ -130,73 +138,121 @@ def timed(command: list[str], env: dict[str, str] | None = None) -> tuple[float,
     return seconds, peak
 
 
-class Bench:
-    def __init__(self, work: Path, total: int, docker: str, rounds: int) -> None:
-        self.work, self.docker, self.rounds = work, docker, rounds
-        self.store = BlobStore(work / "source", work)
-        print("making the image", file=sys.stderr)
-        self.image, self.changed = make_image(self.store, total), make_image(self.store, total, changed=True)
-        self.rows: list[tuple[str, str, float, int]] = []
+def asked(socket_path: str, method: str, path: str) -> tuple[float, int]:
+    """Seconds that an engine that runs takes for a request of Docker's API; the same small client for both."""
+    best = 1e9
+    for _ in range(5):
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(socket_path)
+            start = time.monotonic()
+            head = f"{method} {path} HTTP/1.1\r\nHost: d\r\nX-Registry-Auth: e30=\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            connection.sendall(head.encode())
+            answer = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+            best = min(best, time.monotonic() - start)
+        if b" 200 " not in answer[:20] or b"errorDetail" in answer:
+            raise RuntimeError(answer.decode())
+    return best, 0
 
-    def ours(self, root: Path, *args: str) -> tuple[float, int]:
+
+@contextlib.contextmanager
+def serving(root: Path) -> Iterator[str]:
+    """Our engine's API on a socket."""
+    path = f"{root}.sock"
+    command = [sys.executable, "-m", "engine.cli.main", "--root", str(root), "serve", "--socket", path]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        while not os.path.exists(path):
+            time.sleep(0.05)
+        yield path
+    finally:
+        process.terminate()
+        process.wait()
+
+
+class Bench:
+    def __init__(self, work: Path, docker: str) -> None:
+        self.work, self.docker = work, docker
+        self.store = BlobStore(work / "source", work)
+        self.root = work / "root"
+
+    def make(self, total: int) -> None:
+        """The two images, in a registry that stays."""
+        print("making the images", file=sys.stderr)
+        with registry(self.work / "registry", keep=True) as address:
+            for tag, changed in (("1", False), ("2", True)):
+                manifest = make_image(self.store, total, changed=changed)
+                (self.work / f"digest{tag}").write_text(manifest.digest)
+                name = Reference.parse(f"{address}/bench/image:{tag}")
+                push(name, manifest, self.store, RegistryConfig(), progress=lambda one: None)
+
+    def ours(self, *args: str) -> tuple[float, int]:
         quiet = ["-q"] if args[0] in ("pull", "push") else []
-        return timed([sys.executable, "-m", "engine.cli.main", "--root", str(root), *args, *quiet])
+        return timed([sys.executable, "-m", "engine.cli.main", "--root", str(self.root), *args, *quiet])
 
     def note(self, what: str, who: str, act: Callable[[], tuple[float, int]]) -> None:
         seconds, memory = act()
-        self.rows.append((what, who, seconds, memory))
-        print(f"{what:<42} {who:<8} {seconds:8.2f} s   {memory // 1024:6d} MiB", flush=True)
+        print(f"{what:<42} {who:<8} {seconds:8.3f} s   {memory // 1024:6d} MiB", flush=True)
 
-    def seed(self, address: str, manifest: Manifest, name: str) -> None:
-        push(Reference.parse(f"{address}/{name}"), manifest, self.store, RegistryConfig(), progress=lambda one: None)
+    def pulls(self) -> None:
+        with registry(self.work / "registry", keep=True) as address:
+            name, changed = f"{address}/bench/image:1", f"{address}/bench/image:2"
+            shutil.rmtree(self.root, ignore_errors=True)
+            self.note("pull and unpack", "ours", lambda: self.ours("pull", name))
+            self.note("pull of a tag that is here", "ours", lambda: self.ours("pull", name))
+            self.note("a command that does nothing (version)", "ours", lambda: self.ours("version"))
+            request = f"/v1.41/images/create?fromImage={address}/bench/image&tag=1"
+            with serving(self.root) as path:
+                self.note("the same asked of a running engine", "ours", lambda: asked(path, "POST", request))
+            self.ours("pull", changed)
+            if self.docker:
+                env = {"DOCKER_HOST": self.docker}
+                self.forget(address)
+                self.note("pull and unpack", "dockerd", lambda: timed(["docker", "pull", "-q", name], env))
+                self.note("pull of a tag that is here", "dockerd", lambda: timed(["docker", "pull", "-q", name], env))
+                path = self.docker.removeprefix("unix://")
+                self.note("the same asked of a running engine", "dockerd", lambda: asked(path, "POST", request))
+                timed(["docker", "pull", "-q", changed], env)
+            if shutil.which("skopeo"):
+                target = f"oci:{self.work}/skopeo:1"
+                command = ["skopeo", "copy", "-q", "--src-tls-verify=false", f"docker://{name}", target]
+                self.note("pull (no unpacking)", "skopeo", lambda: timed(command))
+                shutil.rmtree(self.work / "skopeo", ignore_errors=True)
 
-    def run(self) -> None:
-        for number in range(self.rounds):
-            with registry(self.work / f"registry{number}") as address:
-                self.seed(address, self.image, "bench/image:1")
-                self.seed(address, self.changed, "bench/image:2")
-                self._pulls(address, number)
-            self._pushes(number)
+    def forget(self, address: str) -> None:
+        for tag in "12":
+            command = ["docker", "rmi", "-f", f"{address}/bench/image:{tag}"]
+            subprocess.run(command, env={**os.environ, "DOCKER_HOST": self.docker}, capture_output=True)
 
-    def _pulls(self, address: str, number: int) -> None:
-        root = self.work / f"root{number}"
-        name = f"{address}/bench/image:1"
-        self.note("pull and unpack", "ours", lambda: self.ours(root, "pull", name))
-        self.note("pull of a tag that is here", "ours", lambda: self.ours(root, "pull", name))
-        self.note("a command that does nothing (version)", "ours", lambda: self.ours(root, "version"))
-        self.ours(root, "pull", f"{address}/bench/image:2")
-        if self.docker:
-            env = {"DOCKER_HOST": self.docker}
-            subprocess.run(["docker", "rmi", "-f", name], env={**os.environ, **env}, capture_output=True)
-            self.note("pull and unpack", "dockerd", lambda: timed(["docker", "pull", "-q", name], env))
-            self.note("pull of a tag that is here", "dockerd", lambda: timed(["docker", "pull", "-q", name], env))
-            timed(["docker", "pull", "-q", f"{address}/bench/image:2"], env)
-        if shutil.which("skopeo"):
-            target = f"oci:{self.work}/skopeo{number}:1"
-            command = ["skopeo", "copy", "-q", "--src-tls-verify=false", f"docker://{name}", target]
-            self.note("pull (no unpacking)", "skopeo", lambda: timed(command))
-        self.source = address
-
-    def _pushes(self, number: int) -> None:
-        root = self.work / f"root{number}"
+    def pushes(self) -> None:
+        source = (self.work / "registry/address").read_text()
         for who in ("ours", "dockerd" if self.docker else "", "skopeo" if shutil.which("skopeo") else ""):
             if not who:
                 continue
-            with registry(self.work / f"target-{who}{number}") as address:
+            with registry(self.work / f"target-{who}") as address:
                 for tag, what in (("1", "push to an empty registry"), ("2", "push with one small layer changed")):
-                    self.note(what, who, partial(self._push, who, root, address, tag))
-        if self.docker:
-            for tag in "12":
-                command = ["docker", "rmi", "-f", f"{self.source}/bench/image:{tag}"]
-                subprocess.run(command, env={**os.environ, "DOCKER_HOST": self.docker}, capture_output=True)
-        shutil.rmtree(root)
-        shutil.rmtree(self.work / f"skopeo{number}", ignore_errors=True)
+                    self.note(what, who, partial(self._push, who, source, address, tag))
+                self._push_again(who, source, address)
 
-    def _push(self, who: str, root: Path, address: str, tag: str) -> tuple[float, int]:
-        source, target = f"{self.source}/bench/image:{tag}", f"{address}/bench/image:{tag}"
+    def _push_again(self, who: str, registry: str, address: str) -> None:
+        """The changed image under another tag: its blobs are there, as all but one are in a push after a small change."""
+        request = f"/v1.41/images/{address}/bench/image/push?tag=3"
+        name = f"{address}/bench/image:3"
         if who == "ours":
-            self.ours(root, "tag", source, target)
-            return self.ours(root, "push", target)
+            self.ours("tag", f"{registry}/bench/image:2", name)
+            with serving(self.root) as path:
+                self.note("the same asked of a running engine", who, lambda: asked(path, "POST", request))
+        elif who == "dockerd":
+            env = {"DOCKER_HOST": self.docker}
+            timed(["docker", "tag", f"{registry}/bench/image:2", name], env)
+            path = self.docker.removeprefix("unix://")
+            self.note("the same asked of a running engine", who, lambda: asked(path, "POST", request))
+            timed(["docker", "rmi", name], env)
+
+    def _push(self, who: str, registry: str, address: str, tag: str) -> tuple[float, int]:
+        source, target = f"{registry}/bench/image:{tag}", f"{address}/bench/image:{tag}"
+        if who == "ours":
+            self.ours("tag", source, target)
+            return self.ours("push", target)
         if who == "dockerd":
             env = {"DOCKER_HOST": self.docker}
             timed(["docker", "tag", source, target], env)
@@ -204,8 +260,7 @@ class Bench:
             timed(["docker", "rmi", target], env)
             return result
         layout = f"{self.work}/source"
-        digest = (self.image if tag == "1" else self.changed).digest
-        write_index(Path(layout), digest, tag)
+        write_index(Path(layout), Digest((self.work / f"digest{tag}").read_text()), tag)
         return timed(["skopeo", "copy", "-q", "--dest-tls-verify=false", f"oci:{layout}:{tag}", f"docker://{target}"])
 
 
@@ -228,9 +283,22 @@ def main() -> None:
     parser.add_argument("--docker", default=os.environ.get("PEER_DOCKER_HOST", ""), help="DOCKER_HOST of the peer")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--dir", default=None, help="where to work (3 times the size is needed)")
+    parser.add_argument("--stage", choices=("make", "pull", "push"), help="one piece alone, on what is in --dir")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="bench", dir=options.dir) as folder:
-        Bench(Path(folder), options.size * 1_000_000, options.docker, options.rounds).run()
+    if options.stage:
+        bench = Bench(Path(options.dir), options.docker)
+        {"make": lambda: bench.make(options.size * 1_000_000), "pull": bench.pulls, "push": bench.pushes}[
+            options.stage
+        ]()
+        return
+    for _ in range(options.rounds):
+        with tempfile.TemporaryDirectory(prefix="bench", dir=options.dir) as folder:
+            bench = Bench(Path(folder), options.docker)
+            bench.make(options.size * 1_000_000)
+            bench.pulls()
+            bench.pushes()
+            if options.docker:
+                bench.forget((Path(folder) / "registry/address").read_text())
 
 
 if __name__ == "__main__":

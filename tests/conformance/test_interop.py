@@ -67,6 +67,35 @@ def test_built_here_runs_there(data_root: Path, docker_registry: str, tmp_path: 
     assert (again["Id"], again["RepoDigests"]) == (here["Id"], here["RepoDigests"])
 
 
+def test_a_push_packs_once_and_gives_the_same_digests(data_root: Path, docker_registry: str, tmp_path: Path) -> None:
+    """A built layer is a plain tar here; a registry gets it packed, the first time as every other."""
+    name, other = f"{docker_registry}/packed/app:1", f"{docker_registry}/packed/other:1"
+    (tmp_path / "Dockerfile").write_text("FROM workbench/base\nRUN seq 100000 > /numbers\n")
+    ours(data_root, "build", "-q", "-t", name, str(tmp_path))
+    first = ours(data_root, "push", name).splitlines()
+    assert any("Compressing" in line for line in first)
+    raw = subprocess.run(
+        ["skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{name}"], check=True, capture_output=True
+    )
+    layers = json.loads(raw.stdout)["layers"]
+    assert {layer["mediaType"] for layer in layers} == {"application/vnd.oci.image.layer.v1.tar+gzip"}
+    again = ours(data_root, "push", name).splitlines()
+    assert again[-1] == first[-1], "the same digest"
+    assert not any("Compressing" in line or "Pushed" in line for line in again)
+    # From there to somewhere else it goes as it came.
+    ours(tmp_path / "second", "pull", "-q", name)
+    ours(tmp_path / "second", "tag", name, other)
+    assert ours(tmp_path / "second", "push", other).splitlines()[-1] == first[-1]
+    # The packed blobs go with the image, not before.
+    ours(data_root, "system", "prune", "-f")
+    assert not any("Compressing" in line for line in ours(data_root, "push", name).splitlines())
+    # A build that is pushed at once has that digest, too.
+    ours(data_root, "build", "-q", "--push", "-t", f"{docker_registry}/packed/app:2", str(tmp_path))
+    shown = ["skopeo", "inspect", "--format", "{{.Digest}}", "--tls-verify=false"]
+    tag = subprocess.run([*shown, f"docker://{docker_registry}/packed/app:2"], check=True, capture_output=True)
+    assert tag.stdout.decode().strip() in first[-1]
+
+
 @pytest.mark.peer("podman")
 def test_made_there_runs_here(data_root: Path, docker_registry: str, tmp_path: Path, pod: Path) -> None:
     base, name = f"{docker_registry}/base:1", f"{docker_registry}/theirs/app:1"
