@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine.cli.common import here
 from engine.errors import InvalidInput, NotFound, Unsupported
 
 if TYPE_CHECKING:
@@ -66,8 +67,8 @@ class ProjectHandle:
 class CommandDesk:
     """The app's engine and project (`workbench.desk.Desk`), opened when it asks for them: behind its first frame."""
 
-    def __init__(self, root: Path, folder: Path) -> None:
-        self._root, self._folder = root, folder
+    def __init__(self, root: Path, folder: Path, *, serve: bool = False) -> None:
+        self._root, self._folder, self._serve = root, folder, serve
         self._undo = contextlib.AsyncExitStack()
 
     @property
@@ -82,6 +83,8 @@ class CommandDesk:
         """The imports alone take longer than the first frame, so they are done on another thread."""
         opened, discover, make_loop, state = await asyncio.to_thread(_imports)
         engine: Engine = await self._undo.enter_async_context(opened(self._root))
+        if self._serve:
+            await self._listen(engine)
         try:
             project = await asyncio.to_thread(discover, self._folder)
         except NotFound:
@@ -90,6 +93,15 @@ class CommandDesk:
         handle = ProjectHandle(engine, project, state(self._root), loop)
         self._undo.push_async_callback(handle.close)
         return engine, handle
+
+    async def _listen(self, engine: Engine) -> None:
+        """The app's own engine for other clients. Raises `Conflict` where `workbench serve` runs already."""
+        from engine.rest.server import ApiServer
+        from engine.runtime.places import runtime_dir
+
+        server = ApiServer(engine, scratch=self._root / "tmp")
+        self._undo.push_async_callback(server.close)
+        await server.listen_unix(runtime_dir(self._root) / "api.sock")
 
     async def close(self) -> None:
         await self._undo.aclose()
@@ -102,7 +114,10 @@ class CommandDesk:
 
 
 def _imports():  # type: ignore[no-untyped-def]
-    import engine.local  # noqa: F401
+    if os.environ.get("WORKBENCH_HOST"):
+        import engine.remote
+    else:
+        import engine.local  # noqa: F401
     from engine.cli.common import opened
     from engine.cli.project_flags import state_dir
     from engine.project.discovery import discover
@@ -115,6 +130,8 @@ def run_app(root: Path, folder: Path, parsed: Parsed) -> int:
     """`parsed` has APP_FLAGS. Raises `Unsupported` without a terminal, `InvalidInput` for a name that is none, and what opening
     the engine or reading the project raises."""
     _need_terminal()
+    if parsed.on("serve"):
+        here("--serve")
     if os.environ.get("SSH_TTY") or os.environ.get("SSH_CONNECTION"):
         os.environ.setdefault("TEXTUAL_FPS", "30")  # each frame is a packet; read when Textual is imported
     from workbench import keymaps, themes
@@ -125,7 +142,7 @@ def run_app(root: Path, folder: Path, parsed: Parsed) -> int:
             raise InvalidInput(f"there is no {name} {parsed.text(name)!r}", hint=f"{name}s: {', '.join(known)}")
 
     async def main() -> int:
-        desk = CommandDesk(root, folder)
+        desk = CommandDesk(root, folder, serve=parsed.on("serve"))
         app = WorkbenchApp(
             desk=desk, read_only=parsed.on("read-only"), keymap=parsed.text("keymap"), theme=parsed.text("theme")
         )

@@ -6,6 +6,7 @@ from engine.cli.flags import Flag
 
 APP_FLAGS = [
     Flag("read-only", "The app: look at everything, change nothing"),
+    Flag("serve", "The app: while it is open, serve the Docker API as `workbench serve` does"),
     Flag("keymap", "The app's keys: native, lazydocker, k9s", kind="str", metavar="NAME"),
     Flag(
         "theme",

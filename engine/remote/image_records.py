@@ -17,7 +17,8 @@ _NO_TAG = "<none>:<none>"
 
 
 def summary(row: Mapping[str, Any], used_by: Sequence[str] = ()) -> ImageSummary:
-    """Of a row of `GET /images/json`, or of `GET /images/X/json`. Without a known manifest `digest` is the image's id."""
+    """Of a row of `GET /images/json`, or of `GET /images/X/json`. `digest` is the image's id:
+    images are asked for by it, and Docker finds none by its manifest's digest alone. That is in `repo_digests`."""
     identity = str(row.get("Id") or "")
     identity = identity if ":" in identity or not identity else f"sha256:{identity}"
     tags = tuple(tag for tag in read.texts(row.get("RepoTags")) if tag != _NO_TAG)
@@ -26,7 +27,7 @@ def summary(row: Mapping[str, Any], used_by: Sequence[str] = ()) -> ImageSummary
     labels = row.get("Labels") if "Labels" in row else read.mapping(row.get("Config")).get("Labels")
     return ImageSummary(
         identity,
-        digests[0].rpartition("@")[2] if digests else identity,
+        identity,
         tags,
         created * 1_000_000_000 if isinstance(created, int) else read.moment(created),
         int(row.get("Size") or 0),
