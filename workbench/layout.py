@@ -9,7 +9,7 @@ from typing import Literal
 Zoom = Literal["", "half", "full"]
 
 LISTS: tuple[tuple[str, ...], ...] = (("services",), ("containers",), ("images", "volumes", "networks"), ("layers",))
-OUTPUTS: tuple[tuple[str, ...], ...] = (("build", "builds", "stats"), ("logs", "events", "terminal"))
+OUTPUTS: tuple[tuple[str, ...], ...] = (("build", "builds", "files", "stats"), ("logs", "events", "terminal"))
 PANES = tuple(name for group in (*LISTS, *OUTPUTS) for name in group)
 
 NARROW = 110  # columns below which lists and outputs do not stand side by side

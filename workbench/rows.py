@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from engine.api import BuildRecord, ContainerSummary, ImageSummary, NetworkInfo, ServiceState, VolumeInfo
-from engine.base.units import brief_seconds, human_size
+from engine.api import ContainerSummary, ImageSummary, NetworkInfo, ServiceState, VolumeInfo
+from engine.base.units import human_size
 from workbench.messages import Reading
 from workbench.state import AMBER, DIM, GLYPHS, GREEN, PHASES, RED, brief_port, brief_when, neutral
 from workbench.subjects import Lists
@@ -143,12 +143,6 @@ def subnet_of(one: NetworkInfo) -> str:
     if isinstance(pools, Sequence) and pools and isinstance(pools[0], Mapping):
         return neutral(str(pools[0].get("Subnet", "")))
     return ""
-
-
-def build_row(record: BuildRecord) -> tuple[str, str, str, str, str]:
-    """Number, name, how it ended, the share of cached steps, time."""
-    share = f"{record.cache_share:.0%}" if record.steps else ""
-    return str(record.number), neutral(record.name), record.status, share, brief_seconds(record.seconds)
 
 
 def brief_percent(value: float) -> str:

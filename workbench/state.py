@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 
 from engine.api import (
     BuildFinished,
-    LayerInfo,
     PullProgress,
     ServiceState,
     StepFinished,
@@ -58,13 +57,6 @@ def neutral(text: str, *, colours: bool = False) -> str:
 
 
 GREEN, AMBER, RED, DIM = "success", "warning", "error", "dim"  # names of RowList's styles
-LAYERS = (
-    Column(grow=True),
-    Column(short={"cached": "·", "built": "✓"}, styles={"built": GREEN, "cached": DIM}),
-    Column(right=True),
-    Column(right=True),
-)
-BUILDS = (Column(right=True), Column(grow=True), Column(), Column(right=True), Column(right=True))
 STATS = (Column(grow=True), Column(right=True), Column(right=True))
 
 
@@ -85,20 +77,6 @@ def brief_port(port: str) -> str:
     host, arrow, inside = port.removesuffix("/tcp").rpartition("->")
     outside = host.rpartition(":")[2]
     return f"{outside}→{inside}" if arrow and outside != inside else inside
-
-
-def layer_row(layer: LayerInfo) -> tuple[str, str, str, str]:
-    """Instruction, cached or built, size, time. A step that only changes settings has no layer, so the rest is empty."""
-    instruction = neutral(layer.instruction)
-    if layer.empty:
-        return instruction, "", "", ""
-    kind = "" if layer.cached is None else "cached" if layer.cached else "built"
-    return (
-        instruction,
-        kind,
-        human_size(layer.size),
-        brief_seconds(layer.seconds) if layer.seconds is not None else "",
-    )
 
 
 def status_line(

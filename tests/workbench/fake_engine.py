@@ -27,11 +27,15 @@ from engine.api import (
     DiskUsage,
     EngineEvent,
     ExecSpec,
+    FileComparison,
+    FileContent,
     FileDifference,
+    FileStep,
     ImageDetail,
     ImageSummary,
     ImageUsage,
     LayerInfo,
+    LayerWaste,
     LogLine,
     LogRecord,
     NetworkInfo,
@@ -42,7 +46,12 @@ from engine.api import (
     RegistryAuth,
     StepInfo,
     SystemInfo,
+    TreeExtent,
+    TreeQuery,
+    TreeRow,
     VolumeInfo,
+    WastedPath,
+    WasteReport,
     WhyReport,
 )
 from engine.errors import EngineError, NotFound
@@ -137,6 +146,52 @@ def steps(*instructions: str) -> tuple[StepInfo, ...]:
     return tuple(StepInfo(f"stage-0/{n}", "0", n, len(instructions), text, n) for n, text in enumerate(instructions, 1))
 
 
+def a_file(path: str, kind: str = "file", size: int = 10, mark: str = "", layer: int = 3) -> TreeRow:
+    mode = 0o755 if kind == "dir" else 0o644
+    return TreeRow(path, path.count("/") - 1, kind, mode, 0, 0, size, NOW, mark, layer)  # type: ignore[arg-type]
+
+
+class FakeTree:
+    """Rows in the order that the test gives; folders are open at first."""
+
+    def __init__(self, rows: Sequence[TreeRow]) -> None:
+        self._all = list(rows)
+        self.query = TreeQuery()
+        self._shut: set[str] = set()
+
+    def _rows(self) -> list[TreeRow]:
+        import re
+
+        query = self.query
+        rows = [row for row in self._all if row.mark in query.marks and re.search(query.pattern, row.path)]
+        rows = [row for row in rows if not any(row.path.startswith(f"{shut}/") for shut in self._shut)]
+        return [dataclasses.replace(row, open=row.kind == "dir" and row.path not in self._shut) for row in rows]
+
+    async def extent(self) -> TreeExtent:
+        marks = [row.mark for row in self._all if row.kind != "dir"]
+        counts = (marks.count("A"), marks.count("M"), marks.count("D"))
+        return TreeExtent(len(self._rows()), len(marks), 100, *counts, len(self._rows()))
+
+    async def select(self, query: TreeQuery) -> TreeExtent:
+        self.query = query
+        return await self.extent()
+
+    async def rows(self, first: int, count: int) -> Sequence[TreeRow]:
+        return self._rows()[first : first + count]
+
+    async def fold(self, row: int, *, open: bool) -> TreeExtent:
+        path = self._rows()[row].path
+        self._shut = self._shut - {path} if open else self._shut | {path}
+        return await self.extent()
+
+    async def fold_all(self, *, open: bool) -> TreeExtent:
+        self._shut = set() if open else {row.path for row in self._all if row.kind == "dir"}
+        return await self.extent()
+
+    async def row_of(self, path: str) -> int | None:
+        return next((n for n, row in enumerate(self._rows()) if row.path == path), None)
+
+
 class FakeStream:
     """A terminal's other end: `said` is what the program gets, `say` is what it prints."""
 
@@ -202,6 +257,16 @@ class FakeEngine:
         self.build_events: list[BuildEvent] = []
         self.why_reports: list[WhyReport] = []
         self.pruned = Pruned()
+        self.files: list[TreeRow] = [
+            a_file("/app", "dir", 40, "A"),
+            a_file("/app/app.py", "file", 40, "A"),
+            a_file("/etc", "dir", 9),
+        ]
+        self.files_of: dict[str, list[TreeRow]] = {}  # by "IMAGE#LINE"; else `files`
+        self.contents: dict[str, bytes] = {}
+        self.waste = WasteReport(
+            (LayerWaste(0, 11_000_000, 1000), LayerWaste(3, 1300, 0)), (WastedPath("/etc/motd", 1000, 1),)
+        )
         self.streams: list[FakeStream] = []
         self.differences: list[FileDifference] = []
         self.calls: list[tuple[Any, ...]] = []
@@ -336,6 +401,33 @@ class FakeEngine:
     async def image_diff(self, first: str, second: str) -> Any:
         self._call("image_diff", first, second)
         return tuple(self.differences)
+
+    # --- files of layers ----------------------------------------------------------------------------------------
+
+    async def open_files(self, name: str, *, progress: Any = None) -> Any:
+        self._call("open_files", name)
+        return FakeTree(self.files_of.get(name, self.files))
+
+    async def image_waste(self, name: str) -> WasteReport:
+        self._call("image_waste", name)
+        return self.waste
+
+    async def file_history(self, name: str, path: str) -> Any:
+        self._call("file_history", name, path)
+        return (FileStep(3, "COPY app.py .", 5, "A", "file", 0o644, 0, 0, 12),)
+
+    async def file_content(self, name: str, path: str, *, limit: int = 1 << 20) -> FileContent:
+        self._call("file_content", name, path)
+        data = self.contents.get(path, b"hello\n")
+        return FileContent(path, "file", len(data), data[:limit], b"\0" not in data, len(data) > limit)
+
+    async def file_diff(self, first: str, second: str, path: str) -> FileComparison:
+        self._call("file_diff", first, second, path)
+        return FileComparison(path, "changed", ("--- a", "+++ b", "@@ -1 +1 @@", "-old", "+new"))
+
+    async def save_file(self, name: str, path: str, out: Any) -> None:
+        self._call("save_file", name, path)
+        out.write(self.contents.get(path, b"hello\n"))
 
     async def why(self, request: BuildRequest, paths: Sequence[str]) -> Any:
         self._call("why", request, tuple(paths))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from engine.api import ContainerSummary, LayerInfo
+from workbench.layer_rows import layer_row
 from workbench.rows import CONTAINERS, brief_bytes, brief_percent, container_row
-from workbench.state import brief_port, brief_when, layer_row, neutral
+from workbench.state import brief_port, brief_when, neutral
 from workbench.table import Matcher, fit, natural_key, set_text
 from workbench.widgets.log_view import Line, _spans, rule
 
@@ -31,7 +32,7 @@ def test_rows() -> None:
     layer = LayerInfo(
         1, "COPY . .", "COPY . . # buildkit", "sha256:x", 1_000_000, 0, False, cached=False, seconds=0.041
     )
-    assert layer_row(layer) == ("COPY . .", "built", "1MB", "41 ms")
+    assert layer_row(layer) == ("1", "COPY . .", "", "built", "1MB", "", "41 ms", "")
 
 
 @pytest.mark.parametrize("width", [1, 10, 20, 36, 49, 50, 80, 150])

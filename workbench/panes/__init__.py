@@ -11,6 +11,7 @@ from workbench.panes.build import BuildPane
 from workbench.panes.builds import BuildsPane
 from workbench.panes.containers import ContainersPane
 from workbench.panes.events import EventsPane
+from workbench.panes.explorer import ExplorerPane
 from workbench.panes.images import ImagesPane
 from workbench.panes.layers import LayersPane
 from workbench.panes.logs import LogsPane
@@ -27,6 +28,7 @@ ALL: tuple[type[Pane], ...] = (
     VolumesPane,
     NetworksPane,
     LayersPane,
+    ExplorerPane,
     BuildPane,
     BuildsPane,
     StatsPane,

@@ -8,9 +8,8 @@ from textual.binding import Binding
 
 from engine.api import EngineEvent
 from workbench import commands
+from workbench.layer_rows import BUILDS, build_row
 from workbench.panes.rows import RowsPane
-from workbench.rows import build_row
-from workbench.state import BUILDS
 from workbench.subjects import Subject
 
 LIMIT = 200
