@@ -116,6 +116,9 @@ def overview() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
+    before = dict(
+        os.environ
+    )  # --host is told to the processes that a command starts, and to no later command of this one
     try:
         return _dispatch(args)
     except BuildFailed as error:
@@ -135,6 +138,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader (head, less) went away: no more output, no message (and none from the interpreter's own flush).
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
+    finally:
+        for name in [name for name in os.environ if name.startswith(("WORKBENCH_HOST", "WORKBENCH_TLS"))]:
+            if name not in before:
+                del os.environ[name]
+            else:
+                os.environ[name] = before[name]
 
 
 def _dispatch(args: list[str]) -> int:

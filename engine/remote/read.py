@@ -62,6 +62,8 @@ def texts(value: object) -> tuple[str, ...]:
 
 def _age(text: str) -> int:
     """Nanoseconds of "About a minute", "5 minutes ago"; a list tells ages in words alone, and shows them so again."""
+    if "Less than a second" in text:
+        return 0
     if found := _AGE.search(text):
         number = 1 if found[1].lower() in ("a", "an") else int(found[1])
         return number * _SECONDS[found[2].lower()] * 1_000_000_000
