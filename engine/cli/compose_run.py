@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine import api
+from engine.base.keys import DETACH_KEYS, parse_keys
 from engine.cli.common import run
 from engine.cli.compose import _containers, _read
 from engine.cli.compose_images import images_of
@@ -19,7 +20,7 @@ from engine.cli.networks import cmd_port
 from engine.cli.project_flags import Choice, state_dir
 from engine.cli.project_show import LineShow, Prefixes, colourful
 from engine.cli.run import cmd_exec, environment
-from engine.cli.session import DETACH_KEYS, Detached, converse, parse_keys
+from engine.cli.session import Detached, converse
 from engine.cli.tables import table
 from engine.errors import EngineError, NotFound, StartFailed
 from engine.model import ContainerSpec, ContainerSummary

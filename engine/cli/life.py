@@ -6,9 +6,10 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine.base.keys import DETACH_KEYS, parse_keys
 from engine.cli.common import each, read, run
 from engine.cli.flags import Flag
-from engine.cli.session import DETACH_KEYS, Detached, converse, parse_keys
+from engine.cli.session import Detached, converse
 from engine.errors import Conflict, InvalidInput
 
 if TYPE_CHECKING:

@@ -9,13 +9,14 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from engine.base.keys import DETACH_KEYS, parse_keys
 from engine.cli.common import read, run
 from engine.cli.flags import Flag
 from engine.cli.host_flags import HOST_FLAGS, host_values
 from engine.cli.images import show_pull
 from engine.cli.life_flags import LIFE_FLAGS, RUN_ONLY_FLAGS, attached, cidfile, life_fields
 from engine.cli.network_flags import NETWORK_FLAGS, network_values
-from engine.cli.session import DETACH_KEYS, Detached, converse, parse_keys, terminal_size
+from engine.cli.session import Detached, converse, terminal_size
 from engine.errors import InvalidInput, NotFound
 from engine.model import ContainerSpec, ExecSpec
 from engine.oci.reference import Reference

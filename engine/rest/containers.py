@@ -10,14 +10,18 @@ from typing import Any
 
 from engine.api import ContainerSummary, Engine, LogRecord, Stream
 from engine.base.clock import parse_rfc3339
+from engine.base.keys import DETACH_KEYS, parse_keys
 from engine.errors import Conflict, EngineError, InvalidInput, NotFound
 from engine.model import Port
-from engine.rest.http import Answer, Duplex, Hijack, Query, Request, Response, json_response
+from engine.rest.duplex import Duplex
+from engine.rest.http import Answer, Hijack, Query, Request, Response, json_response
 from engine.rest.router import Router
 from engine.rest.streams import MULTIPLEXED, RAW, Encode, converse, multiplex, raw
 from engine.service import container_filters
 from engine.service.describe import status_text
 from engine.service.wire import container_spec
+
+_KILL_SECONDS = 10.0
 
 
 class ContainerRoutes:
@@ -95,6 +99,7 @@ class ContainerRoutes:
         return json_response({"Id": container_id, "Warnings": list(warnings)}, 201)
 
     async def start(self, request: Request) -> Answer:
+        parse_keys(request.query.text("detachKeys"))  # those of `attach` count; Docker checks these too
         found = await self._engine.container_summary(request.params["name"])
         container_id = found.id
         if found.running:
@@ -133,7 +138,12 @@ class ContainerRoutes:
         return Response(204)
 
     async def kill(self, request: Request) -> Answer:
-        await self._engine.kill(request.params["name"], request.query.text("signal") or "KILL")
+        name, signal = request.params["name"], request.query.text("signal") or "KILL"
+        await self._engine.kill(name, signal)
+        if signal.upper().removeprefix("SIG") in ("KILL", "9"):  # Docker answers when it has ended
+            with contextlib.suppress(NotFound, TimeoutError):
+                async with asyncio.timeout(_KILL_SECONDS):
+                    await self._engine.wait(name)
         return Response(204)
 
     async def pause(self, request: Request) -> Answer:
@@ -181,6 +191,7 @@ class ContainerRoutes:
         stdin = query.flag("stdin") and detail.spec.open_stdin
         stream = await self._attached(detail.summary, stdin=stdin) if query.flag("stream") else None
         encode, kind = _form(tty=detail.spec.tty, version=request.version)
+        keys = parse_keys(query.text("detachKeys") or DETACH_KEYS) if detail.spec.tty else b""
 
         async def run(duplex: Duplex) -> None:
             if query.flag("logs"):
@@ -192,7 +203,9 @@ class ContainerRoutes:
                 return
             try:
                 with contextlib.suppress(EngineError):  # it did not start: the client hears so from its start
-                    await converse(duplex, await stream, encode, stdin=stdin, wanted=wanted)
+                    joined = await stream
+                    if await converse(duplex, joined, encode, stdin=stdin, wanted=wanted, keys=keys) == "detached":
+                        await joined.detach()
             finally:
                 await _let_go(stream)
 

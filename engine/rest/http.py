@@ -17,6 +17,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import h11
 
 from engine.errors import EngineError, InvalidInput, from_os_error
+from engine.rest.duplex import Duplex
 
 MAX_HEAD = 64 << 10  # bytes of request line and headers; dockerd takes 1 MiB, no client of it comes near this
 MAX_JSON = 4 << 20  # bytes of a JSON body
@@ -146,33 +147,6 @@ class Response:
     body: bytes | AsyncIterator[bytes] = b""
     content_type: str = "application/json"
     headers: Mapping[str, str] = field(default_factory=dict)
-
-
-class Duplex:
-    """The raw connection after a hijack: bytes that came behind the request first."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, early: bytes) -> None:
-        self._reader, self._writer, self._early = reader, writer, early
-
-    async def read(self) -> bytes:
-        """The next bytes, b"" once the client has closed its side."""
-        if self._early:
-            early, self._early = self._early, b""
-            return early
-        try:
-            return await self._reader.read(CHUNK)
-        except ConnectionError:
-            return b""
-
-    async def write(self, data: bytes) -> None:
-        self._writer.write(data)
-        await self._writer.drain()
-
-    def finish(self) -> None:
-        """Closes our side of the stream; what was written still arrives."""
-        with contextlib.suppress(OSError):
-            if self._writer.can_write_eof():
-                self._writer.write_eof()
 
 
 @dataclass(slots=True)

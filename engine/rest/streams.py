@@ -7,15 +7,15 @@ payload (Engine API, "Attach to a container: Stream format"). A container with a
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, Literal
 
 from engine.api import PullProgress, Stream
+from engine.base.keys import KeyFilter
 from engine.base.units import human_size
 from engine.errors import EngineError
-from engine.rest.http import Duplex
+from engine.rest.duplex import Duplex
 
 RAW = "application/vnd.docker.raw-stream"
 MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
@@ -35,6 +35,7 @@ _PHASES = {
     "done": "Pull complete",
 }
 
+Parting = Literal["ended", "detached", "left"]
 Encode = Callable[[str, bytes], bytes]
 
 
@@ -66,31 +67,47 @@ async def converse(
     *,
     stdin: bool,
     wanted: frozenset[str] = frozenset(("stdout", "stderr")),
-) -> None:
-    """Joins a hijacked connection and a container's streams until the output ends or the client has gone.
+    keys: bytes = b"",
+) -> Parting:
+    """Joins a hijacked connection and a container's streams until the output ends, the client has gone, or `keys` are typed.
 
     The end of the client's input closes the container's stdin and nothing else: `printf x | docker exec -i` reads the
     answer after it.
     """
+    typed = KeyFilter(keys)
 
     async def feed() -> None:
         while data := await duplex.read():
-            if stdin:
+            if stdin and (data := typed.feed(data)):
                 await stream.write(data)
-        await stream.close_stdin()
+            if typed.found:
+                return
+        if stdin:
+            await stream.close_stdin()
 
-    feeding = asyncio.ensure_future(feed())
-    try:
+    async def show() -> None:
         while (chunk := await stream.read()) is not None:
             name, data = chunk
             if name in wanted:
                 await duplex.write(encode(name, data))
+
+    feeding, showing = asyncio.ensure_future(feed()), asyncio.ensure_future(show())
+    gone = asyncio.ensure_future(duplex.gone())
+    tasks = {feeding, showing, gone}
+    try:
+        while not (showing.done() or gone.done() or typed.found):
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            tasks -= done
+        if showing.done():
+            showing.result()
+            return "ended"
+        return "detached" if typed.found else "left"
     except ConnectionError:
-        pass
+        return "left"
     finally:
-        feeding.cancel()
-        with contextlib.suppress(asyncio.CancelledError, Exception):
-            await feeding
+        for task in (feeding, showing, gone):
+            task.cancel()
+        await asyncio.gather(feeding, showing, gone, return_exceptions=True)
 
 
 def progress_document(event: PullProgress, *, done: str = "") -> dict[str, Any]:

@@ -34,7 +34,7 @@ from engine.runtime.state import State
 LOST = "exit code unknown: the container's monitor was lost"
 REBOOTED = "exit code unknown: the host was restarted while it ran"
 UNKNOWN_CODE = 255  # what Docker's interfaces, which need a number, show for a code that nobody knows
-_ABSENT = (FileNotFoundError, ConnectionRefusedError)
+_ABSENT = (FileNotFoundError, ConnectionRefusedError, ConnectionResetError, BrokenPipeError)  # the last two: it is just ending
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,10 +38,19 @@ class Fields:
         if not isinstance(document, dict):
             raise InvalidInput(f"{where or 'the body'} must be an object")
         self._document: dict[str, Any] = document
+        self._folded: dict[str, Any] | None = None
         self._where = where
 
+    def raw(self, name: str) -> Any:
+        """The field's value, None when it is missing. Its name may be written in any case (Go's encoding/json)."""
+        if name in self._document:
+            return self._document[name]
+        if self._folded is None:
+            self._folded = {key.lower(): value for key, value in self._document.items()}
+        return self._folded.get(name.lower())
+
     def _get(self, name: str, kind: type[T] | tuple[type, ...], default: T) -> T:
-        value = self._document.get(name)
+        value = self.raw(name)
         if value is None:
             return default
         if isinstance(value, bool) and kind is not bool and not (isinstance(kind, tuple) and bool in kind):
@@ -52,10 +61,10 @@ class Fields:
 
     def _wrong(self, name: str) -> InvalidInput:
         full = f"{self._where}.{name}" if self._where else name
-        return InvalidInput(f"{full}: {type(self._document[name]).__name__} is not what belongs there")
+        return InvalidInput(f"{full}: {type(self.raw(name)).__name__} is not what belongs there")
 
     def has(self, name: str) -> bool:
-        return self._document.get(name) is not None
+        return self.raw(name) is not None
 
     def text(self, name: str) -> str:
         return self._get(name, str, "")
@@ -64,8 +73,13 @@ class Fields:
         return self._get(name, bool, False)
 
     def number(self, name: str, default: int = 0) -> int:
-        value = self._get(name, (int, float), default)
-        return int(value)  # JSON has one kind of number
+        value: Any = self._get(name, (int, float), default)
+        if isinstance(value, float) and not value.is_integer():
+            raise self._wrong(name)
+        number = int(value)  # JSON has one kind of number
+        if not -(1 << 63) <= number < 1 << 63:
+            raise InvalidInput(f"{self._where}.{name}: {str(value)[:40]} is out of range".lstrip("."))
+        return number
 
     def texts(self, name: str) -> tuple[str, ...]:
         value = self._get(name, list, [])
@@ -75,11 +89,11 @@ class Fields:
 
     def words(self, name: str) -> tuple[str, ...] | None:
         """A command: a list of words, or (old clients) one string that is split as a shell would."""
-        value = self._document.get(name)
+        value = self.raw(name)
         if value is None:
             return None
         if isinstance(value, str):
-            return tuple(shlex.split(value))
+            return _split(value)
         return self.texts(name)
 
     def mapping(self, name: str) -> dict[str, str]:
@@ -96,24 +110,29 @@ class Fields:
         return [Fields(item, full) for item in self._get(name, list, [])]
 
     def object(self, name: str) -> Fields:
-        return Fields(self._document.get(name), f"{self._where}.{name}" if self._where else name)
+        return Fields(self.raw(name), f"{self._where}.{name}" if self._where else name)
 
     def names(self) -> tuple[str, ...]:
         return tuple(self._document)
 
-    def raw(self, name: str) -> Any:
-        return self._document.get(name)
+
+def _split(text: str) -> tuple[str, ...]:
+    try:
+        return tuple(shlex.split(text))
+    except ValueError as error:
+        raise InvalidInput(f"the command {text[:80]!r} cannot be split: {error}", hint="send a list of words") from None
 
 
 def container_spec(document: Mapping[str, Any], name: str, platform: str = "") -> ContainerSpec:
     """Raises `InvalidInput`, `Unsupported`."""
-    _refuse(Fields(document.get("HostConfig"), "HostConfig"))
+    _refuse(Fields(dict(document)).object("HostConfig"))
     return replace(container_spec_of(document, name), platform=platform)
 
 
 def container_spec_of(document: Mapping[str, Any], name: str) -> ContainerSpec:
     """The same for a container that there is, also with what this engine would refuse. Raises `InvalidInput`."""
-    config, host = Fields(dict(document)), Fields(document.get("HostConfig"), "HostConfig")
+    config = Fields(dict(document))
+    host = config.object("HostConfig")
     image = config.text("Image")
     if not image:
         raise InvalidInput("no image is given", hint='the body needs "Image"')
@@ -149,7 +168,7 @@ def container_spec_of(document: Mapping[str, Any], name: str) -> ContainerSpec:
         runtime=host.text("Runtime"),
         domainname=config.text("Domainname"),
         exposed_ports=config.keys("ExposedPorts"),
-        **_network(config, host, Fields(document.get("NetworkingConfig"), "NetworkingConfig")),
+        **_network(config, host, config.object("NetworkingConfig")),
         **_isolation(host),
         **resources(host),
     )

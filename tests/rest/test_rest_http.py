@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from engine.errors import Conflict
-from engine.rest.http import Answer, Connection, Duplex, Hijack, Request, Response, json_response
+from engine.rest.duplex import Duplex
+from engine.rest.http import Answer, Connection, Hijack, Request, Response, json_response
 from engine.rest.router import Router
 
 Talk = Callable[[bytes], Awaitable[bytes]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.cli.session import DETACH_KEYS, KeyFilter, parse_keys
+from engine.base.keys import DETACH_KEYS, KeyFilter, parse_keys
 from engine.errors import InvalidInput
 
 
