@@ -34,7 +34,8 @@ from engine.runtime.state import State
 LOST = "exit code unknown: the container's monitor was lost"
 REBOOTED = "exit code unknown: the host was restarted while it ran"
 UNKNOWN_CODE = 255  # what Docker's interfaces, which need a number, show for a code that nobody knows
-_ABSENT = (FileNotFoundError, ConnectionRefusedError, ConnectionResetError, BrokenPipeError)  # the last two: it is just ending
+_ABSENT = (FileNotFoundError, ConnectionRefusedError)
+_ENDED = (*_ABSENT, ConnectionResetError, BrokenPipeError)  # or is just ending
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +200,7 @@ class Runtime:
                 sock.settimeout(30)
                 protocol.send_line(sock, request, fds)
                 answer = protocol.LineReader(sock).read()
-        except _ABSENT:
+        except _ENDED:
             answer = None
         except OSError as error:
             raise Unavailable(f"the monitor of {container_id[:12]} does not answer: {error}") from error
@@ -223,7 +224,7 @@ class Runtime:
                     _raise(container_id, answer)
                     protocol.send_line(sock, {"op": "wait", "removes": True})
                     reader.read()
-        except (*_ABSENT, ConnectionResetError, BrokenPipeError):
+        except _ENDED:
             pass
         self._gone(container_id, bundle)
 
@@ -261,7 +262,7 @@ class Runtime:
                 if answer is not None:
                     _raise(container_id, answer)
                     reader.read()
-        except (*_ABSENT, ConnectionResetError, BrokenPipeError):
+        except _ENDED:
             pass
         return self._gone(container_id, bundle).exit_code
 
@@ -438,7 +439,7 @@ class Runtime:
                     answer = self._wait_line(protocol.LineReader(sock), timeout)
             if answer is not None and answer.get("exit_code") is not None:
                 return int(answer["exit_code"])
-        except (*_ABSENT, ConnectionResetError, BrokenPipeError):
+        except _ENDED:
             pass
         if cancel is not None:
             cancel.check()

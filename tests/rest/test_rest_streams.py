@@ -164,3 +164,13 @@ def test_names_of_fields_are_read_in_any_case(served: Served) -> None:
 def test_an_image_of_another_platform_is_not_taken_for_it(served: Served) -> None:
     made = served.call("POST", "/containers/create", params={"platform": "linux/s390x"}, json={"Image": BASE})
     assert (made.status_code, made.json()["message"].splitlines()[0]) == (404, f"No such image: {BASE}")
+
+
+def test_a_container_that_is_just_ending_is_committed(served: Served) -> None:
+    for _ in range(15):
+        made = served.call("POST", "/containers/create", json={"Image": BASE, "Cmd": ["true"]}).json()["Id"]
+        served.call("POST", f"/containers/{made}/start")
+        answer = served.call("POST", "/commit", params={"container": made, "repo": "ending"})
+        assert answer.status_code == 201, answer.text
+        served.call("DELETE", f"/containers/{made}", params={"force": "1"})
+    served.docker("rmi", "ending")
