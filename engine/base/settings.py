@@ -2,7 +2,8 @@
 
 {"build": {"host-ca": true, "history-size": "256m", "cache-size": "20g", "block-metadata": true},
  "network": {"block-metadata": false},
- "push": {"compression": "gzip"}}
+ "push": {"compression": "gzip"},
+ "project": {"generations": 20, "generations-size": "10g"}}
 """
 
 from __future__ import annotations
@@ -45,6 +46,14 @@ class PushSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ProjectSettings:
+    """How many generations of a service are kept, and how many bytes those before the one that serves may have beyond it (0: any)."""
+
+    generations: int = 20
+    generations_size: int = 10 << 30
+
+
+@dataclass(frozen=True, slots=True)
 class RuntimeProgram:
     """An OCI runtime: where it is, and global options for it."""
 
@@ -75,6 +84,11 @@ def network_settings(root: Path) -> NetworkSettings:
 def push_settings(root: Path) -> PushSettings:
     """Raises `InvalidInput`, naming the file, for what cannot be read or is not known."""
     return PushSettings(**_settings(root, "push", _PUSH))
+
+
+def project_settings(root: Path) -> ProjectSettings:
+    """Raises `InvalidInput`, naming the file, for what cannot be read or is not known."""
+    return ProjectSettings(**_settings(root, "project", _PROJECT))
 
 
 def _settings(root: Path, section: str, known: Mapping[str, Callable[[Any], Any]]) -> dict[str, Any]:
@@ -126,6 +140,12 @@ def _size(value: object) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) else parse_size(str(value))
 
 
+def _count(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InvalidInput(f"{value!r} is not a number from 1 up")
+    return value
+
+
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise InvalidInput(f"{value!r} is not a text")
@@ -157,3 +177,4 @@ _RUNTIME = {"userns-remap": _text, "default-runtime": _text, "runtimes": _progra
 _BUILD = {"host-ca": _switch, "history-size": _size, "cache-size": _size, "block-metadata": _switch}
 _NETWORK = {"block-metadata": _switch}
 _PUSH = {"compression": _compression}
+_PROJECT = {"generations": _count, "generations-size": _size}

@@ -28,7 +28,7 @@ from engine.network.ports import collect, parse_publish
 from engine.project.control import number_of
 from engine.project.loop import InnerLoop
 from engine.project.model import Project, Service, build_request, container_spec
-from engine.project.resources import given_mounts, make_networks, make_volumes
+from engine.project.resources import given_mounts, make_resources
 from engine.project.select import needed, select
 from engine.service.mount_specs import parse_volume_flag
 
@@ -152,8 +152,8 @@ def run_(root: Path, args: list[str], choice: Choice) -> int:
         state = state_dir(root)
         if not parsed.on("no-deps"):
             await _start_needed(engine, project, service, state)
-        await make_networks(engine, project)
-        await make_volumes(engine, project)
+        if missing := await make_resources(engine, project):
+            raise missing[0]
         await _image(engine, project, service, parsed)
         spec = _spec(project, service, state / project.name, parsed)
         return await _run(engine, spec, parsed)

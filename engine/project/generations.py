@@ -1,7 +1,7 @@
 """The numbered generations of each service: what ran, made of what, why, and how it was run. One small file a service.
 
 Every accepted build is one. Their images are kept (`Engine.keep_images`) as long as the generation is in the list, so that each can
-run again at once; the list is cut at its oldest end by count (`KEPT`).
+run again at once; the list is cut at its oldest end, by count and by bytes (`keeping`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,6 @@ from typing import Any
 from engine.base.atomic import locked, write_atomic
 from engine.errors import Corrupt, NotFound, from_os_error
 from engine.model import ContainerSpec
-
-KEPT = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +69,7 @@ class Generations:
         self._folder, self.service = folder, service
         self._file = folder / f"{service}.generations.json"
         self._lock = folder / f"{service}.swap.lock"
+        self._list_lock = folder / f"{service}.generations.lock"  # for a moment, by who changes the list
 
     @contextlib.contextmanager
     def swapping(self) -> Iterator[None]:
@@ -90,23 +89,43 @@ class Generations:
         except (ValueError, KeyError, TypeError) as error:
             raise Corrupt(f"{self._file} cannot be read: {error}", hint="remove it: the list begins anew") from error
 
-    def accept(self, generation: Generation, *, kept: int = KEPT) -> list[Generation]:
+    def accept(self, generation: Generation, *, kept: int) -> list[Generation]:
         """Adds it as the one that serves; returns those that fell off the list."""
-        listed = self.read()
-        others = [each for each in listed.generations if each.number != generation.number]
-        found = sorted([*others, generation], key=lambda each: each.number)
-        dropped = found[:-kept] if len(found) > kept else []
-        self._write(Listed(tuple(found[len(dropped) :]), generation.number))
+        with self._changing():
+            listed = self.read()
+            others = [each for each in listed.generations if each.number != generation.number]
+            found = sorted([*others, generation], key=lambda each: each.number)
+            dropped = found[:-kept] if len(found) > kept else []
+            self._write(Listed(tuple(found[len(dropped) :]), generation.number))
         return dropped
+
+    def drop(self, numbers: Collection[int]) -> list[Generation]:
+        """Takes them off the list, but for the one that serves; returns those that were on it."""
+        if not numbers:
+            return []
+        with self._changing():
+            listed = self.read()
+            gone = [each for each in listed.generations if each.number in numbers and each.number != listed.current]
+            self._write(Listed(tuple(each for each in listed.generations if each not in gone), listed.current))
+        return gone
 
     def serve(self, number: int) -> None:
         """It is `number` that serves again."""
-        self._write(dataclasses.replace(self.read(), current=number))
+        with self._changing():
+            self._write(dataclasses.replace(self.read(), current=number))
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[None]:
+        try:
+            self._folder.mkdir(mode=0o710, parents=True, exist_ok=True)
+        except OSError as error:
+            raise from_os_error(error, f"writing {self._file}") from error
+        with locked(self._list_lock):
+            yield
 
     def _write(self, listed: Listed) -> None:
         document = {"current": listed.current, "generations": [dataclasses.asdict(each) for each in listed.generations]}
         try:
-            self._folder.mkdir(mode=0o710, parents=True, exist_ok=True)
             # The containers and images are the truth: after a power cut the list may be one short.
             write_atomic(self._file, json.dumps(document, default=str).encode(), durable=False)
         except OSError as error:

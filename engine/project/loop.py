@@ -19,17 +19,20 @@ from pathlib import Path
 
 from engine.api import Engine, LoopEvent, LoopNotice, ProjectFound, ServiceState
 from engine.base.atomic import locked
+from engine.base.settings import ProjectSettings, project_settings
 from engine.errors import EngineError, NotFound, StartFailed
 from engine.project.model import Project, Service, container_name
 from engine.project.plan import SyncMode
 from engine.project.reload import compare, project_files
-from engine.project.resources import make_networks, make_volumes
-from engine.project.service_loop import ServiceLoop, Shared
+from engine.project.resources import make_resources
+from engine.project.service_loop import ServiceLoop
+from engine.project.shared import Shared
 from engine.project.swap import generation_of
 from engine.project.watch import Watched, Watcher
 
 _LOCK_RETRY = 0.5  # seconds
 HEALTH_LOOK = 0.1  # seconds between two looks at a dependency's health
+RESOURCE_LOOK = 1.0  # seconds between two looks for an external network or volume that is missing
 HALF_WRITTEN = 0.1  # seconds that a save of a project file may take between emptying and writing it
 
 
@@ -39,7 +42,8 @@ class InnerLoop:
     `sync`: "files" brings files that the build only copies into the running container instead of rebuilding, for programs that
     load them again by themselves; "restart" restarts the container after it. "" rebuilds, which is always right. Services with
     `develop.watch` go by its rules in any case. `stop_first`: the old container stops before the new one starts.
-    `force`: at the start every container is a new one. `reload` reads the project again when one of its own files changes."""
+    `force`: at the start every container is a new one. `reload` reads the project again when one of its own files changes. `keep`: how
+    many generations stay; None: as the data root's settings say. Raises `InvalidInput` for settings that cannot be read."""
 
     def __init__(
         self,
@@ -51,12 +55,14 @@ class InnerLoop:
         stop_first: bool = False,
         force: bool = False,
         reload: Callable[[], Project] | None = None,
+        keep: ProjectSettings | None = None,
     ) -> None:
         self._engine, self._project, self._state = engine, project, state_dir
         self._queue: asyncio.Queue[LoopEvent | BaseException | None] = asyncio.Queue()
         self._shared = Shared(
-            engine, project, state_dir / project.name, self._say, self._spawn, self._replaced, sync, stop_first, force
-        )
+            engine, project, state_dir / project.name, self._say, self._spawn, self._replaced, sync, stop_first, force,
+            keep or project_settings(state_dir.parent),
+        )  # fmt: skip
         self._reload = reload
         self._runs: dict[str, asyncio.Task[None]] = {}
         self._followed: dict[tuple[Path, Path | None], list[ServiceLoop]] = {}  # who hears of a folder's changes
@@ -64,6 +70,7 @@ class InnerLoop:
         self._stop = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._undo = contextlib.ExitStack()
+        self._waiting = False  # for networks and volumes that the user makes
         self._owner = False  # of the project's lock: only its owner builds
 
     # --- front ends read this ---------------------------------------------------------------------------
@@ -138,7 +145,7 @@ class InnerLoop:
             await self._take_over()
         if not once:  # what changes while the first images are built is a change too
             await self._watch_all()
-        await self._make_resources()
+        await self._make_resources(wait=not once)
         for each in list(self._services.values()):
             await self._bring_up(each)
         if once:
@@ -163,13 +170,31 @@ class InnerLoop:
             await self._await_dependencies(each.service)
             each.want(rebuild=f"{other} is there now")
 
-    async def _make_resources(self) -> None:
-        """What cannot be made is told; the services that need it say so themselves, and the others start."""
-        for make in (make_networks, make_volumes):
-            try:
-                await make(self._engine, self._project)
-            except EngineError as error:
-                self._say(LoopNotice(f"{error.message}{f' ({error.hint})' if error.hint else ''}"))
+    async def _make_resources(self, *, wait: bool = True) -> None:
+        """What cannot be made is told; the services that need it say so themselves, and the others start. `wait`: when what only the
+        user can make is there, they are tried again."""
+        try:
+            missing = await make_resources(self._engine, self._project)
+        except EngineError as error:
+            self._say(LoopNotice(f"{error.message}{f' ({error.hint})' if error.hint else ''}"))
+            return
+        for each in missing:
+            self._say(LoopNotice(f"{each.message} ({each.hint})"))
+        if missing and wait and not self._waiting:
+            self._waiting = True
+            self._spawn(self._await_resources({each.message for each in missing}))
+
+    async def _await_resources(self, missing: set[str]) -> None:
+        """Another process makes them, and tells nobody: they are asked for now and then."""
+        while missing:
+            await asyncio.sleep(RESOURCE_LOOK)
+            with contextlib.suppress(EngineError):
+                left = {error.message for error in await make_resources(self._engine, self._project)}
+                if missing - left:
+                    for each in self._services.values():
+                        each.try_again("what it needs is there now")
+                missing = left
+        self._waiting = False
 
     # --- the project's own files ----------------------------------------------------------------------------
 
@@ -294,7 +319,7 @@ class InnerLoop:
             if each.in_vain and service in each.service.depends_on:
                 self._spawn(self._after_all(each, service))
             if new_image and service in each.service.needs_images:
-                each.want(rebuild=f"the image of {service} is new")
+                each.want(rebuild=f"image of {service} is new")
             elif service in each.service.restart_with:
                 each.want(restart=f"{service} was replaced")
             elif f"service:{service}" in (

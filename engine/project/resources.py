@@ -13,10 +13,19 @@ from engine.model import Mount
 from engine.project.model import Project, Service
 
 
-async def make_networks(engine: Engine, project: Project) -> None:
-    """Those that services are on, where they are missing. All that can be are made; then raises `NotFound` for an external
-    one."""
-    missing: NotFound | None = None
+async def make_resources(engine: Engine, project: Project) -> list[NotFound]:
+    """The networks that services are on and the volumes of the project, where they are missing. Returns what nobody but the user
+    may make: external ones that are not there. Raises `EngineError` for one that cannot be made."""
+    missing: list[NotFound] = []
+    try:
+        missing += await _networks(engine, project)
+    finally:  # one that cannot be made keeps no other from being there
+        missing += await _volumes(engine, project)
+    return missing
+
+
+async def _networks(engine: Engine, project: Project) -> list[NotFound]:
+    missing = []
     used = {name for s in project.services if not s.network_mode for name in s.networks or ("default",)}
     for name, network in project.networks.items():
         if name not in used:
@@ -25,33 +34,40 @@ async def make_networks(engine: Engine, project: Project) -> None:
             await engine.network(network.spec.name)
         except NotFound:
             if network.external:
-                missing = missing or NotFound(
-                    f"network {network.spec.name} declared as external, but could not be found",
-                    hint=f"workbench network create {network.spec.name}",
-                )
-                continue
-            await _made(engine.create_network(network.spec))
-    if missing:
-        raise missing
+                missing.append(_external("network", network.spec.name))
+            else:
+                await _made(engine.create_network(network.spec))
+    return missing
 
 
-async def make_volumes(engine: Engine, project: Project) -> None:
-    """The volumes that services mount, where they are missing. All that can be are made; then raises `NotFound` for an
-    external one."""
-    missing: NotFound | None = None
+async def _volumes(engine: Engine, project: Project) -> list[NotFound]:
+    missing = []
     for volume in project.volumes.values():
         try:
             await engine.volume(volume.name)
         except NotFound:
             if volume.external:
-                missing = missing or NotFound(
-                    f"volume {volume.name} declared as external, but could not be found",
-                    hint=f"workbench volume create {volume.name}",
-                )
+                missing.append(_external("volume", volume.name))
                 continue
             await engine.create_volume(volume.name, driver=volume.driver, labels=volume.labels, options=volume.options)
-    if missing:
-        raise missing
+    return missing
+
+
+async def check_volumes(engine: Engine, project: Project, service: Service) -> None:
+    """A container would make the volume that it mounts. Raises `NotFound` for an external one that is not there."""
+    external = {volume.name for volume in project.volumes.values() if volume.external}
+    for mount in service.spec.mounts:
+        if mount.type == "volume" and mount.source in external:
+            try:
+                await engine.volume(mount.source)
+            except NotFound:
+                raise _external("volume", mount.source) from None
+
+
+def _external(kind: str, name: str) -> NotFound:
+    return NotFound(
+        f"{kind} {name} declared as external, but could not be found", hint=f"workbench {kind} create {name}"
+    )
 
 
 async def _made(work: object) -> None:

@@ -12,25 +12,18 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
 from pathlib import Path
 
 from engine.api import (
     BuildFinished,
     ChangeSeen,
     ContainerSummary,
-    Engine,
-    LoopEvent,
     LoopNotice,
     Mount,
-    PullProgress,
     Replaced,
-    ServiceBuild,
     ServiceBuildFailed,
     ServiceState,
-    StepInfo,
-    StepStarted,
     Synced,
 )
 from engine.errors import (
@@ -43,22 +36,22 @@ from engine.errors import (
     NotFound,
     StartFailed,
 )
-from engine.oci.reference import Reference
 from engine.project import words
 from engine.project.batch import Batch
-from engine.project.generations import KEPT, Generations, made
+from engine.project.generations import Generations, made
 from engine.project.hooks import run_hook, run_hooks
 from engine.project.initial import initial_entries
 from engine.project.judge import Judge
-from engine.project.model import Hook, Project, Service, build_request, config_hash, container_name, container_spec
-from engine.project.plan import NOTHING, Act, SyncMode
-from engine.project.pulls import pulled, wants_pull
+from engine.project.keeping import Keeping
+from engine.project.making import Making
+from engine.project.model import Hook, Service, config_hash, container_name, container_spec
+from engine.project.plan import NOTHING, Act
 from engine.project.ready import NotReady
 from engine.project.replicas import Replicas
-from engine.project.resources import given_mounts
+from engine.project.resources import check_volumes, given_mounts
+from engine.project.shared import Shared
 from engine.project.swap import Next, Swap, generation_of, stops_first
 
-BASE = "workbench/base"  # made here, on no registry
 BEHIND = 1.0  # seconds after the last sync until the image is built behind it
 _RETRY_FIRST, _RETRY_MOST = 1.0, 30.0
 _FILES_FAULT = (
@@ -70,22 +63,6 @@ _FILES_FAULT = (
 )  # another try gives the same, until something changes
 
 
-@dataclass(slots=True)
-class Shared:
-    """What the services of a project share. `replaced` hears which service has a new container, and whether its image is new.
-    `project` is another one when its files were read again."""
-
-    engine: Engine
-    project: Project
-    state: Path  # the project's folder in the engine's data root
-    say: Callable[[LoopEvent], None]
-    spawn: Callable[[Coroutine[object, object, None]], asyncio.Task[None]]
-    replaced: Callable[[str, bool], None]
-    sync: SyncMode = ""
-    stop_first: bool = False
-    force: bool = False  # at the start every container is a new one
-
-
 class ServiceLoop:
     """`start` brings the service up, `run` acts on changes until it is cancelled; `changed` and `want` tell it of reasons."""
 
@@ -94,16 +71,17 @@ class ServiceLoop:
         self._engine, self._say = shared.engine, shared.say
         self.judge = Judge(shared.project, service, shared.sync)
         self.generations = Generations(shared.state, service.name)
+        self._making = Making(shared, lambda: self.service)
+        owner = f"{shared.project.name}-{service.name}"
+        self._keeping = Keeping(shared.engine, owner, self.generations, shared.keep)
         self._swap = Swap(shared.engine, service, shared.say, shared.spawn)
         self.in_vain = False  # what it depends on is not there
         self._forced = False  # every container is to be a new one, this time
         self._pending, self._unsettled = Batch(), Batch()
         self._wake = asyncio.Event()
         self._job: asyncio.Task[None] | None = None
-        self._building = False
         self._retry, self._said = 0.0, ""
         self._again = False
-        self._invalidated: StepInfo | None = None  # the first step that ran for what is not acted upon yet
         self._synced: dict[str, str] = {}  # paths in the container that its image may not have, and what they came from
         self._equal = ""  # an image that was built behind the container, and has just what runs
         self._mourner: asyncio.Task[None] | None = None
@@ -136,6 +114,11 @@ class ServiceLoop:
         self._say(ChangeSeen(self.service.name, tuple(words.shown(p, self._folder) for p in sorted(batch.paths))))
         self._add(batch)
 
+    def try_again(self, why: str) -> None:
+        """What failed may go well now."""
+        if self._unsettled:
+            self.want(rebuild=why)
+
     def want(self, *, rebuild: str = "", restart: str = "") -> None:
         now = time.monotonic()
         self._add(Batch(rebuild=rebuild, restart=restart, saved=now, noticed=now))
@@ -143,7 +126,7 @@ class ServiceLoop:
     def _add(self, batch: Batch) -> None:
         self._pending.add(batch)
         self._wake.set()
-        if self._job is not None and (self._building or self._swap.standing):
+        if self._job is not None and (self._making.busy or self._swap.standing):
             self._job.cancel()
 
     @property
@@ -223,7 +206,7 @@ class ServiceLoop:
             await self._failed(error)
         else:
             self._retry, self._said = 0.0, ""
-            self._invalidated = None
+            self._making.acted()
         finally:
             self._job = None
 
@@ -326,7 +309,7 @@ class ServiceLoop:
 
     async def _rebuild(self, batch: Batch, phases: dict[str, float], *, first: bool) -> None:
         begin = time.monotonic()
-        image, finished = await self._image()
+        image, finished = await self._making.image(quietly=self._again)
         self.in_vain = False
         phases["built"] = time.monotonic() - begin
         if not self.service.scale:
@@ -334,6 +317,7 @@ class ServiceLoop:
             self._say(ServiceState(self.service.name, "exited", image=image, text="scaled to 0"))
             self._shared.replaced(self.service.name, finished is not None and finished.first_changed is not None)
             return
+        await check_volumes(self._engine, self._shared.project, self.service)
         mounts = given_mounts(self.service, self._shared.state)
         old = await self._container()  # now: it may have ended, or been rolled back, while the image was built
         wanted = config_hash(self.service)
@@ -391,7 +375,7 @@ class ServiceLoop:
                 await self._engine.sync(created, entries)
             paths = [words.shown(path, self._folder) for path in sorted(batch.paths)]
             accepted = made(number, image, spec, paths, step, phases)
-            dropped = self.generations.accept(accepted, kept=KEPT)
+            dropped = self._keeping.accept(accepted)
         new_image = old is None or old.image_id != image
         self._synced.clear()
         self._equal = ""
@@ -402,7 +386,7 @@ class ServiceLoop:
         self._watch_end(created)
         self._shared.replaced(service.name, new_image and old is not None)
         await self._replicate(image, number, mounts)
-        self._shared.spawn(self._keep([each.image for each in dropped]))
+        self._shared.spawn(self._keeping.settle(dropped))
 
     def _overlaps(self, old: ContainerSummary | None) -> bool:
         why = "as you asked" if self._shared.stop_first else stops_first(self._shared.project, self.service)
@@ -411,83 +395,17 @@ class ServiceLoop:
             self._say(LoopNotice(f"the old container stops before the new one starts: {why}", self.service.name))
         return not why
 
-    async def _keep(self, dropped: list[str]) -> None:
-        """The images of the generations that are left are kept, those of others that nobody names go."""
-        left = {each.image for each in self.generations.read().generations}
-        with contextlib.suppress(EngineError):
-            owner = f"{self._shared.project.name}-{self.service.name}"
-            await self._engine.keep_images(owner, sorted(left))
-        for image in set(dropped) - left:
-            with contextlib.suppress(EngineError):
-                if not (await self._engine.image(image)).summary.tags:
-                    await self._engine.remove_image(image)
-
-    async def _image(self) -> tuple[str, BuildFinished | None]:
-        """The image to run, built or pulled. Cancelled when newer changes come."""
-        self._building = True
-        try:
-            return await self._make_image(quietly=self._again)
-        finally:
-            self._building = False
-
-    async def _make_image(self, *, quietly: bool) -> tuple[str, BuildFinished | None]:
-        service = self.service
-        if service.build is None:
-            return await self._pulled(), None
-        if not quietly:
-            self._say(ServiceState(service.name, "building"))
-        finished: BuildFinished | None = None
-        project = self._shared.project
-        images = {each.name: each.image for each in (*project.services, *project.others)}
-        events = self._engine.build(build_request(service.build, service.image, images))
-        try:
-            async for event in events:
-                if not quietly:
-                    self._say(ServiceBuild(service.name, event))
-                if isinstance(event, StepStarted) and event.reason and self._invalidated is None:
-                    self._invalidated = event.step
-                elif isinstance(event, BuildFinished):
-                    # What an overtaken build has done is cached by now, and is what the change made necessary all the same.
-                    finished = replace(event, first_changed=event.first_changed or self._invalidated)
-                elif isinstance(event, PullProgress) and event.phase == "resolving":
-                    self._say(ServiceState(service.name, "pulling", text=event.reference))
-        finally:
-            close = getattr(events, "aclose", None)
-            if close is not None:
-                await close()
-        assert finished is not None  # a build ends with it, or raises
-        return finished.image_id, finished
-
-    async def _pulled(self) -> str:
-        """The id of the service's image, pulled as its policy says."""
-        service, state = self.service, self._shared.state
-        try:
-            present = bool(await self._engine.image(service.image))
-        except NotFound:
-            present = False
-        if not present and Reference.parse(service.image).familiar_name == BASE:
-            await self._engine.ensure_base()
-        elif wants_pull(service, present, state):
-            self._say(ServiceState(service.name, "pulling"))
-            async for progress in self._engine.pull(service.image):
-                self._say(ServiceBuild(service.name, progress))
-            pulled(state, service.image)
-        return (await self._engine.image(service.image)).summary.id
-
     async def _build_behind(self) -> None:
         """After syncs: an image that has what was synced, for the next container. The one that runs goes on."""
         old = await self._container()
         begin = time.monotonic()
-        self._building = True
         try:
-            image, finished = await self._make_image(quietly=True)
+            image, finished = await self._making.image(quietly=True)
         except (BuildFailed, DockerfileError, InvalidInput, NotFound) as error:
             self._synced.clear()
             text = f"the image cannot be built as the container is now: {error.message}"
             self._say(LoopNotice(text, self.service.name))
             return
-        finally:
-            self._building = False
         paths, self._synced = sorted(self._synced.values()), {}
         if old is None or image == old.image_id:
             return
@@ -504,8 +422,8 @@ class ServiceLoop:
         )
         step = words.step_text(finished)
         accepted = made(number, image, spec, paths, step, phases, synced=True)
-        dropped = self.generations.accept(accepted, kept=KEPT)
-        await self._keep([each.image for each in dropped])
+        dropped = self._keeping.accept(accepted)
+        await self._keeping.settle(dropped)
         self._say(
             LoopNotice(f"generation {number} built behind: the next container has what was synced", self.service.name)
         )

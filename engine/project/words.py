@@ -68,7 +68,8 @@ def rule(why: Why, seconds: float) -> str:
     if cause and step:
         arrow = " → "
         room -= len(arrow)
-        cause = _cut_front(cause, max(room - len(step), room // 2))
+        least = len(" ".join(step.split(" ")[:3])) + 1  # step 5/6 COPY…
+        cause = _cut_front(cause, max(room - len(step), room - least))
         return f"{head}{cause}{arrow}{_cut_end(step, room - len(cause))}{tail}"
     return f"{head}{_cut_front(cause, room) or _cut_end(step, room)}{tail}"
 

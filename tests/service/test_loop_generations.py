@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from pathlib import Path
 
 import pytest
 
 from engine.api import Replaced, ServiceState
+from engine.base.settings import ProjectSettings
 from engine.cli.main import main
 from engine.errors import Conflict, NotFound
 from engine.local import LocalEngine
@@ -87,11 +90,8 @@ def test_bisection_tries_the_middle_and_passes_over_what_cannot_be_judged() -> N
     assert (now.trying, now.found, now.skipped) == (0, 5, (4,))
 
 
-async def test_the_oldest_generations_go_and_their_images_with_them(
-    local: LocalEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("engine.project.service_loop.KEPT", 2)
-    async with looping(local, tmp_path / "budget", FILES) as it:
+async def test_the_oldest_generations_go_and_their_images_with_them(local: LocalEngine, tmp_path: Path) -> None:
+    async with looping(local, tmp_path / "budget", FILES, keep=ProjectSettings(generations=2)) as it:
         await it.running()
         first = (await local.image("budget-app")).summary.id
         for number in (2, 3):
@@ -101,6 +101,20 @@ async def test_the_oldest_generations_go_and_their_images_with_them(
         async for event in local.events(since=0):
             if event.action == "delete" and event.id == first:
                 break
+
+
+async def test_large_generations_give_way(local: LocalEngine, tmp_path: Path) -> None:
+    """Each has a file of 2 MB of its own, and all of them the base's layer: 5 MB are room for two beside the one that serves."""
+    async with looping(local, tmp_path / "large", FILES, keep=ProjectSettings(generations_size=5 << 20)) as it:
+        await it.running()
+        keeper = Keeper(local, it.loop._project, local.root / "projects")
+        for number in range(2, 7):
+            (it.folder / "large.txt").write_bytes(os.urandom(2 << 20))
+            await save(it, number)
+        async with asyncio.timeout(30):
+            while len(keeper.generations("app").generations) > 3:
+                await asyncio.sleep(0.05)
+        assert [each.number for each in keeper.generations("app").generations] == [4, 5, 6]
 
 
 def test_the_commands_on_a_project(data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -48,7 +48,7 @@ async def test_what_is_built_on_another_service_s_image_and_what_restarts_with_i
         await it.until(Replaced, lambda e: e.service == "base")
         seen = it._at
         replaced = await it.until(Replaced, lambda e: e.service == "child")
-        assert "the image of base is new" in replaced.rule
+        assert "image of base is new" in replaced.rule
         assert await it.inside("family-child-1", "cat", "/note.txt", "/copied.txt") == "twotwo"
         it._at = seen
         await it.until(ServiceState, lambda e: e.service == "friend" and e.phase == "running")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.api import LoopNotice, ServiceBuildFailed, ServiceState
+from engine.api import LoopNotice, NetworkSpec, ServiceBuildFailed, ServiceState
 from engine.local import LocalEngine
 from engine.project.demo import free_port
 from engine.project.discovery import discover
@@ -191,3 +191,19 @@ async def test_a_missing_external_network(local: LocalEngine, tmp_path: Path) ->
     async with up(local, folder, files(compose)) as seen:
         await told(seen, "nets-far declared as external")
         await seen.running("b")
+        await local.create_network(NetworkSpec("nets-far"))
+        await seen.running("a")  # without a save
+        assert (await local.container("nets-a-1")).summary.running
+
+
+async def test_a_missing_external_volume(local: LocalEngine, tmp_path: Path) -> None:
+    folder = tmp_path / "vols"
+    compose = (
+        f"services:\n  a: {LIVES}, volumes: ['data:/data']}}\nvolumes: {{data: {{external: true, name: vols-data}}}}\n"
+    )
+    async with up(local, folder, files(compose)) as seen:
+        await told(seen, "vols-data declared as external")
+        failed = await seen.until(ServiceBuildFailed)
+        assert "vols-data" in failed.message
+        await local.create_volume("vols-data")
+        await seen.running("a")

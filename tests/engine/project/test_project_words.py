@@ -22,7 +22,7 @@ def test_a_rule_says_when_what_why_and_how_long() -> None:
         (
             "services/api/src/handlers/accounts/app.py and 12 more",
             "step 5/6 COPY . .",
-            "/app.py +12 → step 5/6 COPY . .",
+            "accounts/app.py +12 → step 5/6 COPY…",
         ),
         ("app.py", "step 15/16 COPY --chown=1000:1000 --chmod=0755 src/ /srv/app/", "app.py → step 15/16 COPY --chow"),
         ("very/" * 30 + "long.py", "step 15/16 RUN " + "make " * 40, "long.py → step 15/16 RUN"),
