@@ -193,6 +193,9 @@ if TYPE_CHECKING:
         RegistryAuth as RegistryAuth,
     )
     from engine.model import (
+        RegistryDocument as RegistryDocument,
+    )
+    from engine.model import (
         RegistryMatch as RegistryMatch,
     )
     from engine.model import (
@@ -427,6 +430,17 @@ class Engine(Protocol):
 
     async def distribution(self, reference: str, *, auth: RegistryAuth | None = None) -> Distribution:
         """What the registry has under a name, without pulling it."""
+
+    async def manifests(
+        self, reference: str, *, children: bool = False, insecure: bool = False
+    ) -> Sequence[RegistryDocument]:
+        """The manifest or index that a registry has under a name; with `children` those that an index names, too."""
+
+    async def referrers(
+        self, reference: str, *, artifact_type: str = "", platform: str = "", insecure: bool = False
+    ) -> Sequence[Mapping[str, Any]]:
+        """Descriptors of what says that it belongs to an image (signatures, SBOMs, …): OCI 1.1's referrers API, or its tag
+        where a registry has none. `platform`: to that image of an index, instead of to the index."""
 
     async def push_to_host(
         self, url: str, name: str, *, progress: Callable[[PullProgress], None] = lambda event: None

@@ -53,6 +53,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "pull": ("images", "Download an image from a registry"),
     "push": ("push", "Upload an image to a registry"),
     "registry": ("registry", "Serve the local store as an OCI registry"),
+    "manifest": ("manifest", "Show an image's or artifact's manifest as a registry has it: inspect"),
+    "referrers": ("manifest", "List what belongs to an image in its registry: signatures, SBOMs, …"),
     "clone": ("clone", "Bring a container of another host here, with its image, changed files, settings and limits"),
     "verify": ("registry", "Show that an image is the same here and on another host"),
     "login": ("login", "Authenticate to a registry"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import TYPE_CHECKING, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from engine.base.cancel import CancelToken
 from engine.base.clock import parse_rfc3339
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         LoadedImage,
         PullProgress,
         RegistryAuth,
+        RegistryDocument,
         RegistryMatch,
         WhyReport,
     )
@@ -121,6 +122,28 @@ class ImagesPart(Services):
         from engine.service import registries
 
         return await self._cancellable(lambda cancel: registries.distribution(self._store, reference, auth, cancel))
+
+    async def manifests(
+        self, reference: str, *, children: bool = False, insecure: bool = False
+    ) -> Sequence[RegistryDocument]:
+        from engine.service import artifacts
+
+        return await self._cancellable(
+            lambda cancel: artifacts.manifests(
+                self._store, reference, children=children, insecure=insecure, cancel=cancel
+            )
+        )
+
+    async def referrers(
+        self, reference: str, *, artifact_type: str = "", platform: str = "", insecure: bool = False
+    ) -> Sequence[Mapping[str, Any]]:
+        from engine.service import artifacts
+
+        return await self._cancellable(
+            lambda cancel: artifacts.referrers(
+                self._store, reference, artifact_type=artifact_type, platform=platform, insecure=insecure, cancel=cancel
+            )
+        )
 
     def save(
         self, names: Sequence[str], out: Sink, *, format: Literal["docker-archive", "oci-archive"] = "docker-archive"

@@ -61,6 +61,7 @@ if TYPE_CHECKING:
         LoadedImage,
         PullProgress,
         RegistryAuth,
+        RegistryDocument,
         RegistryMatch,
     )
     from engine.model.trees import (
@@ -90,7 +91,8 @@ _NAMES = {
     "stats": "BlockCounter ContainerStats CpuStats MemoryStats NetworkCounter ProcessList",
     "syncs": "Drift SyncEntry SyncResult",
     "system": "CacheUsage CheckFinding DiskUsage EngineEvent ImageUsage Pruned SystemInfo",
-    "transfers": "Comparison Distribution ImageImport LoadedImage PullProgress RegistryAuth RegistryMatch",
+    "transfers": "Comparison Distribution ImageImport LoadedImage PullProgress RegistryAuth RegistryDocument "
+    "RegistryMatch",
     "trees": "FileComparison FileContent FileKind FileStep LayerWaste Mark TreeExtent TreeQuery TreeRow WastedPath WasteReport",
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
@@ -174,6 +176,7 @@ __all__ = [
     "Pruned",
     "PullProgress",
     "RegistryAuth",
+    "RegistryDocument",
     "RegistryMatch",
     "Resources",
     "RestartPolicy",

@@ -94,3 +94,15 @@ class Distribution:
     digest: str
     size: int
     platforms: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryDocument:
+    """A manifest or index as a registry has it. `raw` are its bytes, `platform` what an index says that it is for."""
+
+    name: str  # "NAME@sha256:…"
+    media_type: str
+    digest: str
+    raw: bytes
+    platform: str = ""
+    artifact_type: str = ""  # "" is an image or an index of images

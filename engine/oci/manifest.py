@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 from engine.errors import Corrupt, InvalidInput, Unsupported
 from engine.oci.descriptor import Descriptor
 from engine.oci.digest import Digest
-from engine.oci.media import INDEXES, MANIFESTS, OCI_INDEX, OCI_MANIFEST
+from engine.oci.media import DOCKER_CONFIG, INDEXES, MANIFESTS, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
 
 MAX_SIZE = 4 << 20
 MAX_ENTRIES = 10_000
+# Old registries and tools give a config no type of its own.
+_CONFIGS = {OCI_CONFIG, DOCKER_CONFIG, "", "application/octet-stream", "application/json"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,16 @@ class Index(_Document):
     """One name, an image for each platform."""
 
     manifests: tuple[Descriptor, ...]
+
+
+def artifact_type(document: Manifest | Index) -> str:
+    """What an artifact is; "" for an image (image-spec, manifest.md, "Guidelines for Artifact Usage")."""
+    written = document.document.get("artifactType")
+    if isinstance(written, str) and written:
+        return written
+    if isinstance(document, Manifest) and document.config.media_type not in _CONFIGS:
+        return document.config.media_type
+    return ""
 
 
 def parse_manifest(raw: bytes, content_type: str | None = None) -> Manifest | Index:

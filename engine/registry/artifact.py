@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote, urlsplit
 
 from engine.base.cancel import CancelToken
-from engine.errors import Corrupt
+from engine.errors import Corrupt, NotFound
 from engine.oci.descriptor import Descriptor
-from engine.oci.manifest import Index, Manifest
+from engine.oci.digest import Digest
+from engine.oci.manifest import Index, Manifest, parse_manifest
+from engine.oci.media import OCI_INDEX
 from engine.oci.reference import Reference
 from engine.registry.blob import BlobProgress, BlobSink
 from engine.registry.config import RegistryConfig
 from engine.registry.net import Network
-from engine.registry.pull import Puller
+from engine.registry.pull import MANIFEST_LIMIT, Puller
 from engine.registry.transport import Session
+
+_MAX_PAGES = 100
+_NEXT = re.compile(r'<([^>]*)>\s*;\s*rel="?next"?')
 
 
 class Artifact:
@@ -66,3 +74,47 @@ class Artifact:
     def blob(self, descriptor: Descriptor) -> None:
         """Into the sink, unless it is there."""
         self._pull.layer(descriptor)
+
+    def referrers(self, subject: Digest, artifact_type: str = "") -> list[dict[str, Any]]:
+        """Descriptors of what refers to `subject` (distribution-spec 1.1, "Listing Referrers"): all pages of the API, or the
+        index under the tag that stands in for it where a registry has no such API."""
+        try:
+            found = self._pages(f"/v2/{self._pull.reference.path}/referrers/{subject}", artifact_type)
+        except NotFound:
+            tag = f"{subject.algorithm}-{subject.hex}"
+            try:
+                found = self._page(f"/v2/{self._pull.reference.path}/manifests/{tag}")[0]
+            except NotFound:
+                return []
+        return [one for one in found if not artifact_type or one.get("artifactType") == artifact_type]
+
+    def _pages(self, path: str, artifact_type: str) -> list[dict[str, Any]]:
+        query = f"?artifactType={quote(artifact_type, safe='')}" if artifact_type else ""
+        found: list[dict[str, Any]] = []
+        following = path + query
+        for _ in range(_MAX_PAGES):
+            page, link = self._page(following)
+            found += page
+            match = _NEXT.search(link)
+            # The rest of the list is another query of the same address; anything else is not followed.
+            if match is None or urlsplit(match[1]).path not in (path, ""):
+                return found
+            following = f"{path}?{urlsplit(match[1]).query}"
+        raise Corrupt(f"the list of what refers to {subject_of(path)} has no end")
+
+    def _page(self, path: str) -> tuple[list[dict[str, Any]], str]:
+        def fetch(session: Session) -> tuple[bytes, str]:
+            kind = "the list of referrers"
+            raw, headers = session.fetch(path, self._pull.scope, accept=OCI_INDEX, limit=MANIFEST_LIMIT, kind=kind)
+            return raw, headers.get("link", "")
+
+        raw, link = self._pull.anywhere(fetch)
+        document = parse_manifest(raw)
+        if not isinstance(document, Index):
+            raise Corrupt(f"the list of what refers to {subject_of(path)} is no index")
+        entries = document.document.get("manifests")
+        return [dict(one) for one in entries if isinstance(one, dict)] if isinstance(entries, list) else [], link
+
+
+def subject_of(path: str) -> str:
+    return path.partition("?")[0].rpartition("/")[2]

@@ -24,8 +24,14 @@ from engine.errors import (
 from engine.oci.config import ImageConfig
 from engine.oci.descriptor import Descriptor
 from engine.oci.digest import Digest
-from engine.oci.manifest import Index, Manifest, parse_manifest
-from engine.oci.media import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, is_foreign
+from engine.oci.manifest import Index, Manifest, artifact_type, parse_manifest
+from engine.oci.media import (
+    DOCKER_LIST,
+    DOCKER_MANIFEST,
+    OCI_INDEX,
+    OCI_MANIFEST,
+    is_foreign,
+)
 from engine.oci.platform import Platform, choose
 from engine.oci.reference import Reference
 from engine.registry.blob import BlobProgress, BlobSink, BlobWriter, Phase, download
@@ -116,6 +122,11 @@ class Puller:
         concurrency: int,
     ) -> Pulled:
         top, manifest = self._resolve(platform)
+        if kind := artifact_type(manifest):
+            raise Unsupported(
+                f"{self.what} is not an image: it is an artifact of type {kind}",
+                hint=f"`workbench manifest inspect {self.what}` shows it; a tool for artifacts (oras, helm) fetches its files",
+            )
         foreign = [layer for layer in manifest.layers if is_foreign(layer.media_type)]
         if foreign:
             # CVE-2020-15157: the addresses in `urls` are the image author's word, and get no request from us.

@@ -23,6 +23,7 @@ from engine.model import (
     LoadedImage,
     PullProgress,
     RegistryAuth,
+    RegistryDocument,
     RegistryMatch,
     WasteReport,
 )
@@ -177,6 +178,16 @@ class ImagesPart(Remote):
             elif event := progress(reference, line):
                 yield event
         yield done
+
+    async def manifests(
+        self, reference: str, *, children: bool = False, insecure: bool = False
+    ) -> Sequence[RegistryDocument]:
+        raise beyond("showing a manifest")
+
+    async def referrers(
+        self, reference: str, *, artifact_type: str = "", platform: str = "", insecure: bool = False
+    ) -> Sequence[Mapping[str, Any]]:
+        raise beyond("listing referrers")
 
     async def push_to_host(
         self, url: str, name: str, *, progress: Callable[[PullProgress], None] = lambda event: None

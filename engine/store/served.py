@@ -13,8 +13,7 @@ from engine.errors import EngineError, InvalidInput, NotFound
 from engine.oci.config import ImageConfig
 from engine.oci.descriptor import Descriptor
 from engine.oci.digest import Digest
-from engine.oci.manifest import Index, Manifest, parse_manifest
-from engine.oci.media import DOCKER_CONFIG, OCI_CONFIG
+from engine.oci.manifest import Index, Manifest, artifact_type, parse_manifest
 from engine.oci.platform import Platform, choose
 from engine.oci.reference import Reference
 from engine.store.blobs import BlobStore
@@ -120,13 +119,13 @@ class Served:
         known = known or any(digest in self._indexes.graph(index).blobs for index in self._indexes.of(name))
         return bool(known) and self._blobs.has(digest)
 
-    def referrers(self, name: str, subject: Digest, artifact_type: str = "") -> list[dict[str, object]]:
+    def referrers(self, name: str, subject: Digest, wanted: str = "") -> list[dict[str, object]]:
         """Descriptors of what says that it belongs to `subject`."""
         found = []
         for row in self._records.read(
             "SELECT * FROM served_manifests WHERE repository = ? AND subject = ? ORDER BY digest", name, subject
         ):
-            if artifact_type and row["artifact_type"] != artifact_type:
+            if wanted and row["artifact_type"] != wanted:
                 continue
             document = parse_manifest(self._blobs.read(Digest(row["digest"])), row["media_type"])
             entry = Descriptor(row["media_type"], document.digest, document.size).to_json()
@@ -178,7 +177,7 @@ class Served:
         with self._records.write() as db:
             db.execute(
                 "INSERT OR REPLACE INTO served_manifests VALUES (?, ?, ?, ?, ?)",
-                (name, document.digest, document.media_type, _artifact_type(document), below),
+                (name, document.digest, document.media_type, artifact_type(document), below),
             )
             if ":" not in reference:
                 db.execute("INSERT OR REPLACE INTO served_tags VALUES (?, ?, ?)", (name, reference, document.digest))
@@ -211,7 +210,7 @@ class Served:
             if isinstance(inner, Index):
                 return None
             document = inner
-        if document.config.media_type not in (OCI_CONFIG, DOCKER_CONFIG) or _artifact_type(document):
+        if artifact_type(document):
             return None
         config = ImageConfig.parse(self._blobs.read(document.config.digest))
         size = sum(layer.size for layer in document.layers)  # until it is unpacked
@@ -256,13 +255,3 @@ class Served:
 
 def _in(tag: str, name: str) -> bool:
     return tag.rpartition(":")[0] == name
-
-
-def _artifact_type(document: Manifest | Index) -> str:
-    """What an artifact is; empty for an image (image-spec, manifest.md, "Guidelines for Artifact Usage")."""
-    written = document.document.get("artifactType")
-    if isinstance(written, str) and written:
-        return written
-    if isinstance(document, Manifest) and document.config.media_type not in (OCI_CONFIG, DOCKER_CONFIG):
-        return document.config.media_type
-    return ""
