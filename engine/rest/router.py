@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable
@@ -51,7 +50,6 @@ class Router:
 
     def __init__(self) -> None:
         self._routes: dict[str, list[Route]] = {}
-        self._kept: set[asyncio.Task[Answer]] = set()
 
     def add(self, method: str, path: str, endpoint: Endpoint, *, keep: bool | None = None) -> None:
         """GET and HEAD end with their client, the others do not, unless `keep` says otherwise."""
@@ -63,12 +61,8 @@ class Router:
         """Answers every request; what goes wrong is an error document with Docker's status."""
         try:
             route = self._find(request)
-            if not route.keep:
-                return await route.endpoint(request)
-            task = asyncio.ensure_future(route.endpoint(request))
-            self._kept.add(task)
-            task.add_done_callback(self._done)
-            return await asyncio.shield(task)
+            request.keep = route.keep
+            return await route.endpoint(request)
         except EngineError as error:
             return error_response(error)
         except OSError as error:
@@ -78,11 +72,6 @@ class Router:
         except Exception as error:
             _log.exception("%s %s", request.method, request.path)
             return error_response(EngineError(f"internal error: {type(error).__name__}: {error}"))
-
-    def _done(self, task: asyncio.Task[Answer]) -> None:
-        self._kept.discard(task)
-        if not task.cancelled():
-            task.exception()  # seen: its waiter may be gone
 
     def _find(self, request: Request) -> Route:
         request.version = API_VERSION

@@ -18,9 +18,10 @@ from engine.errors import Conflict, InvalidInput, from_os_error
 from engine.rest.absent import AbsentRoutes
 from engine.rest.archives import ArchiveRoutes
 from engine.rest.build import BuildRoutes
+from engine.rest.connection import Connection, Reader, protocol
 from engine.rest.containers import ContainerRoutes
 from engine.rest.execs import ExecRoutes
-from engine.rest.http import Answer, Connection, Request, error_response
+from engine.rest.http import Answer, Request, error_response
 from engine.rest.images import ImageRoutes
 from engine.rest.networks import NetworkRoutes
 from engine.rest.registries import RegistryRoutes
@@ -129,7 +130,8 @@ class ApiServer:
 
     async def listen_tcp(self, host: str, port: int, tls: Tls) -> None:
         try:
-            server = await asyncio.start_server(self._connected, host, port, ssl=tls.context(), limit=1 << 18)
+            loop = asyncio.get_running_loop()
+            server = await loop.create_server(lambda: protocol(self._connected), host, port, ssl=tls.context())
         except OSError as error:
             raise from_os_error(error, f"listening at {host}:{port}") from error
         self._servers.append(server)
@@ -153,13 +155,14 @@ class ApiServer:
 
     async def _serve(self, sock: socket.socket) -> None:
         sock.setblocking(False)
-        self._servers.append(await asyncio.start_unix_server(self._connected, sock=sock, limit=1 << 18))
+        loop = asyncio.get_running_loop()
+        self._servers.append(await loop.create_unix_server(lambda: protocol(self._connected), sock=sock))
 
     @property
     def addresses(self) -> Sequence[str]:
         return [f"unix://{path}" for path, _ in self._paths]
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _connected(self, reader: Reader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None  # a callback of asyncio's server is a task
         if len(self._clients) >= MAX_CLIENTS:

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from engine.errors import Conflict
+from engine.rest.connection import Connection, Reader, protocol
 from engine.rest.duplex import Duplex
-from engine.rest.http import Answer, Connection, Hijack, Request, Response, json_response
+from engine.rest.http import Answer, Hijack, Request, Response, json_response
 from engine.rest.router import Router
 
 Talk = Callable[[bytes], Awaitable[bytes]]
@@ -95,10 +96,10 @@ async def server(tmp_path: Path) -> AsyncIterator[tuple[Probe, Path]]:
     probe, path = Probe(), tmp_path / "s"
     router = probe.router()
 
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def connected(reader: Reader, writer: asyncio.StreamWriter) -> None:
         await Connection(reader, writer, router).serve()
 
-    listener = await asyncio.start_unix_server(connected, path)
+    listener = await asyncio.get_running_loop().create_unix_server(lambda: protocol(connected), path)
     yield probe, path
     listener.close()
 
