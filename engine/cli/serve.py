@@ -87,10 +87,13 @@ def _tcp(parsed: Parsed) -> tuple[str, int, list[Path]] | None:
 
 
 async def _serve(engine: Engine, root: Path, parsed: Parsed) -> int:
+    from engine.local import LocalEngine
     from engine.rest.server import ApiServer, Tls
     from engine.runtime.places import runtime_dir
 
     tcp = _tcp(parsed)
+    if isinstance(engine, LocalEngine):
+        engine.stays()
     server = ApiServer(engine, scratch=root / "tmp")
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

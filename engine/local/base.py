@@ -7,6 +7,7 @@ import contextlib
 import functools
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -15,6 +16,7 @@ from engine.runtime.client import Runtime
 from engine.runtime.places import runtime_dir
 from engine.service.containers import ContainerService
 from engine.service.images import ImageService
+from engine.service.streams import in_pool
 from engine.service.volumes import VolumeService
 from engine.store.store import Store
 
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 _REMOVER = "import sys; sys.path.append(sys.argv[1]); from engine.local import reconcile; reconcile(sys.argv[2])"
 
 T = TypeVar("T")
+THREADS = 16  # that work at once; what may wait for long has threads of its own (`on_thread`)
 
 
 class Services:
@@ -41,6 +44,7 @@ class Services:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._pool = ThreadPoolExecutor(THREADS, "engine")
         self._store = Store(root)
         self._runtime = Runtime(runtime_dir(root))
         self._images = ImageService(self._store)
@@ -115,10 +119,15 @@ class Services:
     async def close(self) -> None:
         if "_builds" in self.__dict__:
             await asyncio.to_thread(self._builds.close)
+        await asyncio.to_thread(self._containers.graves.close)
         await asyncio.to_thread(self._store.close)
 
+    def stays(self) -> None:
+        """This process serves others for long: what need not be waited for is done after the answer."""
+        self._containers.graves.beside()
+
     async def _do(self, work: Callable[..., T], *args: object, **kwargs: object) -> T:
-        return await asyncio.to_thread(work, *args, **kwargs)
+        return await in_pool(self._pool, functools.partial(work, *args, **kwargs))
 
     async def _cancellable(self, work: Callable[[CancelToken], T]) -> T:
         cancel = CancelToken()

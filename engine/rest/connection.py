@@ -235,7 +235,9 @@ class Connection:
     async def _refuse(self, error: h11.RemoteProtocolError) -> bool:
         self._last = True
         with contextlib.suppress(ConnectionError):
-            await self._respond(json_response({"message": f"bad request: {error}"}, error.error_status_hint), head=False)
+            await self._respond(
+                json_response({"message": f"bad request: {error}"}, error.error_status_hint), head=False
+            )
         return False
 
     async def _answer(self, make: Callable[[Body], Request], body: _Whole | _Streamed) -> Answer:

@@ -73,7 +73,9 @@ def has_body(event: h11.Request) -> bool:
 
 
 def closes(event: h11.Request) -> bool:
-    tokens = [token.strip().lower() for name, value in event.headers if name == b"connection" for token in value.split(b",")]
+    tokens = [
+        token.strip().lower() for name, value in event.headers if name == b"connection" for token in value.split(b",")
+    ]
     return b"close" in tokens
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from engine.model import (
@@ -30,11 +31,29 @@ _NESTED: dict[str, Any] = {
 }
 
 
+_NAMES = tuple(entry.name for entry in dataclasses.fields(ContainerSpec))
+_KNOWN = frozenset(_NAMES)
+
+
+def spec_to_json(spec: ContainerSpec) -> dict[str, Any]:
+    """As it is recorded: `dataclasses.asdict`, which copies each number and string of a hundred fields one by one."""
+    return {name: _plain(getattr(spec, name)) for name in _NAMES}
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    return dataclasses.asdict(value)
+
+
 def spec_from_json(document: dict[str, Any]) -> ContainerSpec:
     """A recorded spec; fields that a later version does not know are left out."""
-    known = {entry.name for entry in dataclasses.fields(ContainerSpec)}
     values: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in document.items() if key in known
+        key: tuple(value) if isinstance(value, list) else value for key, value in document.items() if key in _KNOWN
     }
     values["restart_policy"] = RestartPolicy(**document.get("restart_policy", {}))
     values["log_config"] = LogConfig(**document.get("log_config", {}))

@@ -41,9 +41,10 @@ from engine.runtime.ports import holder
 from engine.runtime.spec import make_spec
 from engine.service import life_config
 from engine.service.container_process import merge
-from engine.service.container_record import spec_from_json
+from engine.service.container_record import spec_from_json, spec_to_json
 from engine.service.container_view import ContainerView
 from engine.service.endpoints import EndpointService, exposed
+from engine.service.graves import Graves
 from engine.service.inspect_network import PORT_DENIED, PORT_TAKEN, SUBNET_TAKEN
 from engine.service.life import Life, signal_number
 from engine.service.logs import log_files, rule_record
@@ -79,6 +80,7 @@ class ContainerService:
         self.life = Life(store, runtime, self)
         self._view = ContainerView(runtime, self.endpoints, self.bundle)
         self._start_params = StartParams(store, runtime, self._mounts, self)
+        self.graves = Graves()
 
     def bundle(self, container_id: str) -> Path:
         return self._store.containers / container_id
@@ -126,7 +128,7 @@ class ContainerService:
         container_id = new_id()
         folder = self.bundle(container_id)
         record = {
-            "spec": dataclasses.asdict(spec),
+            "spec": spec_to_json(spec),
             "image_id": image.config_digest,
             "created": time.time_ns(),
             "args": process.args,
@@ -217,8 +219,9 @@ class ContainerService:
                 with contextlib.suppress(EngineError):
                     self.remove(container_id, force=True, volumes=True)
             raise
-        self._mounts.started(container_id, points_of(record))
-        self.life.copy_journal(container_id, record)
+        if points := points_of(record):
+            self._mounts.started(container_id, points)
+            self.life.copy_journal(container_id, record)  # in this order: a volume is mounted before the start
         return started.attach
 
     def _start(
@@ -345,33 +348,44 @@ class ContainerService:
                 )
             with contextlib.suppress(Conflict):  # it ended in between
                 self._runtime.end(container_id, bundle)
-        with contextlib.suppress(StorageFull):  # removing is what makes room: its last events are less than that
-            self.life.copy_journal(container_id, record)
-        grave = self._store.tmp / f"stale-{container_id[:16]}"
-        try:
-            if bundle.exists():
-                os.rename(bundle, grave)
-        except FileNotFoundError:  # another engine removes it too
-            pass
-        except OSError as error:
-            raise from_os_error(error, f"removing container {record['name']}") from error
         self.finish_removal(container_id, record, volumes=volumes)
 
     def finish_removal(self, container_id: str, record: dict[str, Any], *, volumes: bool) -> None:
-        """The record of a container whose folder is gone, and what is left of that."""
-        # Before the record: on a full disk this makes the room that the record needs.
-        shutil.rmtree(self._store.tmp / f"stale-{container_id[:16]}", ignore_errors=True)
+        """The record first: a folder without one is what `Life` sweeps away if we are killed in between."""
+        points = points_of(record)
+        if points:  # what a volume hears of it is no part of the transaction below
+            with contextlib.suppress(StorageFull):
+                self.life.copy_journal(container_id, record)
+        try:
+            self._forget(container_id, record)
+        except StorageFull:  # removing is what makes room; its last events are less than that
+            self._inter(container_id, record, beside=False)
+            self._forget(container_id, record)
+        self._inter(container_id, record)
+        self._remove_log(record)
+        self._mounts.release(points, self.runs_with)
+        if volumes:
+            self._mounts.remove_anonymous(points, self._volume_users)
+        self.life.forget(container_id)
+
+    def _forget(self, container_id: str, record: dict[str, Any]) -> None:
         # No flush: what a power cut brings back has no folder, or is a container that has ended; either can be removed.
         with self._store.records.write(durable=False) as db:
+            self.life.copy_journal(container_id, record)
             if db.execute("DELETE FROM containers WHERE id = ?", (container_id,)).rowcount:
                 db.execute("DELETE FROM journals WHERE id = ?", (container_id,))
                 add_event(db, "container", "destroy", container_id, self.event_attributes(record))
             db.execute("DELETE FROM endpoints WHERE container = ?", (container_id,))
-        self._remove_log(record)
-        self._mounts.release(points_of(record), self.runs_with)
-        if volumes:
-            self._mounts.remove_anonymous(points_of(record), self._volume_users)
-        self.life.forget(container_id)
+
+    def _inter(self, container_id: str, record: dict[str, Any], *, beside: bool = True) -> None:
+        grave = self._store.tmp / f"stale-{container_id[:16]}"
+        try:
+            os.rename(self.bundle(container_id), grave)
+        except FileNotFoundError:  # it is there already, or another engine has taken it away
+            pass
+        except OSError as error:
+            raise from_os_error(error, f"removing container {record['name']}") from error
+        self.graves.bury(grave, beside=beside)
 
     def _remove_log(self, record: dict[str, Any]) -> None:
         """A service's log lives on while any of its containers does."""

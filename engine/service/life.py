@@ -31,6 +31,7 @@ from engine.linux.inotify import Inotify
 from engine.runtime import journal
 from engine.runtime.client import LOST, REBOOTED
 from engine.runtime.restart import on_boot
+from engine.service.mounts import points_of
 from engine.store.records import add_event
 
 if TYPE_CHECKING:
@@ -118,8 +119,11 @@ class Life:
         to_come = condition == "next-exit" or (condition == "removed" and state.status == "created")
         if to_come and not state.active:
             self._await(bundle, lambda: not bundle.exists() or self._moved(container_id, state), cancel)
-        code = self._wait(container_id, bundle, cancel, removes=bool(record["spec"]["auto_remove"]))
-        self.reconcile(container_id)
+            state = self.state(container_id)
+        code = self._wait(container_id, bundle, state, cancel, removes=bool(record["spec"]["auto_remove"]))
+        # What its monitor has noted is copied by whoever asks for events; here only what is more than that.
+        if record["spec"]["auto_remove"] or points_of(record) or self._policy(record) != "no":
+            self.reconcile(container_id)
         if condition == "removed":
             self._await(bundle, lambda: not self._recorded(container_id), cancel)
         return code
@@ -133,8 +137,7 @@ class Life:
         now = self.state(container_id)
         return now.active or now.started != before.started or (before.status == "created" and now.status != "created")
 
-    def _wait(self, container_id: str, bundle: Path, cancel: CancelToken, *, removes: bool) -> int:
-        state = self.state(container_id)
+    def _wait(self, container_id: str, bundle: Path, state: State, cancel: CancelToken, *, removes: bool) -> int:
         if not state.active and state.exit_code is None and not state.error:
             return 0  # it was never started
         try:
@@ -195,13 +198,17 @@ class Life:
                 shutil.rmtree(self._store.tmp / f"stale-{name[:16]}", ignore_errors=True)
 
     def _after_end(self, container_id: str, record: dict[str, Any], state: State) -> None:
-        policy = record["spec"].get("restart_policy", {}).get("name") or "no"
+        policy = self._policy(record)
         lost = state.error == LOST and policy != "no" and not state.stopped_by_hand
         if lost or (state.error == REBOOTED and on_boot(policy, by_hand=state.stopped_by_hand)):
             self._start_again(container_id)
         elif record["spec"]["auto_remove"] and not state.kept:
             with contextlib.suppress(NotFound, Conflict):
                 self._containers.remove(container_id, force=False, volumes=True)
+
+    @staticmethod
+    def _policy(record: dict[str, Any]) -> str:
+        return record["spec"].get("restart_policy", {}).get("name") or "no"
 
     def _start_again(self, container_id: str) -> bool:
         """False: it could not (its record says why), or another engine was faster."""
@@ -216,7 +223,7 @@ class Life:
         started = []
         for row in self._store.records.read("SELECT id, name, document FROM containers ORDER BY created"):
             state = self.state(row["id"])
-            policy = json.loads(row["document"])["spec"].get("restart_policy", {}).get("name") or "no"
+            policy = self._policy(json.loads(row["document"]))
             if state.active or state.status == "created" or not on_boot(policy, by_hand=state.stopped_by_hand):
                 continue
             if self._start_again(row["id"]):

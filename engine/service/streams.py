@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import queue
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Executor
 from typing import Generic, Literal, Protocol, TypeVar, cast
 
 from engine.base.cancel import CancelToken
@@ -14,6 +16,7 @@ from engine.base.cancel import CancelToken
 T = TypeVar("T")
 R = TypeVar("R")
 Work = Callable[[Callable[[T], None], CancelToken], object]
+_LINGER = 10.0  # seconds that an idle thread stays
 
 
 async def stream(work: Work[T]) -> AsyncIterator[T]:
@@ -58,31 +61,75 @@ async def stream(work: Work[T]) -> AsyncIterator[T]:
             await asyncio.shield(asyncio.to_thread(thread.join))
 
 
-async def on_thread(work: Callable[[], R]) -> R:
-    """Runs what may block for as long as it likes (a wait for an end, a write to a program that does not read) on a thread
-    of its own: the loop's shared pool is small, and one of these in each of its threads would stop everything else."""
+async def in_pool(pool: Executor, work: Callable[[], R]) -> R:
+    """Runs `work` on a thread of the pool. As asyncio's own way (`run_in_executor`), which is two futures and two turns of the loop
+    more; and when whoever waits is cancelled, the work goes on to its end."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[R] = loop.create_future()
-
-    def settle(result: R | None, error: BaseException | None) -> None:
-        if future.done():  # whoever waited has gone
-            return
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(cast("R", result))
-
-    def run() -> None:
-        result, failure = None, None
-        try:
-            result = work()
-        except BaseException as error:
-            failure = error
-        with contextlib.suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(settle, result, failure)
-
-    threading.Thread(target=run, name="engine-wait", daemon=True).start()
+    pool.submit(_carry, loop, future, work)
     return await future
+
+
+async def on_thread(work: Callable[[], R]) -> R:
+    """Runs what may block for as long as it likes (a wait for an end, a write to a program that does not read) on a thread
+    of its own: the pool is small, and one of these in each of its threads would stop everything else."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[R] = loop.create_future()
+    _waiters.run(lambda: _carry(loop, future, work))
+    return await future
+
+
+def _carry(loop: asyncio.AbstractEventLoop, future: asyncio.Future[R], work: Callable[[], R]) -> None:
+    result, failure = None, None
+    try:
+        result = work()
+    except BaseException as error:
+        failure = error
+    with contextlib.suppress(RuntimeError):  # the loop is closed
+        loop.call_soon_threadsafe(_settle, future, result, failure)
+
+
+def _settle(future: asyncio.Future[R], result: R | None, error: BaseException | None) -> None:
+    if future.done():  # whoever waited has gone
+        return
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(cast("R", result))
+
+
+class _Waiters:
+    """Threads as many as are needed at once; one that has done its work waits a moment for more."""
+
+    def __init__(self) -> None:
+        self._idle: list[queue.SimpleQueue[Callable[[], object]]] = []
+        self._lock = threading.Lock()
+
+    def run(self, work: Callable[[], object]) -> None:
+        with self._lock:
+            if self._idle:
+                self._idle.pop().put(work)
+                return
+        threading.Thread(target=self._work, args=(work,), name="engine-wait", daemon=True).start()
+
+    def _work(self, work: Callable[[], object]) -> None:
+        mine: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+        while True:
+            work()
+            del work
+            with self._lock:
+                self._idle.append(mine)
+            try:
+                work = mine.get(timeout=_LINGER)
+            except queue.Empty:
+                with self._lock:
+                    if mine in self._idle:
+                        self._idle.remove(mine)
+                        return
+                work = mine.get()  # it came at the last moment
+
+
+_waiters = _Waiters()
 
 
 class _End(Generic[T]):

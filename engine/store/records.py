@@ -66,6 +66,7 @@ class Records:
         self._closed = False
         self._idle: list[sqlite3.Connection] = []
         self._lock = threading.Lock()
+        self._writer = threading.Lock()  # SQLite's own queue of writers is sleeping and trying again
         with self.write() as db:
             found = db.execute("PRAGMA user_version").fetchone()[0]
             if found > VERSION:
@@ -120,7 +121,7 @@ class Records:
             return
         self._local.durable = durable
         try:
-            with self._borrowed() as db:
+            with self._writer, self._borrowed() as db:
                 try:
                     if not durable:
                         db.execute("PRAGMA synchronous = NORMAL")
