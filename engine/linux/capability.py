@@ -7,11 +7,12 @@ inheritable set lets a file's inheritable bits give capabilities back to an unpr
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import struct
 from collections.abc import Collection
 
-from engine.linux import libc
+from engine.linux import libc, pseudo
 
 # linux/capability.h, in numeric order.
 NAMES = (
@@ -38,11 +39,11 @@ def mask(names: Collection[str]) -> int:
     return sum(1 << NUMBER[name] for name in set(names))
 
 
+@functools.cache
 def last_cap() -> int:
     """The highest capability that this kernel has."""
     try:
-        with open("/proc/sys/kernel/cap_last_cap", encoding="ascii") as file:
-            return int(file.read())
+        return int(pseudo.read("/proc/sys/kernel/cap_last_cap"))
     except OSError:
         return len(NAMES) - 1
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from engine.linux import device_filter, idmap, libc
+from engine.linux import device_filter, idmap, libc, pseudo
 from engine.linux.cgroup_limits import Write, not_on_v2, plan_v1, plan_v2
 
 Version = Literal["v1", "hybrid", "v2", "none"]
@@ -278,7 +278,7 @@ class Cgroup:
     def _oom_count(self) -> int:
         name, file = ("", "memory.events") if self.v2 else ("memory", "memory.oom_control")
         try:
-            text = (self.directories.get(name, Path("/nonexistent")) / file).read_text(encoding="ascii")
+            text = pseudo.read(f"{self.directories.get(name, '/nonexistent')}/{file}")
             return next((int(line.split()[1]) for line in text.splitlines() if line.startswith("oom_kill ")), 0)
         except (OSError, ValueError):
             return 0
@@ -342,7 +342,7 @@ def _remove(directory: str | Path) -> None:
 
 def _words(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="ascii").split()
+        return pseudo.read(path).split()
     except OSError:
         return []
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from engine.linux import pseudo
+
 ALL = [(0, 0, 0xFFFFFFFF)]
 
 
 def read_map(path: str = "/proc/self/uid_map") -> list[tuple[int, int, int]]:
     """(first id here, first id outside, how many)."""
     try:
-        with open(path, encoding="ascii") as file:
-            rows = [tuple(map(int, line.split())) for line in file]
+        rows = [tuple(map(int, line.split())) for line in pseudo.read(path).splitlines()]
     except OSError:
         return []
     return [(row[0], row[1], row[2]) for row in rows if len(row) == 3]
@@ -34,7 +35,6 @@ def single() -> bool:
 def groups_denied() -> bool:
     """Whether setgroups(2) is refused here for good: the rule where an ordinary user maps its one id itself."""
     try:
-        with open("/proc/self/setgroups", encoding="ascii") as file:
-            return file.read().strip() == "deny"
+        return pseudo.read("/proc/self/setgroups").strip() == "deny"
     except OSError:
         return False

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import sys
+import types
+from collections.abc import Iterator
+
 SOCKET = "supervisor.sock"
 
 
@@ -11,4 +17,33 @@ def bootstrap(root: str) -> str:
 
     The root goes last on the path: it may be a site-packages full of backports of standard modules.
     """
-    return f"import sys; sys.path.append({root!r}); from engine.runtime.supervisor import main; main(sys.argv[1:])"
+    lean = "from engine.runtime.bootstrap import without_inspect as lean"
+    run = "from engine.runtime.supervisor import main"
+    return f"import sys; sys.path.append({root!r}); {lean}\nwith lean(): {run}\nmain(sys.argv[1:])"
+
+
+@contextlib.contextmanager
+def without_inspect() -> Iterator[None]:
+    """Modules that are imported inside get along without `inspect`, a megabyte with the compiler's tables that it loads: `dataclasses`
+    wants it to write doc strings. What else they ask of it they get from the real one."""
+
+    class Inspect(types.ModuleType):
+        @staticmethod
+        def signature(_of: object) -> str:
+            return "(...)"
+
+        def __getattr__(self, name: str) -> object:
+            if name.startswith("__"):
+                raise AttributeError(name)
+            del sys.modules["inspect"]
+            return getattr(importlib.import_module("inspect"), name)
+
+    if "inspect" in sys.modules:
+        yield
+        return
+    placeholder = sys.modules["inspect"] = Inspect("inspect")
+    try:
+        yield
+    finally:
+        if sys.modules.get("inspect") is placeholder:
+            del sys.modules["inspect"]

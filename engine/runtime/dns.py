@@ -14,7 +14,6 @@ import contextlib
 import ipaddress
 import json
 import os
-import random
 import socket
 import struct
 import time
@@ -104,7 +103,7 @@ def resolve(
         if found is None:
             continue
         addresses = [ipaddress.ip_address(text) for text in found]
-        random.shuffle(addresses)
+        addresses.sort(key=lambda _: os.urandom(4))
         records = []
         for address in addresses:
             kind = dm.A if address.version == 4 else dm.AAAA
@@ -230,7 +229,7 @@ class _Query:
     ) -> None:
         self.server, self.question, self.reply, self.udp = server, question, reply, udp
         self.original = message
-        self.ident = random.SystemRandom().randrange(65536)
+        self.ident = int.from_bytes(os.urandom(2))
         self.message = struct.pack(">H", self.ident) + message[2:]
         self.order = list(servers) * (1 if len(servers) >= _TRIES else 2)
         self.sock: socket.socket | None = None

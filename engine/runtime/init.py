@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
-from engine.linux import apparmor, capability, idmap, libc, mount, namespace, pty, seccomp
+from engine.linux import apparmor, capability, idmap, libc, mount, namespace, pseudo, pty, seccomp
 from engine.linux.cgroup import Cgroup, Layout
 from engine.linux.openat2 import open_in_root
 from engine.runtime import init_namespaces, net_inside, tiny_init
@@ -273,8 +273,7 @@ def wait_parked(layout: Layout, channel: socket.socket) -> NoReturn:
         raw, fds, _flags, _address = socket.recv_fds(channel, 1 << 16, 3, socket.MSG_CMSG_CLOEXEC)
         if raw:
             bundle = str(json.loads(raw)["bundle"])
-            with open(os.path.join(bundle, "config.json"), "rb") as file:
-                spec = json.loads(file.read())
+            spec = json.loads(pseudo.read(f"{bundle}/config.json"))
             cgroup = Cgroup(layout, spec["linux"]["cgroupsPath"])
             run(spec, bundle, cgroup, channel, (fds[0], fds[1], fds[2]), have=frozenset(("network", "uts", "ipc")))
     except BaseException as error:
@@ -368,9 +367,12 @@ def own_settings(spec: dict[str, Any]) -> None:
     """The monitor's protection from the out-of-memory killer is not the container's."""
     wanted = int(spec["process"].get("oomScoreAdj", 0))
     try:
-        with open("/proc/self/oom_score_adj", "r+", encoding="ascii") as file:
-            if int(file.read()) != wanted:
-                file.write(str(wanted))
+        fd = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            if int(os.read(fd, 16)) != wanted:
+                os.write(fd, str(wanted).encode())
+        finally:
+            os.close(fd)
     except PermissionError:
         raise SetupError(f"oom_score_adj {wanted}: lowering it takes CAP_SYS_RESOURCE, which is not there") from None
 

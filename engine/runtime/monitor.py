@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 from engine.linux import cgroup as cg
-from engine.linux import libc
+from engine.linux import libc, pseudo
 from engine.runtime import ending, init_namespaces, netconfig, outside, protocol
 from engine.runtime import state as states
 from engine.runtime.clients import Client
@@ -107,8 +107,7 @@ class Monitor:
     def _begin(self, request: dict[str, Any], fds: list[int]) -> None:
         self.bundle, self.id = str(request["bundle"]), str(request["id"])
         self._lock()
-        with open(os.path.join(self.bundle, "config.json"), "rb") as file:
-            self.spec = json.loads(file.read())
+        self.spec = json.loads(pseudo.read(f"{self.bundle}/config.json"))
         self.cgroup = cg.Cgroup(self.layout, self.spec["linux"]["cgroupsPath"])
         parked, self.parked = self.parked, None
         self.first = begin(self.spec, self.bundle, self.cgroup, fds, parked)

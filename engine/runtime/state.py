@@ -7,6 +7,8 @@ import os
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from engine.linux import pseudo
+
 NAME = "state.json"
 _RESERVE = "reserve"
 _RESERVED = 64 << 10  # bytes: what a pipe holds at most, and a record
@@ -44,8 +46,7 @@ class State:
 
 def boot_id() -> str:
     try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return file.read().strip()
+        return pseudo.read("/proc/sys/kernel/random/boot_id").strip()
     except OSError:
         return ""
 
@@ -53,8 +54,7 @@ def boot_id() -> str:
 def start_time(pid: int) -> int:
     """When `pid` started, in clock ticks since boot; 0 when there is no such process."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return int(file.read().rpartition(b")")[2].split()[19])
+        return int(pseudo.read(f"/proc/{pid}/stat").rpartition(")")[2].split()[19])
     except (OSError, IndexError, ValueError):
         return 0
 
@@ -106,8 +106,7 @@ def write(bundle: str, state: State, *, durable: bool) -> None:
 def read(bundle: str) -> State:
     """The recorded state; a container that never started has "created". Raises ValueError on a damaged file."""
     try:
-        with open(os.path.join(bundle, NAME), "rb") as file:
-            document: Any = json.loads(file.read())
+        document: Any = json.loads(pseudo.read(f"{bundle}/{NAME}"))
     except FileNotFoundError:
         return State()
     if not isinstance(document, dict):
