@@ -53,18 +53,11 @@ class Monitor:
 
     starter: Client
 
-    def __init__(
-        self,
-        run_dir: str,
-        boot: str,
-        layout: cg.Layout,
-        parked: Parked | None = None,
-        begun: Callable[[], None] | None = None,
-    ) -> None:
-        """`parked` becomes the container's first process if it fits it; `begun` is called when that is decided."""
+    def __init__(self, run_dir: str, boot: str, layout: cg.Layout) -> None:
         self.run_dir = run_dir
         self.layout = layout
-        self.parked, self._begun = parked, begun
+        self.parked: Parked | None = None
+        self._begun: Callable[[], None] | None = None
         self.first: First | None = None
         self.state = states.State(boot_id=boot, monitor_pid=os.getpid(), monitor_start=states.start_time(os.getpid()))
         self.state.cgroup = str(layout.roots[""]) if layout.delegated else ""
@@ -92,8 +85,16 @@ class Monitor:
 
     # --- start ---------------------------------------------------------------------------------------
 
-    def run(self, client: Client, request: dict[str, Any], fds: list[int]) -> None:
-        self.starter = client
+    def run(
+        self,
+        client: Client,
+        request: dict[str, Any],
+        fds: list[int],
+        parked: Parked | None = None,
+        begun: Callable[[], None] | None = None,
+    ) -> None:
+        """`parked` becomes the container's first process if it fits it; `begun` is called when that is decided."""
+        self.starter, self.parked, self._begun = client, parked, begun
         try:
             self._begin(request, fds)
         except Exception as error:

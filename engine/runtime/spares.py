@@ -23,7 +23,7 @@ from engine.linux import idmap
 from engine.runtime.parked import PARENT, Parked, park
 
 WANTED, LOW = 4, 1  # made anew when so few are left
-PAUSE = 0.004  # seconds without a connection before spares are made
+PAUSE = 0.014  # seconds without a connection before spares are made
 QUIET = 0.05  # seconds without one before they join their groups, if no start does
 IDLE = 600.0
 SWEEP = 1.0
@@ -42,11 +42,11 @@ class _Spare:
 
 
 class Spares:
-    """The supervisor's side. A spare calls `alone`, and `serve(connection, parked, begin)` with each connection: that calls
-    `begin` and never returns when a container is to be started."""
+    """The supervisor's side. A spare calls `alone`, then `prepare`, and what that gives as `serve(connection, parked, begin)` with
+    each connection: that calls `begin` and never returns when a container is to be started."""
 
-    def __init__(self, layout: cg.Layout, alone: Callable[[], None], serve: Serve) -> None:
-        self._layout, self._alone, self._serve = layout, alone, serve
+    def __init__(self, layout: cg.Layout, alone: Callable[[], None], prepare: Callable[[], Serve]) -> None:
+        self._layout, self._alone, self._prepare = layout, alone, prepare
         self._all: dict[int, _Spare] = {}  # by the descriptor of the channel
         self._fill_at: float | None = None
         self._join_at: float | None = None
@@ -159,7 +159,7 @@ class Spares:
                 ours.close()
                 self.forget()
                 self._alone()
-                _wait(self._layout, theirs, self._serve)
+                _wait(self._layout, theirs, self._prepare)
             finally:
                 os._exit(0)
         theirs.close()
@@ -203,9 +203,10 @@ def _remove_group(layout: cg.Layout, name: str) -> bool:
     return left
 
 
-def _wait(layout: cg.Layout, channel: socket.socket, serve: Serve) -> None:
+def _wait(layout: cg.Layout, channel: socket.socket, prepare: Callable[[], Serve]) -> None:
     parked = park(layout, _name(os.getpid()))
     try:
+        serve = prepare()
         channel.send(_PREPARED)
         while True:
             raw, fds, _flags, _address = socket.recv_fds(channel, 16, 1, socket.MSG_CMSG_CLOEXEC)

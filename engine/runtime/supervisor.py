@@ -117,8 +117,12 @@ def serve(run_dir: str, listener: socket.socket, lock: int, version: str) -> Non
     me = os.getpid()
     idle = _IdleNetworks(run_dir)
 
-    def serve_one(connection: socket.socket, parked: Parked | None, begin: Callable[[], None] | None) -> None:
-        _serve(_Place(run_dir, boot, layout, version, me), connection, parked, begin)
+    place = _Place(run_dir, boot, layout, version, me)
+
+    def spare() -> Callable[[socket.socket, Parked | None, Callable[[], None]], None]:
+        """In a spare: all that a monitor is before anybody knows whose."""
+        monitor = Monitor(run_dir, boot, layout)
+        return lambda connection, parked, begin: _serve(place, connection, parked, begin, monitor)
 
     def alone() -> None:
         """In a child."""
@@ -130,7 +134,7 @@ def serve(run_dir: str, listener: socket.socket, lock: int, version: str) -> Non
         os.close(lock)
         idle.close()
 
-    spares = Spares(layout, alone, serve_one)
+    spares = Spares(layout, alone, spare)
     while True:
         try:
             if not _wait(listener, idle, spares):
@@ -144,7 +148,7 @@ def serve(run_dir: str, listener: socket.socket, lock: int, version: str) -> Non
                     try:
                         spares.forget()
                         alone()
-                        serve_one(connection, None, None)
+                        _serve(place, connection)
                     finally:  # the child must never come back into this loop
                         os._exit(0)
             except OSError as error:
@@ -244,7 +248,13 @@ class _Place:
     supervisor: int
 
 
-def _serve(place: _Place, connection: socket.socket, parked: Parked | None, begin: Callable[[], None] | None) -> None:
+def _serve(
+    place: _Place,
+    connection: socket.socket,
+    parked: Parked | None = None,
+    begin: Callable[[], None] | None = None,
+    monitor: Monitor | None = None,
+) -> None:
     """In a child: answers a connection, or becomes a container's monitor and never returns. `begin`, before that, is for a
     spare, which goes on after an answer."""
     try:
@@ -254,7 +264,7 @@ def _serve(place: _Place, connection: socket.socket, parked: Parked | None, begi
         if request is None:
             return
         if request.get("op") == "start" and request.get("program", place.version) == place.version:
-            _monitor(place, connection, reader, request, parked, begin)
+            _monitor(place, connection, reader, request, parked, begin, monitor)
         elif begin is None:
             _answer(place, connection, request)
         else:  # a view goes into namespaces of its own, which is no way for a monitor
@@ -290,13 +300,14 @@ def _monitor(
     request: dict[str, Any],
     parked: Parked | None,
     begin: Callable[[], None] | None,
+    monitor: Monitor | None,
 ) -> NoReturn:
     try:
         client = Client(connection)
         client.reader = reader
         fds, reader.fds = reader.fds, []
         connection.setblocking(True)
-        Monitor(place.run_dir, place.boot, place.layout, parked, begin).run(client, request, fds)
+        (monitor or Monitor(place.run_dir, place.boot, place.layout)).run(client, request, fds, parked, begin)
     except BaseException as error:
         _refuse(connection, f"{type(error).__name__}: {error}")
     finally:
