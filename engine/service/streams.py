@@ -149,47 +149,69 @@ class Connection(Protocol):
     def close(self) -> None: ...
 
 
+Chunk = tuple[Literal["stdout", "stderr"], bytes]
+_AHEAD = 64  # chunks
+
+
 class ThreadStream:
-    """`engine.api.Stream` over a blocking connection: one thread reads ahead, at most 64 chunks."""
+    """`engine.api.Stream` over a blocking connection: one thread reads ahead, at most 64 chunks, and then waits for the end."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._loop = asyncio.get_running_loop()
-        self._queue: asyncio.Queue[tuple[Literal["stdout", "stderr"], bytes] | None] = asyncio.Queue(64)
-        self._thread = threading.Thread(target=self._pump, name="engine-stream", daemon=True)
-        self._thread.start()
+        self._queue: asyncio.Queue[Chunk | None] = asyncio.Queue()
+        self._room = threading.Semaphore(_AHEAD)
+        self._code: asyncio.Future[int] = self._loop.create_future()
+        self._closed = False
+        _waiters.run(self._pump)
 
     def _pump(self) -> None:
-        while True:
+        code, failure = None, None
+        try:
+            while (chunk := self._next()) is not None and not self._closed:
+                self._loop.call_soon_threadsafe(self._queue.put_nowait, chunk)
+                self._room.acquire()
+            self._loop.call_soon_threadsafe(self._queue.put_nowait, None)
             try:
-                chunk = self._connection.read()
-            except (OSError, ValueError):
-                chunk = None
-            item = cast("tuple[Literal['stdout', 'stderr'], bytes] | None", chunk)
-            try:
-                asyncio.run_coroutine_threadsafe(self._queue.put(item), self._loop).result()
-            except (RuntimeError, asyncio.CancelledError):
-                return
-            if chunk is None:
-                return
+                code = self._connection.wait()
+            except BaseException as error:
+                failure = error
+            self._loop.call_soon_threadsafe(self._ended, code, failure)
+        except RuntimeError:  # the loop is closed
+            return
 
-    async def read(self) -> tuple[Literal["stdout", "stderr"], bytes] | None:
-        return await self._queue.get()
+    def _next(self) -> Chunk | None:
+        try:
+            return cast("Chunk | None", self._connection.read())
+        except (OSError, ValueError):
+            return None
+
+    def _ended(self, code: int | None, failure: BaseException | None) -> None:
+        _settle(self._code, code, failure)
+        if failure is not None:
+            self._code.exception()  # seen: nobody need ask
+
+    async def read(self) -> Chunk | None:
+        chunk = await self._queue.get()
+        self._room.release()
+        return chunk
 
     async def write(self, data: bytes) -> None:
         await on_thread(lambda: self._connection.write(data))
 
     async def close_stdin(self) -> None:
-        await asyncio.to_thread(self._connection.close_stdin)
+        await on_thread(self._connection.close_stdin)
 
     async def resize(self, rows: int, columns: int) -> None:
-        await asyncio.to_thread(self._connection.resize, rows, columns)
+        await on_thread(lambda: self._connection.resize(rows, columns))
 
     async def detach(self) -> None:
-        await asyncio.to_thread(self._connection.detach)
+        await on_thread(self._connection.detach)
 
     async def wait(self) -> int:
-        return await on_thread(self._connection.wait)
+        return await asyncio.shield(self._code)
 
     async def close(self) -> None:
-        await asyncio.to_thread(self._connection.close)
+        self._closed = True
+        self._room.release()
+        self._connection.close()
