@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
-from engine.api import ContainerSummary, Engine, LogRecord, Stream
+from engine.api import ContainerDetail, ContainerSummary, Engine, LogRecord, Stream
 from engine.base.clock import parse_rfc3339
 from engine.base.keys import DETACH_KEYS, parse_keys
 from engine.errors import Conflict, EngineError, InvalidInput, NotFound
@@ -16,7 +16,8 @@ from engine.model import Port
 from engine.rest.duplex import Duplex
 from engine.rest.http import Answer, Hijack, Query, Request, Response, json_response
 from engine.rest.router import Router
-from engine.rest.streams import MULTIPLEXED, RAW, Encode, converse, multiplex, raw
+from engine.rest.streams import MULTIPLEXED, RAW, Channel, Encode, converse, multiplex, raw
+from engine.rest.websocket import WebSocket, accept, same_origin
 from engine.service import container_filters
 from engine.service.describe import status_text
 from engine.service.wire import container_spec
@@ -42,6 +43,7 @@ class ContainerRoutes:
         add("POST", "/containers/{name}/resize", self.resize)
         add("POST", "/containers/{name}/wait", self.wait, keep=False)
         add("POST", "/containers/{name}/attach", self.attach, keep=False)
+        add("GET", "/containers/{name}/attach/ws", self.attach_websocket)
         add("GET", "/containers/{name}/logs", self.logs)
         add("DELETE", "/containers/{name}", self.remove)
 
@@ -184,32 +186,71 @@ class ContainerRoutes:
 
     async def attach(self, request: Request) -> Answer:
         query = request.query
-        detail = await self._engine.container(request.params["name"])
+        detail = await self._attachable(request)
         if not (query.flag("stream") or query.flag("logs")):
             return Response(200, b"", RAW)
-        wanted = frozenset(name for name in ("stdout", "stderr") if query.flag(name))
-        stdin = query.flag("stdin") and detail.spec.open_stdin
-        stream = await self._attached(detail.summary, stdin=stdin) if query.flag("stream") else None
         encode, kind = _form(tty=detail.spec.tty, version=request.version)
-        keys = parse_keys(query.text("detachKeys") or DETACH_KEYS) if detail.spec.tty else b""
+        return Hijack(await self._session(query, detail, encode), kind)
+
+    async def attach_websocket(self, request: Request) -> Answer:
+        """The same over WebSocket, as the bytes come; messages are binary from API 1.28 on."""
+        same_origin(request.headers)
+        headers = accept(request.headers)
+        detail = await self._attachable(request)
+        talk = await self._session(request.query, detail, raw)
 
         async def run(duplex: Duplex) -> None:
+            socket = WebSocket(duplex, text=request.version < (1, 28))
+            await talk(socket)
+            await socket.close()
+
+        return Hijack(run, upgrade="websocket", headers=headers)
+
+    async def _attachable(self, request: Request) -> ContainerDetail:
+        """Raises `NotFound`, `Conflict`."""
+        detail = await self._engine.container(request.params["name"])
+        for status, advice in (("paused", "unpause the container before attach"), ("restarting", "wait until it runs")):
+            if detail.summary.status == status:
+                raise Conflict(f"Container {detail.summary.id} is {status}, {advice}")
+        return detail
+
+    async def _session(
+        self, query: Query, detail: ContainerDetail, encode: Encode
+    ) -> Callable[[Channel], Awaitable[None]]:
+        """What goes on between a client and the container from now on, over any kind of connection. Raises `InvalidInput`."""
+        wanted = frozenset(name for name in ("stdout", "stderr") if query.flag(name))
+        stdin = query.flag("stdin") and detail.spec.open_stdin
+        keys = parse_keys(query.text("detachKeys") or DETACH_KEYS) if detail.spec.tty else b""
+        stream = await self._attached(detail.summary, stdin=stdin) if query.flag("stream") else None
+
+        async def talk(channel: Channel) -> None:
             if query.flag("logs"):
                 async for records in self._engine.log_records(detail.summary.id):
                     for record in records:
                         if record.stream in wanted:
-                            await duplex.write(encode(record.stream, _bytes(record)))
+                            await channel.write(encode(record.stream, _bytes(record)))
             if stream is None:
                 return
             try:
                 with contextlib.suppress(EngineError):  # it did not start: the client hears so from its start
-                    joined = await stream
-                    if await converse(duplex, joined, encode, stdin=stdin, wanted=wanted, keys=keys) == "detached":
+                    joined = await _started(stream, channel)
+                    if joined is None:
+                        return
+                    if await converse(channel, joined, encode, stdin=stdin, wanted=wanted, keys=keys) == "detached":
                         await joined.detach()
             finally:
+                self._forget(detail.summary.id, stream)
                 await _let_go(stream)
 
-        return Hijack(run, kind)
+        return talk
+
+    def _forget(self, container_id: str, stream: asyncio.Future[Stream]) -> None:
+        """A client that left before the start waits for it no longer."""
+        left = [one for one in self._waiting.get(container_id, []) if one is not stream]
+        if left:
+            self._waiting[container_id] = left
+        else:
+            self._waiting.pop(container_id, None)
 
     async def _attached(self, container: ContainerSummary, *, stdin: bool) -> asyncio.Future[Stream]:
         """The container's streams: now, or from the first byte on when it starts."""
@@ -249,6 +290,18 @@ async def _waited(waiting: asyncio.Future[int]) -> AsyncIterator[bytes]:
     finally:
         waiting.cancel()
     yield json.dumps(document).encode() + b"\n"
+
+
+async def _started(stream: asyncio.Future[Stream], channel: Channel) -> Stream | None:
+    """The container's streams, once it has started; None when the client leaves before."""
+    if not stream.done():
+        gone = asyncio.ensure_future(channel.gone())
+        try:
+            await asyncio.wait((stream, gone), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            gone.cancel()
+            await asyncio.gather(gone, return_exceptions=True)
+    return await stream if stream.done() else None
 
 
 async def _let_go(stream: asyncio.Future[Stream]) -> None:

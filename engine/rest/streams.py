@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from engine.api import PullProgress, Stream
 from engine.base.keys import KeyFilter
 from engine.base.units import human_size
 from engine.errors import EngineError
-from engine.rest.duplex import Duplex
 
 RAW = "application/vnd.docker.raw-stream"
 MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
@@ -60,8 +59,18 @@ async def json_lines(events: AsyncIterator[dict[str, Any]]) -> AsyncIterator[byt
         yield json.dumps(document, ensure_ascii=False).encode() + b"\r\n"
 
 
+class Channel(Protocol):
+    """A client's side of a stream: a raw connection or a WebSocket."""
+
+    async def read(self) -> bytes: ...
+
+    async def write(self, data: bytes) -> None: ...
+
+    async def gone(self) -> None: ...
+
+
 async def converse(
-    duplex: Duplex,
+    duplex: Channel,
     stream: Stream,
     encode: Encode,
     *,
