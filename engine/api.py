@@ -115,6 +115,9 @@ if TYPE_CHECKING:
         HostConfig as HostConfig,
     )
     from engine.model import (
+        HostStats as HostStats,
+    )
+    from engine.model import (
         ImageDetail as ImageDetail,
     )
     from engine.model import (
@@ -492,7 +495,7 @@ class Engine(Protocol):
     async def build_diff(self, first: int, second: int) -> Sequence[FileDifference]:
         """What the results of two builds do not share, by path."""
 
-    # files of images; an image may be `IMAGE#LINE`: its layers up to that line of its history (`LayerInfo.index`). An engine
+    # files of images; an image may be `IMAGE#LINE`: its layers up to that line of its history (`LayerInfo.index`), or `scratch`: none. An engine
     # behind Docker's API raises `Unsupported` for all of these: it can only give whole images (`save`), so bring the image here.
     async def image_diff(self, first: str, second: str) -> Sequence[FileDifference]:
         """What two images (names or ids) do not share, by path. Raises `NotFound`."""
@@ -575,6 +578,9 @@ class Engine(Protocol):
     async def stats(self, name: str) -> ContainerStats:
         """One reading; two of them give the CPU's share (`ContainerStats.cpu_percent`). Raises Conflict when it does not
         run."""
+
+    async def host_stats(self) -> HostStats:
+        """One reading of the engine's host. An engine behind Docker's API does not tell: `Unsupported`."""
 
     async def top(self, name: str, arguments: Sequence[str] = ()) -> ProcessList:
         """Its processes, with ps(1)'s options: `-ef` (the default), `aux`, `-o pid,args`."""

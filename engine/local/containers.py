@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         ContainerSummary,
         Drift,
         ExecSpec,
+        HostStats,
         PathStat,
         ProcessList,
         Resources,
@@ -91,6 +92,11 @@ class ContainersPart(Services):
 
     async def stats(self, name: str) -> ContainerStats:
         return await self._do(self._usage.stats, name)
+
+    async def host_stats(self) -> HostStats:
+        from engine.service.host_stats import read_host
+
+        return await self._do(read_host)
 
     async def top(self, name: str, arguments: Sequence[str] = ()) -> ProcessList:
         return await self._do(self._usage.top, name, arguments)

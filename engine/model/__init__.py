@@ -51,7 +51,15 @@ if TYPE_CHECKING:
     from engine.model.images import ImageDetail, ImageSummary, LayerInfo
     from engine.model.logs import LogExtent, LogHit, LogQuery, LogRow
     from engine.model.networks import EndpointSettings, IpamConfig, NetworkInfo, NetworkSpec, Port, PortBinding
-    from engine.model.stats import BlockCounter, ContainerStats, CpuStats, MemoryStats, NetworkCounter, ProcessList
+    from engine.model.stats import (
+        BlockCounter,
+        ContainerStats,
+        CpuStats,
+        HostStats,
+        MemoryStats,
+        NetworkCounter,
+        ProcessList,
+    )
     from engine.model.syncs import Drift, SyncEntry, SyncResult
     from engine.model.system import CacheUsage, CheckFinding, DiskUsage, EngineEvent, ImageUsage, Pruned, SystemInfo
     from engine.model.transfers import (
@@ -88,7 +96,7 @@ _NAMES = {
     "images": "ImageDetail ImageSummary LayerInfo",
     "logs": "LogExtent LogHit LogQuery LogRow",
     "networks": "EndpointSettings IpamConfig NetworkInfo NetworkSpec Port PortBinding",
-    "stats": "BlockCounter ContainerStats CpuStats MemoryStats NetworkCounter ProcessList",
+    "stats": "BlockCounter ContainerStats CpuStats HostStats MemoryStats NetworkCounter ProcessList",
     "syncs": "Drift SyncEntry SyncResult",
     "system": "CacheUsage CheckFinding DiskUsage EngineEvent ImageUsage Pruned SystemInfo",
     "transfers": "Comparison Distribution ImageImport LoadedImage PullProgress RegistryAuth RegistryDocument "
@@ -146,6 +154,7 @@ __all__ = [
     "FileStep",
     "Healthcheck",
     "HostConfig",
+    "HostStats",
     "ImageDetail",
     "ImageImport",
     "ImageSummary",

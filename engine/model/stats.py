@@ -84,6 +84,42 @@ class ContainerStats:
 
 
 @dataclass(frozen=True, slots=True)
+class HostStats:
+    """One reading of the host that an engine is on. CPU times in ns, bytes for the rest; counters since it was started.
+    `memory_used` is what is not available (proc_meminfo(5)); disks count whole ones, networks all but the loopback."""
+
+    time: int
+    cpu_busy: int
+    cpu_all: int
+    cpus: int
+    memory_used: int
+    memory_total: int
+    received: int
+    sent: int
+    read: int
+    written: int
+
+    def cpu_percent(self, before: HostStats) -> float:
+        """100 is one CPU."""
+        whole = self.cpu_all - before.cpu_all
+        return max(0.0, 100.0 * self.cpus * (self.cpu_busy - before.cpu_busy) / whole) if whole > 0 else 0.0
+
+    def rates(self, before: HostStats) -> tuple[float, float, float, float]:
+        """Received, sent, read and written, in bytes a second."""
+        seconds = (self.time - before.time) / 1e9
+        if seconds <= 0:
+            return 0.0, 0.0, 0.0, 0.0
+        pairs = (
+            (self.received, before.received),
+            (self.sent, before.sent),
+            (self.read, before.read),
+            (self.written, before.written),
+        )
+        received, sent, read, written = (max(0, now - then) / seconds for now, then in pairs)
+        return received, sent, read, written
+
+
+@dataclass(frozen=True, slots=True)
 class ProcessList:
     """Processes as ps(1) prints them: titles, and a row for each."""
 

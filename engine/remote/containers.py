@@ -21,6 +21,7 @@ from engine.model import (
     ContainerSummary,
     Drift,
     ExecSpec,
+    HostStats,
     PathStat,
     ProcessList,
     Resources,
@@ -204,6 +205,9 @@ class ContainersPart(Remote):
         if self._client.version >= (1, 41):
             params["one-shot"] = True
         return read.stats(read.mapping(await self._client.get(f"/containers/{_quoted(name)}/stats", params)))
+
+    async def host_stats(self) -> HostStats:
+        raise beyond("reading what the host uses", "look at it on that host")
 
     async def top(self, name: str, arguments: Sequence[str] = ()) -> ProcessList:
         params = {"ps_args": " ".join(arguments)}

@@ -46,13 +46,16 @@ LINES = 5000  # of a difference
 _TAR_KINDS = {"file": "file", "dir": "dir", "link": "symlink", "fifo": "fifo", "char": "char", "block": "block"}
 
 
+EMPTY = "scratch"  # the name of no layers at all, as in a Dockerfile
+
+
 @dataclass(frozen=True, slots=True)
 class Stack:
     """The layers of an image up to one of them. `lines` has the history line of each layer of the image."""
 
-    image: Image
-    chains: tuple[Digest, ...]
-    lines: tuple[int, ...]
+    image: Image | None
+    chains: tuple[Digest, ...] = ()
+    lines: tuple[int, ...] = ()
 
 
 def split_name(name: str) -> tuple[str, int | None]:
@@ -72,6 +75,8 @@ class LayerFiles:
 
     def stack(self, name: str) -> Stack:
         """Raises `NotFound`, `InvalidInput`. The layers are unpacked where they are missing."""
+        if name == EMPTY:
+            return Stack(None)
         bare, index = split_name(name)
         image = self._store.images.get(bare)
         config = self._store.images.config(image)
@@ -128,6 +133,8 @@ class LayerFiles:
     def history(self, name: str, path: str) -> list[FileStep]:
         """What each layer did to a path, bottom first. Raises `NotFound` when no layer has it."""
         stack = self.stack(name)
+        if stack.image is None:
+            raise NotFound(f"no layer of {name} has {path}")
         path = _plain(self._view(stack), path)
         history = self._store.images.config(stack.image).history
         steps = self._store.images.steps(stack.image)

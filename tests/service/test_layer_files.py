@@ -187,6 +187,8 @@ async def test_differences_of_a_file_and_of_trees(engine: LocalEngine) -> None:
     assert kinds == {"/app/": "added", "/app/main.py": "added", "/etc/conf": "changed", "/etc/old": "removed"}
     with pytest.raises(NotFound):
         await engine.file_diff("shop#0", "shop", "/none")
+    assert (await engine.file_diff("scratch", "shop#0", "/etc/conf")).what == "added"
+    assert len(await engine.image_diff("scratch", "shop#0")) == 11
 
 
 async def test_a_file_and_a_folder_are_saved(engine: LocalEngine) -> None:

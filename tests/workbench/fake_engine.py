@@ -31,6 +31,7 @@ from engine.api import (
     FileContent,
     FileDifference,
     FileStep,
+    HostStats,
     ImageDetail,
     ImageSummary,
     ImageUsage,
@@ -257,6 +258,7 @@ class FakeEngine:
         self.build_events: list[BuildEvent] = []
         self.why_reports: list[WhyReport] = []
         self.pruned = Pruned()
+        self.host_readings = 0
         self.files: list[TreeRow] = [
             a_file("/app", "dir", 40, "A"),
             a_file("/app/app.py", "file", 40, "A"),
@@ -438,6 +440,13 @@ class FakeEngine:
         n = self.readings[name] = self.readings.get(name, 0) + 1
         scripted = self.stats_of.get(name)
         return scripted[min(n, len(scripted)) - 1] if scripted else a_reading(name, n)
+
+    async def host_stats(self) -> HostStats:
+        self._call("host_stats")
+        n = self.host_readings = self.host_readings + 1
+        return HostStats(
+            NOW + n * 10**9, n * 10**9, 4 * n * 10**9, 4, 2_000_000_000, 8_000_000_000, n * 5000, 0, 0, n * 9000
+        )
 
     async def top(self, name: str, arguments: Sequence[str] = ()) -> ProcessList:
         return ProcessList(("PID", "CMD"), (("1", "python3 app.py"),))

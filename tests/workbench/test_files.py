@@ -101,7 +101,7 @@ async def test_a_file_is_viewed_searched_and_compared(tmp_path: Path) -> None:
         await until(pilot, lambda: app.screen is not reading)
         await pilot.press("d")
         await until(pilot, lambda: isinstance(app.screen, ReadingScreen))
-        assert engine.called("file_diff")[-1][0].endswith("#3")  # the layers below the topmost
+        assert engine.called("file_diff")[-1][0].endswith("#1")  # the layers below the topmost
         await pilot.press("escape")
         await pilot.press("k", "B", "d")
         await until(pilot, lambda: isinstance(app.screen, ReadingScreen))

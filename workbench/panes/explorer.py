@@ -313,11 +313,13 @@ class ExplorerPane(Pane):
         self.post_message(Said(f"d compares with {self._base} from now on"))
 
     def _compared(self) -> str:
-        """What `d` compares with. A line below the first layer is an empty tree only by its files being missing."""
+        """What `d` compares with: what was chosen, else the layers below the one that is marked here."""
         if self._base:
             return self._base
         image, _, index = self._place.partition("#")
-        return f"{image}#{max(0, int(index or 0) - 1)}"
+        layers = self._images[image].layers if image in self._images else ()
+        below = [layer.index for layer in layers if not layer.empty and layer.index <= int(index or 0)][:-1]
+        return f"{image}#{below[-1]}" if below else "scratch"
 
     def action_diff(self) -> None:
         self.work(self._diff, group="read")
@@ -332,7 +334,6 @@ class ExplorerPane(Pane):
             found = await self.bridge.engine.file_diff(base, self._place, row.path)
             self.app.push_screen(ReadingScreen(title, comparison_lines(found), note=neutral(found.what)))
             return
-        self.post_message(Said(f"comparing {row.path} …"))
         every = await self.bridge.engine.image_diff(base, self._place)
         inside = [one for one in every if one.path.startswith(row.path + "/")]
         path = await self.app.push_screen_wait(
