@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from engine.errors import EngineError
 from workbench import forms
-from workbench.commands import Command
 from workbench.screens.dialogs import Choose, Confirm
 from workbench.subjects import Subject
 from workbench.transfers import build, pull, push
@@ -17,6 +16,7 @@ from workbench.transfers import build, pull, push
 if TYPE_CHECKING:
     from engine.api import Engine
     from workbench.app import WorkbenchApp
+    from workbench.commands import Command
     from workbench.panes.terminal import TerminalPane
 
 Perform = Callable[["WorkbenchApp", Sequence[Subject]], Awaitable[object]]

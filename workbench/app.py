@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual import on
 from textual.app import App, ComposeResult
@@ -21,10 +21,10 @@ from textual.worker import get_current_worker
 from engine import api
 from engine.errors import EngineError, Unsupported
 from workbench import commands, keymaps, plain_text, themes
+from workbench import panes as all_panes
 from workbench.bridge import Bridge, LoopHandle
-from workbench.desk import Desk
 from workbench.journal import Entry, Job, Journal
-from workbench.layout import OUTPUTS
+from workbench.layout import OUTPUTS, PANES, plan
 from workbench.messages import (
     EngineHappened,
     EngineListed,
@@ -35,7 +35,6 @@ from workbench.messages import (
     TroubleMet,
     Wanted,
 )
-from workbench.panes import ALL
 from workbench.panes.base import Pane
 from workbench.settings import Left, Settings, config_file, read_left, read_settings, state_file, write_left
 from workbench.state import neutral, status_line
@@ -43,6 +42,9 @@ from workbench.subjects import Lists, Subject
 from workbench.widgets.key_line import Hint, KeyLine
 from workbench.widgets.pane_grid import PaneGrid
 from workbench.work import beside
+
+if TYPE_CHECKING:
+    from workbench.desk import Desk
 
 KEEP_AFTER = 1.0  # seconds after the last change of layout or selection until it is written down
 OUTPUT = frozenset(name for group in OUTPUTS for name in group)
@@ -69,8 +71,8 @@ def _app_bindings() -> list[Binding]:
         ("q", "leave", "Quit", "app.quit", "Clear the filter, else quit; containers go on"),
     )
     go = [
-        Binding(commands.NUMBERS.get(make.NAME, f"unbound-pane-{make.NAME}"), f"pane('{make.NAME}')", make.TITLE, show=False, id=f"pane.{make.NAME}", tooltip=f"Go to {make.TITLE}")
-        for make in ALL
+        Binding(commands.NUMBERS.get(name, f"unbound-pane-{name}"), f"pane('{name}')", name, show=False, id=f"pane.{name}", tooltip=f"Go to {name}")
+        for name in PANES
     ]  # fmt: skip
     acts = [commands.binding(command) for command in commands.TABLE if not command.kinds]
     return [
@@ -133,12 +135,14 @@ class WorkbenchApp(App[int]):
     # --- composition ------------------------------------------------------------------------------------
 
     def compose(self) -> ComposeResult:
-        panes = [make() for make in ALL]
-        self.panes = {pane.NAME: pane for pane in panes}
         yield Static(id="status", markup=False)
         yield Static(id="trouble", markup=False)
-        recent = self._left.recent or ("containers", "logs")
-        yield PaneGrid(panes, recent=recent, zoom=self._left.zoom)  # type: ignore[arg-type]
+        recent = [name for name in self._left.recent if name in PANES] or ["containers", "logs"]
+        # The first frame has what it shows; the other panes are made behind it.
+        slots = plan(self.size.width, self.size.height - 2, recent, self._left.zoom)  # type: ignore[arg-type]
+        self.panes = {slot.shown: all_panes.make(slot.shown) for slot in slots}
+        self.panes = {name: self.panes[name] for name in PANES if name in self.panes}
+        yield PaneGrid(list(self.panes.values()), recent=recent, zoom=self._left.zoom)  # type: ignore[arg-type]
         yield Static(id="jobs", markup=False)
         yield KeyLine()
 
@@ -146,8 +150,6 @@ class WorkbenchApp(App[int]):
         for theme in themes.OWN:
             self.register_theme(theme)
         self.use_theme(self._wanted_theme or "workbench")
-        self._learn_keys()
-        self.use_keymap(self._wanted_keymap)
         self._draw_status()
         self.panes[self.grid.recent[0]].focus_main()
         self.set_interval(DAY, self._another_minute)
@@ -155,6 +157,17 @@ class WorkbenchApp(App[int]):
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.exit)
         if not self.settings.mouse:
             self.action_mouse()
+        self.call_after_refresh(self._go_on)
+
+    async def _go_on(self) -> None:
+        """What the first frame did not need: the other panes, the keys, the engine."""
+        for name in PANES:
+            if name not in self.panes:
+                await self.grid.add(all_panes.make(name))
+        self.panes = {name: self.grid.panes[name] for name in PANES}
+        self.grid.place()
+        self._learn_keys()
+        self.use_keymap(self._wanted_keymap)
         beside(self, "open", self._open)
 
     async def _open(self) -> None:

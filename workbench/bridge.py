@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from textual.message_pump import MessagePump
 
-from engine.api import ContainerStats, Engine, LoopEvent, ServiceState
+from engine import api
 from engine.errors import EngineError
 from workbench.messages import EngineHappened, EngineListed, LoopReported, Reading, StatsRead, TroubleMet
 from workbench.subjects import Lists
+
+if TYPE_CHECKING:
+    from engine.api import ContainerStats, Engine, LoopEvent, ServiceState
 
 GATHER = 0.05  # seconds: events that come within it cause one look at the lists
 STATS_EVERY = 4.0  # seconds between two readings of what containers use
@@ -73,7 +76,7 @@ class Bridge:
             return
         try:
             async for event in self.loop.events():
-                if isinstance(event, ServiceState):
+                if isinstance(event, api.ServiceState):
                     self._services[event.service] = event
                     self._stale.set()
                 self.post(LoopReported(event))

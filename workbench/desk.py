@@ -4,10 +4,11 @@ the command line's own reading of its words, so that a form and the command that
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from engine.api import ContainerSpec, Engine
-from workbench.bridge import LoopHandle
+if TYPE_CHECKING:
+    from engine.api import ContainerSpec, Engine
+    from workbench.bridge import LoopHandle
 
 
 class Desk(Protocol):

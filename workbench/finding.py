@@ -12,12 +12,12 @@ from workbench import commands, keymaps, themes
 from workbench.layout import PANES
 from workbench.panes.base import Pane
 from workbench.screens.palette import Entry
-from workbench.screens.texts import Section
 from workbench.state import neutral
 from workbench.subjects import Subject
 
 if TYPE_CHECKING:
     from workbench.app import WorkbenchApp
+    from workbench.screens.texts import Section
 
 MANY = 300  # objects up to which each has its commands in the palette by its own name
 READ_ONLY = "not with --read-only"

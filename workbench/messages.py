@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from textual.message import Message
 
-from engine.api import ContainerStats, EngineEvent, LoopEvent
-from workbench.subjects import Lists, Subject
+if TYPE_CHECKING:
+    from engine.api import ContainerStats, EngineEvent, LoopEvent
+    from workbench.subjects import Lists, Subject
 
 # --- from the bridge: the app hands each to every pane, by the hook of the same meaning -------------------------
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from engine.api import ContainerSummary, ImageSummary, NetworkInfo, ServiceState, VolumeInfo
 from engine.base.units import human_size
-from workbench.messages import Reading
 from workbench.state import AMBER, DIM, GLYPHS, GREEN, PHASES, RED, brief_port, brief_when, neutral
-from workbench.subjects import Lists
 from workbench.table import Column, natural_key
+
+if TYPE_CHECKING:
+    from engine.api import ContainerSummary, ImageSummary, NetworkInfo, ServiceState, VolumeInfo
+    from workbench.messages import Reading
+    from workbench.subjects import Lists
 
 _DOTS = {"●": GREEN, "◐": AMBER, "◑": AMBER, "↓": AMBER, "‖": AMBER, "↻": AMBER, "✗": RED, "": DIM}
 _HEALTH = {"healthy": GREEN, "starting": AMBER, "unhealthy": RED}

@@ -5,16 +5,14 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from engine.api import (
-    BuildFinished,
-    PullProgress,
-    ServiceState,
-    StepFinished,
-    StepStarted,
-)
+from engine import api
 from engine.base.units import brief_seconds, human_size
 from workbench.table import Column
+
+if TYPE_CHECKING:
+    from engine.api import ServiceState
 
 SERVICES_NAMED = 4  # services up to which the status line names each
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -107,15 +105,15 @@ def status_line(
 def build_line(event: object) -> str | None:
     """One line of the build pane for an event, None for those that show nothing."""
     match event:
-        case StepStarted(step, reason) if reason:
+        case api.StepStarted(step, reason) if reason:
             return f"◐ {step.number}/{step.total} {neutral(step.instruction)}  {neutral(reason)}"
-        case StepFinished(step, True):
+        case api.StepFinished(step, True):
             return f"· {step.number}/{step.total} {neutral(step.instruction)}  cached"
-        case StepFinished(step, False, seconds, size):
+        case api.StepFinished(step, False, seconds, size):
             return f"✓ {step.number}/{step.total} {neutral(step.instruction)}  {brief_seconds(seconds)}, {human_size(size)}"
-        case BuildFinished(_, _, tags, seconds):
+        case api.BuildFinished(_, _, tags, seconds):
             return f"✓ {', '.join(tags) or 'image'} in {brief_seconds(seconds)}"
-        case PullProgress(reference, layer, phase, current, total):
+        case api.PullProgress(reference, layer, phase, current, total):
             amount = f" {human_size(current)}/{human_size(total)}" if total else ""
             return f"↓ {neutral(reference)} {layer} {phase}{amount}"
         case _:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from engine.api import ContainerSummary, ImageSummary, NetworkInfo, ServiceState, VolumeInfo
+if TYPE_CHECKING:
+    from engine.api import ContainerSummary, ImageSummary, NetworkInfo, ServiceState, VolumeInfo
 
 Kind = Literal["service", "container", "image", "layer", "volume", "network", "event", "build"]
 

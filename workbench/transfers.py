@@ -14,11 +14,11 @@ from engine.errors import Cancelled, EngineError
 from workbench.rows import brief_bytes
 from workbench.screens.dialogs import Field, Form, Values
 from workbench.state import neutral
-from workbench.subjects import Subject
 
 if TYPE_CHECKING:
     from workbench.app import WorkbenchApp
     from workbench.panes.build import BuildPane
+    from workbench.subjects import Subject
 
 EVERY = 0.2  # seconds between two drawings of a progress line
 T = TypeVar("T")

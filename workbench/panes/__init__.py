@@ -1,38 +1,38 @@
 """The panes: one module, one `Pane` subclass each. `workbench.panes.base` says what a pane is and what it may count on.
 
-`workbench.layout` names them all (`PANES`) and says where each goes at which size; `workbench.app` makes one of each class in
-`ALL`. To add a pane: its name in `layout.LISTS` or `layout.OUTPUTS`, its class here, its number in `commands.NUMBERS`.
+`workbench.layout` names them all (`PANES`) and says where each goes at which size. A pane is imported when the app makes it: first
+those that the first frame shows, then the others. To add one: its name in `layout.LISTS` or `layout.OUTPUTS`, its class here, its
+number, if it gets one, in `commands.NUMBERS`.
 """
 
 from __future__ import annotations
 
-from workbench.panes.base import Pane
-from workbench.panes.build import BuildPane
-from workbench.panes.builds import BuildsPane
-from workbench.panes.containers import ContainersPane
-from workbench.panes.events import EventsPane
-from workbench.panes.explorer import ExplorerPane
-from workbench.panes.images import ImagesPane
-from workbench.panes.layers import LayersPane
-from workbench.panes.logs import LogsPane
-from workbench.panes.networks import NetworksPane
-from workbench.panes.services import ServicesPane
-from workbench.panes.stats import StatsPane
-from workbench.panes.terminal import TerminalPane
-from workbench.panes.volumes import VolumesPane
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-ALL: tuple[type[Pane], ...] = (
-    ServicesPane,
-    ContainersPane,
-    ImagesPane,
-    VolumesPane,
-    NetworksPane,
-    LayersPane,
-    ExplorerPane,
-    BuildPane,
-    BuildsPane,
-    StatsPane,
-    LogsPane,
-    EventsPane,
-    TerminalPane,
-)
+if TYPE_CHECKING:
+    from workbench.panes.base import Pane
+
+# By name: the module, and the class in it.
+CLASSES = {
+    "services": ("services", "ServicesPane"),
+    "containers": ("containers", "ContainersPane"),
+    "images": ("images", "ImagesPane"),
+    "volumes": ("volumes", "VolumesPane"),
+    "networks": ("networks", "NetworksPane"),
+    "layers": ("layers", "LayersPane"),
+    "files": ("explorer", "ExplorerPane"),
+    "build": ("build", "BuildPane"),
+    "builds": ("builds", "BuildsPane"),
+    "stats": ("stats", "StatsPane"),
+    "logs": ("logs", "LogsPane"),
+    "events": ("events", "EventsPane"),
+    "terminal": ("terminal", "TerminalPane"),
+}
+
+
+def make(name: str) -> Pane:
+    """The pane of that name."""
+    module, kind = CLASSES[name]
+    made: Pane = getattr(import_module(f"workbench.panes.{module}"), kind)()
+    return made

@@ -34,14 +34,14 @@ from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import Static
 
-from engine.api import EngineEvent, LoopEvent
 from workbench.messages import Reading, Selected, Wanted
-from workbench.subjects import Kind, Lists, Subject
 from workbench.work import beside
 
 if TYPE_CHECKING:
+    from engine.api import EngineEvent, LoopEvent
     from workbench.app import WorkbenchApp
     from workbench.bridge import Bridge
+    from workbench.subjects import Kind, Lists, Subject
 
 
 class Pane(Vertical):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import Binding
 
 from workbench import commands
-from workbench.messages import Reading
 from workbench.panes.rows import RowsPane
 from workbench.rows import CONTAINERS, CPU, MEMORY, container_row
 from workbench.subjects import Lists, Subject
+
+if TYPE_CHECKING:
+    from workbench.messages import Reading
 
 
 class ContainersPane(RowsPane):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from textual.widget import Widget
 
-from engine.api import EngineEvent
 from workbench.panes.base import Pane
 from workbench.state import neutral
 from workbench.widgets.log_view import Line, LogView
+
+if TYPE_CHECKING:
+    from engine.api import EngineEvent
 
 
 class EventsPane(Pane):

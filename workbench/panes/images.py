@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import Binding
 
-from engine.api import ImageSummary
 from workbench import commands
 from workbench.panes.rows import RowsPane
 from workbench.rows import IMAGES, image_row
 from workbench.subjects import Lists, Subject
+
+if TYPE_CHECKING:
+    from engine.api import ImageSummary
 
 
 class ImagesPane(RowsPane):

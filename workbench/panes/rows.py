@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual import on
 from textual.binding import Binding
 from textual.widget import Widget
 
 from workbench.panes.base import Pane
-from workbench.subjects import Subject
-from workbench.table import Column
 from workbench.widgets.filter_line import FilterLine
 from workbench.widgets.row_list import RowList
+
+if TYPE_CHECKING:
+    from workbench.subjects import Subject
+    from workbench.table import Column
 
 FILTER = Binding(
     "slash", "filter", "Filter", key_display="/", show=False, id="list.filter", tooltip="Show only rows that match"

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from textual.binding import Binding
 
-from engine.api import LoopEvent, Replaced, Synced
+from engine import api
 from workbench import commands
 from workbench.panes.rows import RowsPane
 from workbench.rows import SERVICES, service_row
@@ -23,12 +23,12 @@ class ServicesPane(RowsPane):
         super().__init__()
         self._synced: dict[str, int] = {}  # paths of a service's container that its image does not have yet
 
-    def loop_event(self, event: LoopEvent) -> None:
+    def loop_event(self, event: api.LoopEvent) -> None:
         match event:
-            case Synced(service, _, _, _, _, drift):
+            case api.Synced(service, _, _, _, _, drift):
                 self._synced[service] = drift
                 self.listed(self.app_.lists)
-            case Replaced(service):
+            case api.Replaced(service):
                 self._synced.pop(service, None)
             case _:
                 pass

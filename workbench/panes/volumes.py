@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import Binding
 
-from engine.api import EngineEvent, VolumeInfo
 from workbench import commands
 from workbench.panes.rows import RowsPane
 from workbench.rows import VOLUMES, volume_row
 from workbench.subjects import Lists, Subject
+
+if TYPE_CHECKING:
+    from engine.api import EngineEvent, VolumeInfo
 
 
 class VolumesPane(RowsPane):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 from textual.containers import Container
@@ -15,7 +16,9 @@ from textual.widget import Widget
 
 from workbench.commands import NUMBERS
 from workbench.layout import PANES, Slot, Zoom, plan
-from workbench.panes.base import Pane
+
+if TYPE_CHECKING:
+    from workbench.panes.base import Pane
 
 
 class _Planned(Layout):
@@ -40,8 +43,8 @@ class PaneGrid(Container):
 
     def __init__(self, panes: Sequence[Pane], *, recent: Sequence[str] = (), zoom: Zoom = "") -> None:
         super().__init__(id="panes")
-        self._panes = {pane.NAME: pane for pane in panes}
-        self.recent = [name for name in recent if name in self._panes] or ["containers"]
+        self.panes = {pane.NAME: pane for pane in panes}
+        self.recent = list(recent) or ["containers"]
         self.zoom: Zoom = zoom
         self.slots: list[Slot] = []
         self._plan = _Planned()
@@ -53,7 +56,13 @@ class PaneGrid(Container):
         return self._plan
 
     def compose(self) -> list[Pane]:
-        return list(self._panes.values())
+        return list(self.panes.values())
+
+    async def add(self, pane: Pane) -> None:
+        """A pane more, not shown yet."""
+        pane.display = False
+        self.panes[pane.NAME] = pane
+        await self.mount(pane)
 
     def on_resize(self, event: Resize) -> None:
         self.place()
@@ -71,10 +80,10 @@ class PaneGrid(Container):
     def place(self) -> None:
         if not self.size:
             return
-        wanted = {name: rows + 2 for name, pane in self._panes.items() if (rows := pane.rows_wanted) is not None}
+        wanted = {name: rows + 2 for name, pane in self.panes.items() if (rows := pane.rows_wanted) is not None}
         self.slots = plan(self.size.width, self.size.height, self.recent, self.zoom, wanted)
         self._plan.regions = {slot.shown: Region(slot.x, slot.y, slot.width, slot.height) for slot in self.slots}
-        for name, pane in self._panes.items():
+        for name, pane in self.panes.items():
             here = name in self._plan.regions
             pane.display = here
             if here:
