@@ -115,7 +115,10 @@ class WorkbenchApp(App[int]):
         self.bridge: Bridge = Bridge(engine, loop, self)
         self.journal = Journal()
         self.jobs: list[Job] = []
-        self.panes: dict[str, Pane] = {}
+        self.panes: dict[str, Pane] = all_panes.Panes()
+        self.grid: PaneGrid
+        self._status, self._trouble = Static(id="status", markup=False), Static(id="trouble", markup=False)
+        self._jobs_line, self._key_line = Static(id="jobs", markup=False), KeyLine()
         self.keymap: Mapping[str, str] = {}
         self.native_keys: dict[str, str] = {}
         self._desk = desk
@@ -135,16 +138,16 @@ class WorkbenchApp(App[int]):
     # --- composition ------------------------------------------------------------------------------------
 
     def compose(self) -> ComposeResult:
-        yield Static(id="status", markup=False)
-        yield Static(id="trouble", markup=False)
+        yield self._status
+        yield self._trouble
         recent = [name for name in self._left.recent if name in PANES] or ["containers", "logs"]
         # The first frame has what it shows; the other panes are made behind it.
         slots = plan(self.size.width, self.size.height - 2, recent, self._left.zoom)  # type: ignore[arg-type]
-        self.panes = {slot.shown: all_panes.make(slot.shown) for slot in slots}
-        self.panes = {name: self.panes[name] for name in PANES if name in self.panes}
-        yield PaneGrid(list(self.panes.values()), recent=recent, zoom=self._left.zoom)  # type: ignore[arg-type]
-        yield Static(id="jobs", markup=False)
-        yield KeyLine()
+        first = {slot.shown for slot in slots}
+        self.grid = PaneGrid([self.panes[name] for name in PANES if name in first], recent=recent, zoom=self._left.zoom)  # type: ignore[arg-type]
+        yield self.grid
+        yield self._jobs_line
+        yield self._key_line
 
     def on_mount(self) -> None:
         for theme in themes.OWN:
@@ -162,8 +165,8 @@ class WorkbenchApp(App[int]):
     async def _go_on(self) -> None:
         """What the first frame did not need: the other panes, the keys, the engine."""
         for name in PANES:
-            if name not in self.panes:
-                await self.grid.add(all_panes.make(name))
+            if name not in self.grid.panes:
+                await self.grid.add(self.panes[name])
         self.panes = {name: self.grid.panes[name] for name in PANES}
         self.grid.place()
         self._learn_keys()
@@ -182,10 +185,6 @@ class WorkbenchApp(App[int]):
             self.bridge.attach(engine, loop)
         beside(self, "loop", self.bridge.watch_loop)
         beside(self, "engine", self.bridge.watch_engine)
-
-    @property
-    def grid(self) -> PaneGrid:
-        return self.screen_stack[0].query_one(PaneGrid)
 
     @property
     def pane(self) -> Pane:
@@ -257,10 +256,10 @@ class WorkbenchApp(App[int]):
     def _listed(self, message: EngineListed) -> None:
         for pane in self.panes.values():
             pane.listed(message.lists)
-        for name, identity in list(self._restore.items()):
-            pane = self.panes.get(name)  # type: ignore[assignment]
-            if pane is None or pane.KIND is None or pane.choose(Subject(pane.KIND, identity, identity)):
-                self._restore.pop(name)
+        for name in [name for name in self._restore if name in self.panes]:
+            pane, identity = self.panes[name], self._restore[name]
+            if pane.KIND is None or pane.choose(Subject(pane.KIND, identity, identity)) or pane.subject is not None:
+                del self._restore[name]
         self.grid.place()
         self._sample()
 
@@ -287,7 +286,7 @@ class WorkbenchApp(App[int]):
         self.notify(neutral(text), markup=False, timeout=4)
 
     def trouble(self, text: str) -> None:
-        bar = self.screen_stack[0].query_one("#trouble", Static)
+        bar = self._trouble
         if bar.display or text:
             bar.update(neutral(text))
             bar.display = bool(text)
@@ -295,9 +294,8 @@ class WorkbenchApp(App[int]):
     def _draw_status(self) -> None:
         services = list(self._services.values())
         line = status_line(services, self._project or "workbench", self._steps, read_only=self.read_only)
-        status = self.screen_stack[0].query_one("#status", Static)
-        if str(status.content) != line:
-            status.update(line)
+        if str(self._status.content) != line:
+            self._status.update(line)
 
     # --- selection: the neighbours follow ---------------------------------------------------------------
 
@@ -318,8 +316,10 @@ class WorkbenchApp(App[int]):
         return self._selection.get(pane)
 
     def go_to(self, pane: str, subject: Subject) -> None:
+        """To the pane, with the cursor on the subject: at once, or when the lists say that it is there."""
         self.action_pane(pane)
-        self.panes[pane].choose(subject)
+        if not self.panes[pane].choose(subject):
+            self._restore[pane] = subject.id
 
     def container_name(self, subject: Subject) -> str:
         return str(subject.record.container) if subject.kind == "service" else subject.name
@@ -376,7 +376,7 @@ class WorkbenchApp(App[int]):
             self._draw_jobs()
 
     def _draw_jobs(self) -> None:
-        bar = self.screen_stack[0].query_one("#jobs", Static)
+        bar = self._jobs_line
         key = self.shown_key(self.keymap.get("app.cancel", "ctrl+x"))
         lines = [f"◐ {neutral(job.name)}  {job.text}" for job in self.jobs[-3:]]
         if lines:
@@ -448,7 +448,7 @@ class WorkbenchApp(App[int]):
     def draw_keys(self) -> None:
         """The line of keys below, for the pane that has the focus."""
         hints: dict[str, Hint] = {}
-        for node, binding, _, _ in self.screen_stack[0].active_bindings.values():
+        for node, binding, _, _ in self.grid.screen.active_bindings.values():
             if (
                 binding.show
                 and binding.id
@@ -466,7 +466,7 @@ class WorkbenchApp(App[int]):
             hints[identity] = Hint(
                 shown, word, f"app.{identity.removeprefix('app.').replace('quit', 'leave')}", last=True
             )
-        self.screen_stack[0].query_one(KeyLine).show(list(hints.values()))
+        self._key_line.show(list(hints.values()))
 
     def run_later(self, action: str, node: DOMNode) -> None:
         beside(self, "view", self.run_action, action, node)

@@ -56,7 +56,7 @@ def _actions(app: WorkbenchApp) -> Iterator[Entry]:
 def _views(app: WorkbenchApp) -> Iterator[Entry]:
     """What the keys of the focused pane, and those of the app, do beside the commands."""
     seen = set()
-    for node, binding, _, _ in app.screen_stack[0].active_bindings.values():
+    for node, binding, _, _ in app.grid.screen.active_bindings.values():
         name = binding.id or ""
         if not binding.description or name in seen or name in commands.BY_ID or name.startswith(("list.", "pane.")):
             continue
@@ -106,7 +106,7 @@ def _choices(app: WorkbenchApp) -> Iterator[Entry]:
 def sections(app: WorkbenchApp) -> list[Section]:
     """The keys that work in the focused pane, by who they belong to."""
     groups: dict[str, dict[str, tuple[list[str], str]]] = {}
-    for key, (node, binding, _, _) in app.screen_stack[0].active_bindings.items():
+    for key, (node, binding, _, _) in app.grid.screen.active_bindings.items():
         if not binding.id or binding.id.startswith("log.") or binding.key.startswith("unbound-"):
             continue
         if isinstance(node, Pane):

@@ -129,8 +129,7 @@ async def run(app: WorkbenchApp, subjects: Sequence[Subject]) -> None:
         await app.bridge.engine.start(identity)
     await app.bridge.list()
     if found := app.lists.container(identity):
-        app.action_pane("containers")
-        app.panes["containers"].choose(Subject("container", found.id, found.name, found))
+        app.go_to("containers", Subject("container", found.id, found.name, found))
 
 
 async def _create(app: WorkbenchApp, spec: ContainerSpec) -> str:

@@ -57,6 +57,7 @@ from engine.api import (
 )
 from engine.errors import EngineError, NotFound
 from engine.model.stats import BlockCounter, CpuStats, MemoryStats, NetworkCounter
+from engine.project.generations import Generation
 from engine.service.log_tail import TailBook
 
 NOW = 1_700_000_000_000_000_000
@@ -616,6 +617,7 @@ class FakeLoop:
     def __init__(self) -> None:
         self._queue: asyncio.Queue[Any] = asyncio.Queue()
         self.rebuilt: list[str | None] = []
+        self.rolled_back: list[tuple[str, int]] = []
         self.closed = False
 
     def report(self, *events: Any) -> None:
@@ -628,6 +630,14 @@ class FakeLoop:
 
     async def rebuild(self, service: str | None = None) -> None:
         self.rebuilt.append(service)
+
+    def generations(self, service: str) -> Any:
+        """Two of every service; the second one serves."""
+        made = [Generation(n, digest(f"config {n}"), NOW, ("app.py",), "COPY app.py .") for n in (1, 2)]
+        return made, 2
+
+    async def rollback(self, service: str, number: int) -> None:
+        self.rolled_back.append((service, number))
 
     async def close(self) -> None:
         self.closed = True

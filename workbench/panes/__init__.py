@@ -36,3 +36,11 @@ def make(name: str) -> Pane:
     module, kind = CLASSES[name]
     made: Pane = getattr(import_module(f"workbench.panes.{module}"), kind)()
     return made
+
+
+class Panes(dict[str, "Pane"]):
+    """Panes by name, each made when it is asked for."""
+
+    def __missing__(self, name: str) -> Pane:
+        self[name] = made = make(name)
+        return made
