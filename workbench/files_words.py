@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from engine.api import FileComparison, FileContent, FileDifference, FileStep, LayerInfo, WasteReport
 from engine.base.units import human_size
 from workbench.highlight import diff_lines, file_lines, hex_lines
 from workbench.state import neutral
 from workbench.widgets.lines_view import TextLine
+
+if TYPE_CHECKING:
+    from engine.api import FileComparison, FileContent, FileDifference, FileStep, LayerInfo, WasteReport
 
 _DID = {"A": "made by", "M": "changed by", "D": "removed by"}
 _STYLES = {"A": "success", "M": "warning", "D": "error", "added": "success", "changed": "warning", "removed": "error"}

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from engine.api import BuildRecord, LayerInfo, LayerWaste
+from typing import TYPE_CHECKING
+
 from engine.base.units import brief_seconds, human_size
 from workbench.state import AMBER, DIM, GREEN, RED, brief_when, neutral
 from workbench.table import Column
+
+if TYPE_CHECKING:
+    from engine.api import BuildRecord, LayerInfo, LayerWaste
 
 LAYERS = (
     Column(right=True, title="#", drop=10, styles={"": DIM}, key=lambda layer: layer.index),

@@ -7,8 +7,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from engine import api
-from engine.base.units import brief_seconds, human_size
 from workbench.table import Column
 
 if TYPE_CHECKING:
@@ -100,21 +98,3 @@ def status_line(
     if read_only:
         parts.append("read-only")
     return " · ".join(parts)
-
-
-def build_line(event: object) -> str | None:
-    """One line of the build pane for an event, None for those that show nothing."""
-    match event:
-        case api.StepStarted(step, reason) if reason:
-            return f"◐ {step.number}/{step.total} {neutral(step.instruction)}  {neutral(reason)}"
-        case api.StepFinished(step, True):
-            return f"· {step.number}/{step.total} {neutral(step.instruction)}  cached"
-        case api.StepFinished(step, False, seconds, size):
-            return f"✓ {step.number}/{step.total} {neutral(step.instruction)}  {brief_seconds(seconds)}, {human_size(size)}"
-        case api.BuildFinished(_, _, tags, seconds):
-            return f"✓ {', '.join(tags) or 'image'} in {brief_seconds(seconds)}"
-        case api.PullProgress(reference, layer, phase, current, total):
-            amount = f" {human_size(current)}/{human_size(total)}" if total else ""
-            return f"↓ {neutral(reference)} {layer} {phase}{amount}"
-        case _:
-            return None

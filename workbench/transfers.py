@@ -150,6 +150,7 @@ async def _follow_build(app: WorkbenchApp, pane: BuildPane, request: BuildReques
             entry.fail("cancelled")
         except EngineError as error:
             entry.fail(error.message)
+            pane.build_failed(error)
             raise
     if result:
         tags = ", ".join(result[0].tags) or result[0].image_id[7:19]

@@ -11,14 +11,14 @@ import stat
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual import on
 from textual.binding import Binding
 from textual.widget import Widget
 from textual.widgets import Static
 
-from engine.api import FileTree, ImageDetail, Mark, TreeExtent, TreeQuery, TreeRow
+from engine import api
 from engine.base.units import human_size
 from engine.errors import EngineError, from_os_error
 from workbench import clipboard
@@ -37,6 +37,9 @@ from workbench.state import neutral
 from workbench.subjects import Subject
 from workbench.widgets.file_view import FileView
 from workbench.widgets.prompt import Prompt
+
+if TYPE_CHECKING:
+    from engine.api import FileTree, ImageDetail, Mark, TreeExtent, TreeQuery, TreeRow
 
 SETTLE = 0.12  # seconds that the cursor rests before what it stands on is asked for
 SLOW = 0.3  # seconds after which is said what takes so long
@@ -81,7 +84,7 @@ class ExplorerPane(Pane):
         self._place = self._label = ""  # "IMAGE#LINE" as the engine knows it, and as people call it
         self._tree: FileTree | None = None
         self._extent: TreeExtent | None = None
-        self._query = TreeQuery()
+        self._query = api.TreeQuery()
         self._base = ""
         self._images: dict[str, ImageDetail] = {}
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import Binding
 
-from engine.api import ImageDetail, LayerWaste
 from engine.base.units import human_size
 from engine.errors import EngineError
 from workbench import commands
@@ -15,6 +14,9 @@ from workbench.layer_rows import LAYERS, layer_row
 from workbench.panes.rows import RowsPane
 from workbench.rows import image_name
 from workbench.subjects import Subject
+
+if TYPE_CHECKING:
+    from engine.api import ImageDetail, LayerWaste
 
 SETTLE = 0.4  # seconds that an image stays selected before its files are looked at
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import Binding
 from textual.events import Resize
 from textual.widget import Widget
 
-from engine.api import HostStats
 from engine.errors import EngineError
 from workbench import commands, plain_text
 from workbench.graphs import History, Series, graph, nice_top
@@ -22,6 +21,9 @@ from workbench.subjects import Subject
 from workbench.table import Column, natural_key
 from workbench.widgets.graph_board import Graph, GraphBoard
 from workbench.widgets.row_list import RowList
+
+if TYPE_CHECKING:
+    from engine.api import HostStats
 
 HOST = "host"
 BOARD_FROM = 13  # rows of height from which the selected one's graphs show

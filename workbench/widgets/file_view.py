@@ -8,7 +8,7 @@ from __future__ import annotations
 import stat
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from rich.segment import Segment
 from rich.style import Style
@@ -19,10 +19,12 @@ from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from engine.api import TreeRow
 from engine.base.units import human_size
 from workbench.state import neutral
 from workbench.table import set_text
+
+if TYPE_CHECKING:
+    from engine.api import TreeRow
 
 KNOWN = 4000  # rows that are kept
 AHEAD = 200  # rows that are asked for beyond the screen, on either side

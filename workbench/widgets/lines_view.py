@@ -101,14 +101,16 @@ class LinesView(ScrollView, can_focus=True):
         """Under the cursor."""
         return self._lines[self.cursor] if 0 <= self.cursor < len(self._lines) else None
 
-    def set(self, lines: Iterable[TextLine], *, cursor: int | None = None) -> None:
-        """Other lines. The cursor stays where it was unless it is said."""
+    def set(self, lines: Iterable[TextLine], *, cursor: int | None = None, above: int | None = None) -> None:
+        """Other lines. The cursor stays where it was unless it is said; `above` so many rows show above it."""
         self._lines = list(lines)
         self.cursor = max(0, min(self.cursor if cursor is None else cursor, len(self._lines) - 1))
         self._lay_out()
         self._find()
         if self.following and cursor is None:
             self.cursor = max(0, len(self._lines) - 1)
+        if above is not None and self._starts:
+            self.scroll_to(y=max(0, self._starts[self.cursor] - above), animate=False, force=True)
         self._keep_in_view()
 
     def append(self, lines: Iterable[TextLine]) -> None:
