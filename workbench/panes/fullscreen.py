@@ -63,11 +63,12 @@ async def _converse(program: Program, resize: Callable[[int, int], Coroutine[Any
     import tty
 
     loop, left, jobs = asyncio.get_running_loop(), asyncio.Event(), set[asyncio.Task[None]]()
+    out = sys.__stderr__.fileno() if sys.__stderr__ else 2  # where Textual writes
 
     def write(data: bytes) -> None:
         while data:
             try:
-                data = data[os.write(1, data) :]
+                data = data[os.write(out, data) :]
             except OSError:  # the terminal is gone: the app ends by itself
                 left.set()
                 return
