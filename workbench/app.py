@@ -388,7 +388,7 @@ class WorkbenchApp(App[int]):
         """Into the clipboard, and says which way it went."""
         from workbench.clipboard import copy
 
-        await copy(self, text, what)  # type: ignore[arg-type]
+        await copy(self, text, what)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Inside a terminal every key is the program's, also those that the app would take first."""
@@ -554,7 +554,7 @@ class WorkbenchApp(App[int]):
         from workbench.clipboard import release_mouse
 
         self._mouse_free = not self._mouse_free
-        release_mouse(self, free=self._mouse_free)  # type: ignore[arg-type]
+        release_mouse(self, free=self._mouse_free)
         key = self.shown_key(self.keymap.get("app.mouse", "m"))
         self.say(
             f"the mouse is the terminal's: select as ever, {key} takes it back"

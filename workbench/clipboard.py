@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from engine.base.atomic import write_atomic
 from workbench.messages import Said
@@ -125,7 +125,7 @@ async def _run(command: list[str], text: str, env: Mapping[str, str]) -> bool:
     return process.returncode == 0
 
 
-async def copy(app: App[object], text: str, what: str) -> None:
+async def copy(app: App[Any], text: str, what: str) -> None:
     """Copies for the user and says so: `what` is "3 lines", "the id", …"""
     driver = app._driver
     write = driver.write if driver is not None else lambda data: None
@@ -139,7 +139,7 @@ async def copy(app: App[object], text: str, what: str) -> None:
     app.post_message(Said(f"copied {what} {way}"))
 
 
-def release_mouse(app: App[object], *, free: bool) -> None:
+def release_mouse(app: App[Any], *, free: bool) -> None:
     """`free`: the terminal has the mouse, to select with it as in any program; else the app."""
     driver = app._driver
     if driver is not None:

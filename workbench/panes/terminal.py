@@ -28,7 +28,11 @@ from workbench.terminal.screen import Screen
 from workbench.widgets.terminal_view import TerminalView
 
 What = Literal["shell", "attach"]
-SHELL = ("/bin/sh", "-c", "export LANG=${LANG:-C.UTF-8}; if command -v bash >/dev/null 2>&1; then exec bash; else exec sh; fi")
+SHELL = (
+    "/bin/sh",
+    "-c",
+    "export LANG=${LANG:-C.UTF-8}; if command -v bash >/dev/null 2>&1; then exec bash; else exec sh; fi",
+)
 ENVIRONMENT = ("TERM=xterm-256color", "COLORTERM=truecolor")
 HELP = "E on a container opens a shell in it, a attaches to the program that it runs."
 
