@@ -20,6 +20,8 @@ PEERS = {
     "registry": "docker-registry",
     "skopeo": "skopeo",
     "tmux": "tmux",
+    "screen": "screen",
+    "less": "less",
     "newuidmap": "newuidmap",
     "pasta": "pasta",
     "systemd-analyze": "systemd-analyze",

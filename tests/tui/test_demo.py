@@ -5,56 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.tui.terminal import Terminal
+
 pytestmark = [pytest.mark.root, pytest.mark.peer("tmux")]
-SECONDS = 90
 REPOSITORY = Path(__file__).parents[2]
-
-
-class Terminal:
-    def __init__(self, columns: int, rows: int, command: str, env: dict[str, str], folder: Path) -> None:
-        self._socket = str(folder / "tmux")
-        words = [
-            "-f",
-            "/dev/null",
-            "new-session",
-            "-d",
-            "-x",
-            str(columns),
-            "-y",
-            str(rows),
-            "-c",
-            str(folder),
-            command,
-        ]
-        subprocess.run(["tmux", "-S", self._socket, *words], env={**os.environ, **env}, check=True)
-
-    def _tmux(self, *words: str) -> str:
-        return subprocess.run(["tmux", "-S", self._socket, *words], capture_output=True, text=True, check=False).stdout
-
-    def screen(self) -> str:
-        return self._tmux("capture-pane", "-p")
-
-    def keys(self, *names: str) -> None:
-        self._tmux("send-keys", *names)
-
-    def until(self, ready: Callable[[str], bool]) -> str:
-        """The screen, once `ready` says so."""
-        end = time.monotonic() + SECONDS
-        while time.monotonic() < end:
-            screen = self.screen()
-            if ready(screen):
-                return screen
-            subprocess.run(["tmux", "-S", self._socket, "wait-for", "-S", "tick"], check=False)
-        raise AssertionError(f"not within {SECONDS} s; the screen was:\n{self.screen()}")
-
-    def close(self) -> None:
-        self._tmux("kill-server")
 
 
 @pytest.fixture(params=[(80, 24), (160, 45)], ids=["80x24", "160x45"])

@@ -185,6 +185,9 @@ async def test_a_field_of_a_json_line() -> None:
         ("!/a/", ("a", True, True)),
         ("/", ("/", False, False)),
         ("!", ("!", False, False)),
+        ("~a+", ("a+", True, False)),
+        ("!~a", ("a", True, True)),
+        ("~", ("~", False, False)),
     ],
 )
 def test_what_is_typed(typed: str, expected: tuple[str, bool, bool]) -> None:

@@ -186,6 +186,12 @@ def test_erasing_takes_the_background() -> None:
         ("ctrl+right_square_bracket", None, b"\x1d"),
         ("ctrl+at", None, b"\0"),
         ("alt+b", None, b"\x1bb"),
+        ("alt+colon", None, b"\x1b:"),
+        ("alt+slash", None, b"\x1b/"),
+        ("alt+at", None, b"\x1b@"),
+        ("alt+less_than_sign", None, b"\x1b<"),
+        ("alt+minus", None, b"\x1b-"),
+        ("alt+shift+g", None, b"\x1bG"),
         ("alt+enter", None, b"\x1b\r"),
         ("up", None, b"\x1b[A"),
         ("ctrl+right", None, b"\x1b[1;5C"),
@@ -215,3 +221,17 @@ def test_pastes_and_the_mouse() -> None:
     assert mouse_bytes(0, 4, 2, pressed=False, sgr=True) == b"\x1b[<0;5;3m"
     assert mouse_bytes(0, 4, 2, pressed=True, sgr=False) == b"\x1b[M \x25\x23"
     assert mouse_bytes(0, 400, 2, pressed=True, sgr=False) == b""
+
+
+def test_a_quick_escape_is_not_lost() -> None:
+    from textual._xterm_parser import XTermParser
+
+    from workbench.terminal.input import program_has_keys
+
+    program_has_keys(True)
+    try:
+        parser = XTermParser()
+        events = [*parser.feed("\x1b:w\r"), *parser.feed("")]
+    finally:
+        program_has_keys(False)
+    assert b"".join(key_bytes(event.key, event.character) for event in events) == b"\x1b:w\r"  # type: ignore[attr-defined]

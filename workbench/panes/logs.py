@@ -32,16 +32,18 @@ from workbench.widgets.prompt import Prompt
 
 FRAME = 1 / 30  # seconds between two looks at a log that grows
 MOST_COPIED = 100_000  # rows
-HINT = "text · /regular expression/ · !not"
+HINT = "words, !without, ~regular expression"
 
 
 def parse_query(typed: str) -> LogQuery | None:
-    """`text`, `/regular expression/`, with `!` before it what does not match; None for nothing."""
+    """`text`, `~regular expression` (or `/regular expression/`), with `!` before it what does not match; None for nothing."""
     inverse = typed.startswith("!") and len(typed) > 1
     text = typed[1:] if inverse else typed
-    regex = len(text) > 2 and text.startswith("/") and text.endswith("/")
-    text = text[1:-1] if regex else text
-    return LogQuery(text, regex, inverse) if text else None
+    if text.startswith("~") and len(text) > 1:
+        return LogQuery(text[1:], True, inverse)
+    if len(text) > 2 and text.startswith("/") and text.endswith("/"):
+        return LogQuery(text[1:-1], True, inverse)
+    return LogQuery(text, False, inverse) if text else None
 
 
 def highlight(query: LogQuery | None) -> re.Pattern[str] | None:
@@ -57,10 +59,10 @@ class LogsPane(Pane):
     NAME, TITLE = "logs", "logs"
     FOLLOWS = ("container", "service")
     BINDINGS: ClassVar[list[Binding]] = [  # type: ignore[assignment]
-        Binding("slash", "search", "Search", key_display="/", id="logs.search", tooltip="Find text, or /a regular expression/"),
+        Binding("slash", "search", "Search", key_display="/", id="logs.search", tooltip="Find words, or ~a regular expression"),
         Binding("n", "hit(1)", "Next", show=False, id="logs.next", tooltip="Go to the next hit"),
         Binding("N", "hit(-1)", "Before", show=False, id="logs.before", tooltip="Go to the hit before"),
-        Binding("ampersand,f", "filter", "Filter", key_display="&", id="logs.filter", tooltip="Show only lines that match; !text: that do not"),
+        Binding("ampersand,f", "filter", "Filter", key_display="&", id="logs.filter", tooltip="Show only lines that match: words, !without, ~regular expression"),
         Binding("enter", "open", "Open", show=False, id="logs.open", tooltip="A line whole; with a filter: the line among its neighbours"),
         Binding("T", "window", "Time", key_display="T", id="logs.window", tooltip="The end, the beginning, or the last minutes: then 0 to 6"),
         Binding("a", "all", "All", id="logs.all", tooltip="All containers merged, or the selected one"),
@@ -297,9 +299,7 @@ class LogsPane(Pane):
     def _typing(self, message: Prompt.Changed) -> None:
         """A filter shows its effect as it is typed; an unfinished regular expression waits for its end."""
         message.stop()
-        if message.purpose == "filter" and not (
-            message.text.lstrip("!").startswith("/") and highlight_fails(message.text)
-        ):
+        if message.purpose == "filter" and not unfinished(message.text):
             self._set_filter(message.text)
 
     @on(Prompt.Done)
@@ -497,7 +497,9 @@ class LogsPane(Pane):
         self.post_message(Said(f"saved {saved.rows} {which}lines to {saved.path}"))
 
 
-def highlight_fails(typed: str) -> bool:
-    """Whether a regular expression is not finished."""
+def unfinished(typed: str) -> bool:
+    """Whether it is a regular expression so far that is none yet."""
     query = parse_query(typed)
-    return query is None or not query.regex or highlight(replace(query, inverse=False)) is None
+    if query is None or not query.regex:
+        return typed.lstrip("!")[:1] in ("~", "/")
+    return highlight(replace(query, inverse=False)) is None

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import unicodedata
+
+from textual.keys import KEY_NAME_REPLACEMENTS
+
+_NAMES = {short: name for name, short in KEY_NAME_REPLACEMENTS.items()}
+_NAMES |= {"minus": "hyphen-minus", "less_than_sign": "less-than_sign", "greater_than_sign": "greater-than_sign"}
 _CURSOR = {"up": "A", "down": "B", "right": "C", "left": "D", "home": "H", "end": "F"}
 _TILDE = {
     "insert": 2, "delete": 3, "pageup": 5, "pagedown": 6, "f5": 15, "f6": 17, "f7": 18, "f8": 19, "f9": 20, "f10": 21,
@@ -38,9 +45,18 @@ def key_bytes(key: str, character: str | None, *, application: bool = False) -> 
             return (prefix + chr(ord(name.lower()) & 31)).encode()
         return (prefix + chr(_CONTROLS[name])).encode() if name in _CONTROLS else b""
     if "alt" in held:
-        plain = _PLAIN.get(name) or (name if len(name) == 1 else character or "")
+        plain = _PLAIN.get(name) or character or _letter(name)
         return (prefix + (plain.upper() if "shift" in held else plain)).encode() if plain else b""
     return character.encode("utf-8", "replace") if character else b""
+
+
+def _letter(name: str) -> str:
+    """The character that Textual calls `name`: its name in Unicode, some of them shortened."""
+    if len(name) == 1:
+        return name
+    with contextlib.suppress(KeyError):
+        return unicodedata.lookup(_NAMES.get(name, name).replace("_", " "))
+    return ""
 
 
 def paste_bytes(text: str, *, bracketed: bool) -> bytes:

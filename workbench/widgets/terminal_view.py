@@ -16,6 +16,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from workbench.terminal.grid import Row
+from workbench.terminal.input import program_has_keys
 from workbench.terminal.keys import key_bytes, mouse_bytes, paste_bytes
 from workbench.terminal.pen import rich_style
 from workbench.terminal.screen import Screen
@@ -171,6 +172,7 @@ class TerminalView(Widget, can_focus=True):
         return not self.inside
 
     def watch_inside(self, inside: bool) -> None:
+        program_has_keys(inside)
         if inside:
             self._above, self.select_from = 0, None
         elif self.screen_ is not None:
