@@ -13,7 +13,7 @@ import h11
 import httpcore
 import httpx
 
-from engine.errors import EngineError, Unavailable, Unsupported
+from engine.errors import EngineError, Unauthorized, Unavailable, Unsupported
 from engine.remote.errors import refused
 from engine.remote.hosts import Target
 from engine.remote.wires import CHUNK, Wire, dial
@@ -232,6 +232,11 @@ class Client:
             raise self._broken(error) from error
 
     def _broken(self, error: Exception) -> EngineError:
+        if "[SSL:" in str(error):  # TLS 1.3 tells a client of a refusal at its first read
+            return Unauthorized(
+                f"the engine at {self.target} refuses this client's certificate, or its lack of one: {error}",
+                hint="--tlscert and --tlskey name one that the CA of its --tlscacert has signed",
+            )
         return Unavailable(
             f"the engine at {self.target} broke off: {error or type(error).__name__}", hint="is it still running?"
         )

@@ -48,6 +48,8 @@ def refused(status: int, body: bytes, what: str) -> EngineError:
     if not text and status == 404:
         text = f"{what}: this engine has no such thing"
     message, _, hint = (text or f"{what}: the engine answered with status {status}").partition("\n")
+    if "HTTP request to an HTTPS server" in message:
+        return Unavailable("the engine speaks TLS at that port", hint="add --tlsverify, or DOCKER_TLS_VERIFY=1")
     return _BY_STATUS.get(status, EngineError)(message, hint=hint.strip() or None)
 
 

@@ -1,8 +1,6 @@
 """Connections to an engine: a unix socket, TCP, TCP with TLS, or `dial-stdio` at the other end of the system's ssh.
 
 All of them carry bytes both ways and can close one way alone: `printf x | workbench exec -i …` needs the answer after its end.
-asyncio's own TLS cannot do that, so TLS is done here over memory buffers (ssl.MemoryBIO): `close_notify` is sent, and reading
-goes on (RFC 8446, section 6.1).
 """
 
 from __future__ import annotations
@@ -15,6 +13,7 @@ import socket
 import ssl
 from typing import Protocol
 
+from engine.base.tls_stream import TlsStream
 from engine.errors import InvalidInput, Unauthorized, Unavailable
 from engine.remote.hosts import ENGINES, Target, TlsFiles
 
@@ -42,7 +41,7 @@ class Wire(Protocol):
 
 
 class StreamWire:
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, reader: asyncio.StreamReader | TlsStream, writer: asyncio.StreamWriter | TlsStream) -> None:
         self._reader, self._writer = reader, writer
 
     async def read(self, size: int = CHUNK) -> bytes:
@@ -131,71 +130,6 @@ class SshWire:
         )
 
 
-class TlsWire:
-    """TLS over another wire."""
-
-    def __init__(self, wire: Wire, context: ssl.SSLContext, host: str) -> None:
-        self._wire = wire
-        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._in, self._out, server_hostname=host)
-        self._sending = asyncio.Lock()
-
-    async def shake_hands(self) -> None:
-        while True:
-            try:
-                self._tls.do_handshake()
-            except ssl.SSLWantReadError:
-                await self._flush()
-                await self._fill()
-            else:
-                await self._flush()
-                return
-
-    async def _flush(self) -> None:
-        async with self._sending:
-            if data := self._out.read():
-                await self._wire.write(data)
-
-    async def _fill(self) -> None:
-        data = await self._wire.read()
-        if data:
-            self._in.write(data)
-        else:
-            self._in.write_eof()
-
-    async def read(self, size: int = CHUNK) -> bytes:
-        while True:
-            try:
-                data = self._tls.read(size)
-            except ssl.SSLWantReadError:
-                await self._flush()
-                await self._fill()
-            except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
-                return b""
-            else:
-                return data
-
-    async def write(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[self._tls.write(view[:CHUNK]) :]
-            await self._flush()
-
-    async def write_eof(self) -> None:
-        with contextlib.suppress(
-            ssl.SSLError
-        ):  # it wants to read the other side's close_notify, which comes when it comes
-            self._tls.unwrap()
-        await self._flush()
-
-    async def close(self) -> None:
-        await self._wire.close()
-
-    @property
-    def ended(self) -> bool:
-        return self._wire.ended and not self._in.pending
-
-
 # --- dialling -----------------------------------------------------------------------------------------
 
 
@@ -235,20 +169,21 @@ async def dial(target: Target) -> Wire:
 
 async def _tcp(target: Target) -> Wire:
     port = target.port or (2376 if target.tls else 2375)
+    context = tls_context(target.tls) if target.tls else None
     reader, writer = await asyncio.open_connection(target.host, port, limit=_LIMIT)
     sock = writer.get_extra_info("socket")
     if sock is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     plain = StreamWire(reader, writer)
-    if target.tls is None:
+    if context is None:
         return plain
+    tls = TlsStream(reader, writer, context, host=target.host)
     try:
-        wire = TlsWire(plain, tls_context(target.tls), target.host)
-        await wire.shake_hands()
+        await tls.shake_hands()
     except BaseException:
         await plain.close()
         raise
-    return wire
+    return StreamWire(tls, tls)
 
 
 def tls_context(files: TlsFiles) -> ssl.SSLContext:

@@ -12,14 +12,17 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from engine.api import Engine
+from engine.base.tls_stream import TlsStream, feed
 from engine.errors import Conflict, InvalidInput, from_os_error
 from engine.rest.absent import AbsentRoutes
 from engine.rest.archives import ArchiveRoutes
 from engine.rest.build import BuildRoutes
-from engine.rest.connection import Connection, Reader, protocol
+from engine.rest.connection import HEAD_SECONDS, Connection, Reader, protocol
 from engine.rest.containers import ContainerRoutes
+from engine.rest.duplex import CHUNK
 from engine.rest.execs import ExecRoutes
 from engine.rest.http import Answer, Request, error_response
 from engine.rest.images import ImageRoutes
@@ -129,9 +132,26 @@ class ApiServer:
         raise Conflict(f"an engine serves at {path} already", hint="stop it, or choose another --socket")
 
     async def listen_tcp(self, host: str, port: int, tls: Tls) -> None:
+        context = tls.context()
+
+        async def connected(plain: Reader, writer: asyncio.StreamWriter) -> None:
+            # asyncio's own TLS would end the connection with the client's stdin.
+            stream, reader = TlsStream(plain, writer, context, server_side=True), Reader(limit=CHUNK)
+            try:
+                async with asyncio.timeout(HEAD_SECONDS):
+                    await stream.shake_hands()
+            except (OSError, TimeoutError):  # ssl.SSLError is one: a client without a certificate of ours
+                writer.close()
+                return
+            feeding = asyncio.create_task(feed(stream, reader))
+            try:
+                await self._connected(reader, cast(asyncio.StreamWriter, stream))
+            finally:
+                feeding.cancel()
+
         try:
             loop = asyncio.get_running_loop()
-            server = await loop.create_server(lambda: protocol(self._connected), host, port, ssl=tls.context())
+            server = await loop.create_server(lambda: protocol(connected), host, port)
         except OSError as error:
             raise from_os_error(error, f"listening at {host}:{port}") from error
         self._servers.append(server)
