@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.cli.common import read, run
+from engine.cli.compose_common import find_containers, read_verb
+from engine.cli.compose_life import down_verb, kill, pause, remove, restart, start, stop_verb, unpause
 from engine.cli.containers import _row
 from engine.cli.flags import Flag, Parsed, parse
 from engine.cli.logs import moment
@@ -22,20 +24,14 @@ from engine.cli.project_flags import GLOBAL_ONLY, PROJECT_FLAGS, Choice, state_d
 from engine.cli.project_show import Followers, LineShow, Prefixes, colourful
 from engine.cli.project_up import up
 from engine.cli.tables import render, table
-from engine.errors import InvalidInput, NotFound
+from engine.errors import InvalidInput
 from engine.model import ContainerSummary
 from engine.project import detached
 from engine.project.control import (
-    down,
-    each_container,
     number_of,
-    project_containers,
     service_of,
-    stop,
-    stop_order,
 )
 from engine.project.model import Project
-from engine.project.resources import forget_files
 
 if TYPE_CHECKING:
     from engine.api import Engine
@@ -61,7 +57,7 @@ def cmd_compose(root: Path, args: list[str]) -> int:
 
 
 def cmd_down(root: Path, args: list[str]) -> int:
-    return _down(root, args, Choice())
+    return down_verb(root, args, Choice())
 
 
 def cmd_config(root: Path, args: list[str]) -> int:
@@ -75,134 +71,6 @@ def _overview() -> str:
     return f"Usage:  workbench compose [OPTIONS] COMMAND\n\nDocker's verbs by project and service\n\nOptions:\n{flags}\n\nCommands:\n{lines}"
 
 
-def _say(what: str, how: str) -> None:
-    print(f" {what}  {how}", file=sys.stderr, flush=True)
-
-
-def _read(
-    args: list[str], choice: Choice, usage: str, summary: str, flags: Sequence[Flag], **more: Any
-) -> Parsed | None:
-    """The verb's own flags and the project's, which may stand behind the verb too."""
-    taken = {flag.short for flag in flags if flag.short} | {flag.name for flag in flags}
-    project = [
-        Flag(f.name, f.help, "" if f.short in taken else f.short, f.kind) for f in PROJECT_FLAGS if f.name not in taken
-    ]
-    parsed = read(args, usage, summary, [*flags, *project], **more)
-    if parsed is not None:
-        choice.add(parsed)
-    return parsed
-
-
-async def _containers(engine: Engine, choice: Choice, services: Sequence[str], **more: Any) -> list[ContainerSummary]:
-    """Raises `NotFound` for a service that neither the files nor the engine know."""
-    name, project, _ = choice.load_or_none()
-    found = await project_containers(engine, name, services, **more)
-    known = {service_of(c) for c in await project_containers(engine, name)}
-    known |= {service.name for service in (*project.services, *project.others)} if project else set()
-    for service in services:
-        if service not in known:
-            raise NotFound(f"no such service: {service}", hint=f"services: {', '.join(sorted(known)) or 'none'}")
-    return found
-
-
-# --- down, stop, start, restart, kill, rm ---------------------------------------------------------------
-
-
-def _down(root: Path, args: list[str], choice: Choice) -> int:
-    flags = [
-        Flag("volumes", "Remove the project's volumes, too", "v"),
-        Flag("rmi", "Remove images used by services: all, or local (those without a name of their own)", kind="str"),
-        Flag("remove-orphans", "Remove containers of services that the project does not have"),
-        _TIMEOUT,
-    ]
-    parsed = _read(
-        args, choice, "down [OPTIONS] [SERVICE...]", "Stop and remove a project's containers and networks", flags
-    )
-    if parsed is None:
-        return 0
-    which = parsed.text("rmi")
-    if which not in ("", "all", "local"):
-        raise InvalidInput(f"--rmi {which!r} is neither all nor local")
-    name, project, error = choice.load_or_none()
-    if len(parsed.args) == 1 and project is None and Path(parsed.args[0]).is_dir():
-        choice.folder = Path(parsed.args[0])
-        parsed.args.clear()
-        name, project, error = choice.load_or_none()
-    if error is not None:
-        print(f"note: {error.message}: by its name, {name}", file=sys.stderr)
-    if not parsed.args and detached.end(state_dir(root), name):
-        _say("Watcher", "Ended")
-
-    async def work(engine: Engine) -> int:
-        outcome = await down(
-            engine,
-            name,
-            project,
-            _say,
-            services=parsed.args,
-            timeout=parsed.number("timeout") if parsed.given("timeout") else None,
-            volumes=parsed.on("volumes"),
-            images=which,  # type: ignore[arg-type]  # checked above
-            orphans=parsed.on("remove-orphans"),
-        )
-        if not parsed.args and not outcome.failed:
-            forget_files(state_dir(root) / name)
-            if which:
-                for path in (state_dir(root) / name).glob("*.generations.json"):
-                    path.unlink()
-        return outcome.status
-
-    return run(root, work)
-
-
-def _each(
-    verb: str,
-    summary: str,
-    done: str,
-    flags: Sequence[Flag],
-    act: Callable[[Engine, Parsed, Project | None, ContainerSummary], Any],
-) -> Verb:
-    def command(root: Path, args: list[str], choice: Choice) -> int:
-        parsed = _read(args, choice, f"{verb} [OPTIONS] [SERVICE...]", summary, flags)
-        if parsed is None:
-            return 0
-        name, project, _ = choice.load_or_none()
-        if verb == "stop" and not parsed.args and detached.end(state_dir(root), name):
-            _say("Watcher", "Ended")
-
-        async def work(engine: Engine) -> int:
-            found = await _containers(engine, choice, parsed.args)
-            if not found:
-                print(f"project {name} has no containers here", file=sys.stderr)
-                return 0
-            groups = stop_order(found)
-            if verb in ("start", "restart"):
-                groups.reverse()
-            outcome = await each_container(groups, lambda c: act(engine, parsed, project, c), _say, done)
-            return outcome.status
-
-        return run(root, work)
-
-    return command
-
-
-def _timeout(parsed: Parsed) -> int | None:
-    return parsed.number("timeout") if parsed.given("timeout") else None
-
-
-async def _stop(engine: Engine, parsed: Parsed, project: Project | None, container: ContainerSummary) -> None:
-    if container.running:
-        await stop(engine, project, container, _timeout(parsed), _say)
-
-
-async def _remove(engine: Engine, parsed: Parsed, _: Project | None, container: ContainerSummary) -> None:
-    if container.running and not (parsed.on("force") or parsed.on("stop")):
-        return
-    if container.running:
-        await engine.stop(container.id)
-    await engine.remove(container.id, force=True, volumes=parsed.on("volumes"))
-
-
 # --- ps, logs, images, top, port ------------------------------------------------------------------------
 
 
@@ -214,12 +82,12 @@ def _ps(root: Path, args: list[str], choice: Choice) -> int:
         Flag("format", "json, or a template of {{.Field}}", kind="str"),
         Flag("no-trunc", "Don't truncate output"),
     ]
-    parsed = _read(args, choice, "ps [OPTIONS] [SERVICE...]", "List containers of a project", flags)
+    parsed = read_verb(args, choice, "ps [OPTIONS] [SERVICE...]", "List containers of a project", flags)
     if parsed is None:
         return 0
 
     async def work(engine: Engine) -> int:
-        found = await _containers(engine, choice, parsed.args, all=parsed.on("all"))
+        found = await find_containers(engine, choice, parsed.args, all=parsed.on("all"))
         rows = [
             {**_row(c, parsed.on("no-trunc")), "Name": c.name, "Service": service_of(c), "Health": c.health}
             for c in found
@@ -252,7 +120,7 @@ def _logs(root: Path, args: list[str], choice: Choice) -> int:
         Flag("no-log-prefix", "Don't print prefix in logs"),
         Flag("no-color", "Produce monochrome output"),
     ]
-    parsed = _read(args, choice, "logs [OPTIONS] [SERVICE...]", "View output from a project's containers", flags)
+    parsed = read_verb(args, choice, "logs [OPTIONS] [SERVICE...]", "View output from a project's containers", flags)
     if parsed is None:
         return 0
     tail = parsed.text("tail", "all")
@@ -265,7 +133,7 @@ def _logs(root: Path, args: list[str], choice: Choice) -> int:
     }
 
     async def work(engine: Engine) -> int:
-        found = await _containers(engine, choice, parsed.args)
+        found = await find_containers(engine, choice, parsed.args)
         names = [f"{service_of(c)}-{number_of(c)}" for c in found]
         colours = colourful("never" if parsed.on("no-color") else "")
         prefixes = Prefixes(names, colours=colours, shown=not parsed.on("no-log-prefix"))
@@ -318,7 +186,7 @@ def _config(root: Path, args: list[str], choice: Choice) -> int:
         Flag("quiet", "Only validate", "q"),
         Flag("output", "Save to file (default to stdout)", "o", kind="str"),
     ]
-    parsed = _read(args, choice, "config [OPTIONS] [SERVICE...]", "Print the project as it is understood", flags)
+    parsed = read_verb(args, choice, "config [OPTIONS] [SERVICE...]", "Print the project as it is understood", flags)
     if parsed is None:
         return 0
     project = choice.load(parsed.args)
@@ -428,56 +296,16 @@ def _later(module: str, name: str) -> Verb:
 
 _VERBS: dict[str, tuple[Verb, str]] = {
     "up": (up, "Build, run, watch and rebuild the project"),
-    "down": (_down, "Stop and remove containers and networks"),
+    "down": (down_verb, "Stop and remove containers and networks"),
     "ps": (_ps, "List containers"),
     "logs": (_logs, "View output from containers"),
-    "start": (
-        _each("start", "Start services", "Started", [], lambda engine, _p, _, c: engine.start(c.id)),
-        "Start services",
-    ),
-    "stop": (
-        _each("stop", "Stop services", "Stopped", [_TIMEOUT], _stop),
-        "Stop services",
-    ),
-    "restart": (
-        _each(
-            "restart",
-            "Restart services",
-            "Started",
-            [_TIMEOUT],
-            lambda e, p, _, c: e.restart(c.id, timeout=_timeout(p)),
-        ),
-        "Restart service containers",
-    ),
-    "kill": (
-        _each(
-            "kill",
-            "Force stop service containers",
-            "Killed",
-            [Flag("signal", "SIGNAL to send to the container", "s", kind="str")],
-            lambda e, p, _, c: e.kill(c.id, p.text("signal", "KILL")),
-        ),
-        "Force stop service containers",
-    ),
-    "pause": (_each("pause", "Pause services", "Paused", [], lambda e, _p, _, c: e.pause(c.id)), "Pause services"),
-    "unpause": (
-        _each("unpause", "Unpause services", "Unpaused", [], lambda e, _p, _, c: e.unpause(c.id)),
-        "Unpause services",
-    ),
-    "rm": (
-        _each(
-            "rm",
-            "Remove stopped service containers",
-            "Removed",
-            [
-                Flag("force", "Do not ask", "f"),
-                Flag("stop", "Stop them first", "s"),
-                Flag("volumes", "With volumes", "v"),
-            ],
-            _remove,
-        ),
-        "Remove stopped service containers",
-    ),
+    "start": (start, "Start services"),
+    "stop": (stop_verb, "Stop services"),
+    "restart": (restart, "Restart service containers"),
+    "kill": (kill, "Force stop service containers"),
+    "pause": (pause, "Pause services"),
+    "unpause": (unpause, "Unpause services"),
+    "rm": (remove, "Remove stopped service containers"),
     "build": (_later("compose_images", "build"), "Build or rebuild services"),
     "pull": (_later("compose_images", "pull"), "Pull service images"),
     "push": (_later("compose_images", "push"), "Push service images"),

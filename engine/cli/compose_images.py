@@ -11,11 +11,12 @@ from engine.base.units import human_size
 from engine.cli.build import BuildPrinter
 from engine.cli.build_flags import build_args
 from engine.cli.common import run
-from engine.cli.compose import _containers, _read, _say
+from engine.cli.compose_common import find_containers, read_verb, say
 from engine.cli.flags import Flag
 from engine.cli.images import show_pull
 from engine.cli.project_flags import Choice
 from engine.cli.project_show import Prefixes, colourful
+from engine.cli.push import PUSH_WORDS
 from engine.cli.tables import table
 from engine.errors import EngineError, InvalidInput, NotFound
 from engine.project.model import Project, Service, build_request
@@ -34,7 +35,7 @@ def build(root: Path, args: list[str], choice: Choice) -> int:
         Flag("with-dependencies", "Also build dependencies (transitively)"),
         Flag("quiet", "Suppress the build output", "q"),
     ]
-    parsed = _read(args, choice, "build [OPTIONS] [SERVICE...]", "Build or rebuild services", flags)
+    parsed = read_verb(args, choice, "build [OPTIONS] [SERVICE...]", "Build or rebuild services", flags)
     if parsed is None:
         return 0
     project = select(choice.load(parsed.args), parsed.args, dependencies=parsed.on("with-dependencies"))
@@ -57,9 +58,9 @@ def build(root: Path, args: list[str], choice: Choice) -> int:
             async for event in engine.build(build_request(spec, service.image, images_of(project))):
                 if printer:
                     printer.feed(event)
-            _say(service.image, "Built")
+            say(service.image, "Built")
             if parsed.on("push"):
-                await show_pull(engine.push(service.image), quiet=parsed.on("quiet"))
+                await show_pull(engine.push(service.image), quiet=parsed.on("quiet"), words=PUSH_WORDS)
         return 0
 
     return run(root, work)
@@ -77,7 +78,7 @@ def pull(root: Path, args: list[str], choice: Choice) -> int:
         Flag("include-deps", "Also pull services declared as dependencies"),
         Flag("policy", "always or missing", kind="str"),
     ]
-    parsed = _read(args, choice, "pull [OPTIONS] [SERVICE...]", "Pull service images", flags)
+    parsed = read_verb(args, choice, "pull [OPTIONS] [SERVICE...]", "Pull service images", flags)
     if parsed is None:
         return 0
     if parsed.text("policy") not in ("", "always", "missing"):
@@ -88,22 +89,22 @@ def pull(root: Path, args: list[str], choice: Choice) -> int:
         status = 0
         for service in project.services:
             if service.build is not None:  # it is made here; an image of that name elsewhere is another one
-                _say(service.name, "Skipped: it is built")
+                say(service.name, "Skipped: it is built")
                 continue
             if service.image.partition(":")[0] == "workbench/base":
                 await engine.ensure_base()
-                _say(service.image, "Made here")
+                say(service.image, "Made here")
                 continue
             if parsed.text("policy") == "missing" and await _present(engine, service):
-                _say(service.image, "Present")
+                say(service.image, "Present")
                 continue
             try:
                 await show_pull(engine.pull(service.image), quiet=parsed.on("quiet"))
             except EngineError as error:
-                _say(service.image, f"Error: {error.message}")
+                say(service.image, f"Error: {error.message}")
                 status = 0 if parsed.on("ignore-pull-failures") else 1
                 continue
-            _say(service.image, "Pulled")
+            say(service.image, "Pulled")
         return status
 
     return run(root, work)
@@ -123,7 +124,7 @@ def push(root: Path, args: list[str], choice: Choice) -> int:
         Flag("ignore-push-failures", "Push what it can and ignores images with push failures"),
         Flag("include-deps", "Also push images of services declared as dependencies"),
     ]
-    parsed = _read(args, choice, "push [OPTIONS] [SERVICE...]", "Push service images", flags)
+    parsed = read_verb(args, choice, "push [OPTIONS] [SERVICE...]", "Push service images", flags)
     if parsed is None:
         return 0
     project = select(choice.load(parsed.args), parsed.args, dependencies=parsed.on("include-deps"))
@@ -134,12 +135,12 @@ def push(root: Path, args: list[str], choice: Choice) -> int:
             if service.build is None:
                 continue
             try:
-                await show_pull(engine.push(service.image), quiet=parsed.on("quiet"))
+                await show_pull(engine.push(service.image), quiet=parsed.on("quiet"), words=PUSH_WORDS)
             except EngineError as error:
-                _say(service.image, f"Error: {error.message}")
+                say(service.image, f"Error: {error.message}")
                 status = 0 if parsed.on("ignore-push-failures") else 1
                 continue
-            _say(service.image, "Pushed")
+            say(service.image, "Pushed")
         return status
 
     return run(root, work)
@@ -147,13 +148,15 @@ def push(root: Path, args: list[str], choice: Choice) -> int:
 
 def images(root: Path, args: list[str], choice: Choice) -> int:
     flags = [Flag("quiet", "Only display IDs", "q")]
-    parsed = _read(args, choice, "images [OPTIONS] [SERVICE...]", "List images used by the created containers", flags)
+    parsed = read_verb(
+        args, choice, "images [OPTIONS] [SERVICE...]", "List images used by the created containers", flags
+    )
     if parsed is None:
         return 0
 
     async def work(engine: Engine) -> int:
         rows = []
-        for container in await _containers(engine, choice, parsed.args):
+        for container in await find_containers(engine, choice, parsed.args):
             name, _, tag = (
                 container.image.rpartition(":") if ":" in container.image else (container.image, "", "latest")
             )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from engine import api
 from engine.base.keys import DETACH_KEYS, parse_keys
 from engine.cli.common import run
-from engine.cli.compose import _containers, _read
+from engine.cli.compose_common import find_containers, read_verb
 from engine.cli.compose_images import images_of
 from engine.cli.flags import Flag, Parsed
 from engine.cli.images import show_pull
@@ -39,7 +39,7 @@ _INDEX = Flag("index", "Index of the container if service has multiple replicas"
 
 
 async def _one(engine: Engine, choice: Choice, service: str, index: int) -> ContainerSummary:
-    found = await _containers(engine, choice, [service])
+    found = await find_containers(engine, choice, [service])
     for container in found:
         if index in (0, number_of(container)) and (container.running or index):
             return container
@@ -71,7 +71,7 @@ def exec_(root: Path, args: list[str], choice: Choice) -> int:
         _INDEX,
     ]
     usage = "exec [OPTIONS] SERVICE COMMAND [ARGS...]"
-    parsed = _read(
+    parsed = read_verb(
         args, choice, usage, "Execute a command in a running container", flags, minimum=2, stop_at_argument=True
     )
     if parsed is None:
@@ -92,7 +92,7 @@ def exec_(root: Path, args: list[str], choice: Choice) -> int:
 def port(root: Path, args: list[str], choice: Choice) -> int:
     flags = [Flag("protocol", "tcp or udp", kind="str"), _INDEX]
     usage = "port [OPTIONS] SERVICE PRIVATE_PORT"
-    parsed = _read(args, choice, usage, "Print the public port for a port binding", flags, minimum=2, maximum=2)
+    parsed = read_verb(args, choice, usage, "Print the public port for a port binding", flags, minimum=2, maximum=2)
     if parsed is None:
         return 0
     wanted = f"{parsed.args[1]}/{parsed.text('protocol', 'tcp')}" if "/" not in parsed.args[1] else parsed.args[1]
@@ -100,12 +100,12 @@ def port(root: Path, args: list[str], choice: Choice) -> int:
 
 
 def top(root: Path, args: list[str], choice: Choice) -> int:
-    parsed = _read(args, choice, "top [SERVICE...]", "Display the running processes", [])
+    parsed = read_verb(args, choice, "top [SERVICE...]", "Display the running processes", [])
     if parsed is None:
         return 0
 
     async def work(engine: Engine) -> int:
-        for container in await _containers(engine, choice, parsed.args, all=False):
+        for container in await find_containers(engine, choice, parsed.args, all=False):
             found = await engine.top(container.id)
             print(f"{container.name}\n{table(found.titles, found.processes)}\n")
         return 0
@@ -139,7 +139,7 @@ RUN_FLAGS = [
 
 def run_(root: Path, args: list[str], choice: Choice) -> int:
     usage = "run [OPTIONS] SERVICE [COMMAND] [ARGS...]"
-    parsed = _read(
+    parsed = read_verb(
         args, choice, usage, "Run a one-off command on a service", RUN_FLAGS, minimum=1, stop_at_argument=True
     )
     if parsed is None:

@@ -10,12 +10,14 @@ import asyncio
 import contextlib
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine import api
 from engine.cli.common import read, run
 from engine.cli.flags import Flag, Parsed
+from engine.cli.project_abort import ABORT_FLAGS, abort_of, stop_all, until_one_ends
 from engine.cli.project_flags import GLOBAL_ONLY, PROJECT_FLAGS, Choice, state_dir
 from engine.cli.project_show import Followers, JsonShow, LineShow, Prefixes, QuietShow, Show, colourful
 from engine.errors import EngineError, InvalidInput, StartFailed
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 UP_FLAGS = [
     *PROJECT_FLAGS,
     *GLOBAL_ONLY,
+    *ABORT_FLAGS,
     Flag("once", "Build and start, then exit: containers go on, nothing is watched"),
     Flag("detach", "The same, and leave a process that goes on watching", "d"),
     Flag("no-watch", "Do not watch: start, and show the logs"),
@@ -133,6 +136,7 @@ class _Up:
     def __init__(self, engine: Engine, shaped: Shaped, root: Path, parsed: Parsed) -> None:
         self._engine, self._shaped, self._root, self._parsed = engine, shaped, root, parsed
         self._project = shaped()
+        self._abort = abort_of(parsed, self._project)
         self._state = state_dir(root)
         self._failed: set[str] = set()
         services = [service.name for service in self._project.services]
@@ -148,7 +152,7 @@ class _Up:
             force=parsed.on("force-recreate"),
             reload=shaped,
         )
-        self._followers = Followers(engine, self._show)
+        self._followers = Followers(engine, self._show, since=time.time_ns())  # what was said before is in `logs`
 
     def _make_show(self, services: list[str]) -> Show:
         parsed = self._parsed
@@ -162,9 +166,11 @@ class _Up:
 
     async def run(self) -> int:
         parsed = self._parsed
-        once = parsed.on("once") or parsed.on("detach") or parsed.on("wait")
+        once, code = parsed.on("once") or parsed.on("detach") or parsed.on("wait"), 0
+        unwatched = parsed.on("no-watch") or self._abort is not None
         if not parsed.on("watcher") and detached.end(self._state, self._project.name):
             self._show.event(api.LoopNotice("the watcher that --detach left has ended: this one goes on"))
+        services = [service.name for service in self._project.services]
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -172,21 +178,31 @@ class _Up:
         try:
             if parsed.on("remove-orphans"):
                 await self._remove_orphans()
-            async for event in self._loop.events(once=once or parsed.on("no-watch")):
+            async for event in self._loop.events(once=once or unwatched):
                 self._event(event, follow=not once and not parsed.on("watcher"))
             self._show.ready(sorted(self._failed))
-            if parsed.on("no-watch") and not once:
+            if self._abort is not None and self._failed:
+                code = 1
+            elif self._abort is not None:
+                code = await until_one_ends(self._engine, self._project.name, services, self._abort)
+            elif parsed.on("no-watch") and not once:
                 await self._followers.ended()
         except asyncio.CancelledError:
-            if isinstance(self._show, LineShow):
+            code = 130 if self._abort is not None else 0
+            if self._abort is None and isinstance(self._show, LineShow):
                 print("\nthe containers go on; `workbench ps` shows them", file=sys.stderr)
         finally:
+            if self._abort is not None:
+                code = await stop_all(self._engine, self._project, services, self._abort, code)
+                await self._followers.ended()
             await self._followers.close()
             await self._loop.close()
         if parsed.on("wait"):
             await self._wait()
         if (parsed.on("detach") or parsed.on("wait")) and not parsed.on("no-watch"):
             self._leave_watcher()
+        if self._abort is not None:
+            return code or (1 if self._failed else 0)
         return 1 if once and self._failed else 0
 
     def _event(self, event: api.LoopEvent, *, follow: bool) -> None:

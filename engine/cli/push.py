@@ -14,7 +14,7 @@ from engine.errors import InvalidInput, NotFound
 if TYPE_CHECKING:
     from engine.api import Engine
 
-_WORDS = {
+PUSH_WORDS = {
     "waiting": "Preparing",
     "packing": "Compressing",
     "uploading": "Pushing",
@@ -48,7 +48,7 @@ def cmd_push(root: Path, args: list[str]) -> int:
         if not quiet and not (Reference.parse(parsed.args[0]).tag or parsed.on("all-tags")):
             print("Using default tag: latest")
         for name in names:
-            await show_pull(engine.push(name), quiet=quiet, out=sys.stdout, words=_WORDS)
+            await show_pull(engine.push(name), quiet=quiet, out=sys.stdout, words=PUSH_WORDS)
             if quiet:
                 print(Reference.parse(name))
         return 0

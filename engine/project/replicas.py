@@ -4,12 +4,12 @@ when it is ready do these follow, one after the other, each stopped before its n
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from engine.api import ContainerSummary, Engine, Mount
+from engine.api import ContainerSpec, ContainerSummary, Engine, Mount
 from engine.errors import EngineError, NotFound
-from engine.project.control import number_of, project_containers
+from engine.project.control import NUMBER, number_of, project_containers
 from engine.project.hooks import run_hooks
 from engine.project.model import Project, Service, config_hash, container_name, container_spec
 
@@ -23,8 +23,11 @@ class Replicas:
     service: Service
     state: Path
 
-    async def ensure(self, image: str, generation: int, mounts: tuple[Mount, ...], *, force: bool = False) -> list[str]:
-        """As many as the service is scaled to, of this image. The names of those that were started. Raises `EngineError`."""
+    async def ensure(
+        self, image: str, generation: int, mounts: tuple[Mount, ...], *, force: bool = False, rule: str = ""
+    ) -> list[str]:
+        """As many as the service is scaled to, of this image. The names of those that were started; `rule` stands in the log of each
+        one that was another before. Raises `EngineError`."""
         have = await self._have()
         for number, container in have.items():
             if number > max(self.service.scale, 1):
@@ -34,7 +37,7 @@ class Replicas:
             old = have.get(number)
             if old and old.running and not force and old.image_id == image and self._same(old):
                 continue
-            started.append(await self._replace(number, old, generation, mounts))
+            started.append(await self._replace(number, old, generation, mounts, rule))
         return started
 
     async def remove_all(self) -> None:
@@ -62,11 +65,22 @@ class Replicas:
                 await self.engine.stop(container.id, hurry=True)
             await self.engine.remove(container.id, force=True)
 
+    async def roll(self, spec: ContainerSpec, rule: str) -> None:
+        """Each becomes what `spec` (the first one's) says, as many as there are."""
+        for number, container in (await self._have()).items():
+            if number > 1:
+                log_path = self._log(number)
+                labels = {**spec.labels, NUMBER: str(number)}
+                name = container_name(self.project, self.service, number)
+                again = replace(spec, name=name, labels=labels, log_path=log_path)
+                await self._exchange(container, again, rule)
+
+    def _log(self, number: int) -> str:
+        return str(self.state / f"{self.service.name}-{number}.log")
+
     async def _replace(
-        self, number: int, old: ContainerSummary | None, generation: int, mounts: tuple[Mount, ...]
+        self, number: int, old: ContainerSummary | None, generation: int, mounts: tuple[Mount, ...], rule: str
     ) -> str:
-        if old is not None:
-            await self._end(old)
         name = container_name(self.project, self.service, number)
         spec = container_spec(
             self.project,
@@ -74,15 +88,29 @@ class Replicas:
             image=self.service.image,
             name=name,
             generation=generation,
-            log_path=str(self.state / f"{self.service.name}-{number}.log"),
+            log_path=self._log(number),
             number=number,
             mounts=mounts,
         )
-        created = await self.engine.create(spec)
+        await self._exchange(old, spec, rule)
+        return name
+
+    async def _exchange(self, old: ContainerSummary | None, spec: ContainerSpec, rule: str) -> None:
+        """The next one is there before the old one goes: a log stays as long as a container writes into it."""
+        if old is None:
+            created = await self.engine.create(spec)
+        else:
+            aside = f"{spec.name}-next"
+            with contextlib.suppress(NotFound):
+                await self.engine.remove(aside, force=True)  # left by a crash
+            created = await self.engine.create(replace(spec, name=aside))
+            await self._end(old)
+            await self.engine.rename(created, spec.name)
+            if rule:
+                await self.engine.write_rule(spec.log_path, rule)
         try:
             await self.engine.start(created)
         except EngineError:
             await self.engine.remove(created, force=True)
             raise
-        await run_hooks(self.engine, created, self.service.post_start, "post_start")
-        return name
+        await run_hooks(self.engine, created, self.service.post_start, "post_start", spec.log_path)

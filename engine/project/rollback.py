@@ -7,6 +7,7 @@ await keeper.rollback("api", 12)
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 from collections.abc import Callable, Coroutine, Mapping
@@ -16,10 +17,11 @@ from typing import Any, Literal
 
 from engine.api import ContainerSpec, Engine, FileDifference, LoopEvent
 from engine.base.atomic import write_atomic
-from engine.errors import Conflict, InvalidInput, NotFound
+from engine.errors import Conflict, EngineError, InvalidInput, NotFound
 from engine.project import words
 from engine.project.generations import Generation, Generations, Listed
 from engine.project.model import Project, Service, container_name, container_spec
+from engine.project.replicas import Replicas
 from engine.project.swap import Next, Swap, stops_first
 
 Verdict = Literal["good", "bad", "skip"]
@@ -98,21 +100,29 @@ class Keeper:
                 old = (await self._engine.container(container_name(self._project, found))).summary
             except NotFound:
                 old = None
-            spec = self._spec(found, wanted)
-            new = Next(spec, wanted.number, words.rolled_back(wanted.number), {}, not stops_first(self._project, found))
+            spec, rule = await self._spec(found, wanted), words.rolled_back(wanted.number)
+            new = Next(spec, wanted.number, rule, {}, not stops_first(self._project, found))
             await Swap(self._engine, found, say, spawn).run(new, old)
             kept.serve(wanted.number)
+            await Replicas(self._engine, self._project, found, self._folder).roll(spec, rule)
         if tasks:  # the old one stops
             await asyncio.wait(tasks)
         return wanted
 
-    def _spec(self, service: Service, generation: Generation) -> ContainerSpec:
+    async def _image(self, name: str, wanted: str) -> str:
+        """The image's name where that still means this one, else its id."""
+        with contextlib.suppress(EngineError):
+            if name and (await self._engine.image(name)).summary.id == wanted:
+                return name
+        return wanted.removeprefix("sha256:")[:12]
+
+    async def _spec(self, service: Service, generation: Generation) -> ContainerSpec:
         from engine.service.container_record import spec_from_json
 
         if generation.spec:
             return dataclasses.replace(
                 spec_from_json(dict(generation.spec)),
-                image=generation.image.removeprefix("sha256:")[:12],
+                image=await self._image(str(generation.spec.get("image", "")), generation.image),
                 name=container_name(self._project, service),
             )
         return container_spec(

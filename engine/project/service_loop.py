@@ -53,6 +53,7 @@ from engine.project.shared import Shared
 from engine.project.swap import Next, Swap, generation_of, stops_first
 
 BEHIND = 1.0  # seconds after the last sync until the image is built behind it
+FIRST = "start"  # the reason to act when the loop begins
 _RETRY_FIRST, _RETRY_MOST = 1.0, 30.0
 _FILES_FAULT = (
     BuildFailed,
@@ -137,7 +138,7 @@ class ServiceLoop:
 
     async def start(self) -> None:
         """Builds or pulls, and starts what does not run as it should."""
-        await self._turn(Batch(rebuild="start", noticed=time.monotonic(), saved=time.monotonic()), first=True)
+        await self._turn(Batch(rebuild=FIRST, noticed=time.monotonic(), saved=time.monotonic()), first=True)
 
     def update(self, service: Service) -> None:
         """The project's files were read again: from now on it is this one."""
@@ -158,7 +159,7 @@ class ServiceLoop:
     def waits_in_vain(self, error: EngineError) -> None:
         """What it depends on did not come up: told, and tried again when it does, or with the next change."""
         self.in_vain = True
-        self._unsettled.add(Batch(rebuild="start", noticed=time.monotonic(), saved=time.monotonic()))
+        self._unsettled.add(Batch(rebuild=FIRST, noticed=time.monotonic(), saved=time.monotonic()))
         self._say(ServiceBuildFailed(self.service.name, error.message, error.hint or ""))
         self._say(ServiceState(self.service.name, "failed", text=error.message))
 
@@ -338,9 +339,9 @@ class ServiceLoop:
             return
         await self._replace(batch, old, image, finished, phases, mounts)
 
-    async def _replicate(self, image: str, generation: int, mounts: tuple[Mount, ...]) -> None:
+    async def _replicate(self, image: str, generation: int, mounts: tuple[Mount, ...], rule: str = "") -> None:
         """The further containers of a service that is scaled."""
-        for name in await self._replicas.ensure(image, generation, mounts, force=self._forced):
+        for name in await self._replicas.ensure(image, generation, mounts, force=self._forced, rule=rule):
             self._say(ServiceState(self.service.name, "running", name, image, generation))
 
     async def _replace(
@@ -357,6 +358,8 @@ class ServiceLoop:
         listed = self.generations.read()
         number = max(listed.next_number, generation_of(old) + 1 if old else 1)
         cause = words.named(batch.paths, self._folder) or (batch.rebuild if old else "")
+        if cause == FIRST and old is not None:
+            cause = "other settings" if old.running else "it had ended"
         step = words.step_text(finished)
         spec = container_spec(
             self._shared.project,
@@ -385,7 +388,7 @@ class ServiceLoop:
         self._say(ServiceState(service.name, "running", self.name, image, number))
         self._watch_end(created)
         self._shared.replaced(service.name, new_image and old is not None)
-        await self._replicate(image, number, mounts)
+        await self._replicate(image, number, mounts, new.rule)
         self._shared.spawn(self._keeping.settle(dropped))
 
     def _overlaps(self, old: ContainerSummary | None) -> bool:

@@ -175,3 +175,63 @@ def test_mistakes(project: Project) -> None:
     assert "no such service: nope" in project("compose", "stop", "nope", status=1).stderr
     assert "write SERVICE=NUM" in project("up", "--scale", "web", status=1).stderr
     assert "contradict" in project("up", "--build", "--no-build", status=1).stderr
+
+
+def test_what_is_removed_paused_and_killed(project: Project) -> None:
+    """Without a service's name, each verb takes what it can be for; `rm -f` ends nothing that runs."""
+    project("up", "--once")
+    assert project("compose", "rm", "-f").stderr == "No stopped containers\n"
+    assert project("compose", "ps", "-q").stdout.count("\n") == 4
+    assert project("compose", "pause", "worker").stderr.count("Paused") == 2
+    assert project("compose", "pause").stderr.count("Paused") == 2  # the others
+    assert project("compose", "pause").stderr == "no container to pause\n"
+    assert "already paused" in project("compose", "pause", "db", status=1).stderr
+    assert project("compose", "unpause").stderr.count("Unpaused") == 4
+    assert project("compose", "kill", "-s", "KILL", "worker").stderr.count("Killed") == 2
+    asked = project("compose", "rm")  # stdin is at its end: no answer is no
+    assert "Going to remove verbs-worker-1, verbs-worker-2\nAre you sure? [yN]" in asked.stderr
+    assert project("compose", "rm", "-f").stderr.count("Removed") == 2
+    assert project("compose", "rm", "-fs", "web").stderr == " Container verbs-web-1  Removed\n"
+    assert project("compose", "ps", "-aq").stdout.count("\n") == 1
+
+
+def test_a_scaled_service_goes_back_as_a_whole(project: Project) -> None:
+    project("up", "--once", "worker")
+    file = project.folder / "compose.yaml"
+    file.write_text(file.read_text().replace("WORD: tick", "WORD: tock"))
+    project("up", "--once", "worker")
+    project("rollback", "worker")
+    for number in (1, 2):
+        environment = json.loads(project("inspect", f"verbs-worker-{number}").stdout)[0]["Config"]["Env"]
+        assert "WORD=tick" in environment
+        assert "rolled back" in project("logs", f"verbs-worker-{number}").stdout
+    rows = project("compose", "ps", "--format", "{{.Name}} {{.Image}}").stdout.splitlines()
+    assert rows == ["verbs-worker-1 workbench/base", "verbs-worker-2 workbench/base"]
+    labels = json.loads(project("inspect", "verbs-worker-2").stdout)[0]["Config"]["Labels"]
+    assert labels["com.docker.compose.container-number"] == "2"
+
+
+ABORT = """
+services:
+  test: {image: workbench/base, command: ["sh", "-c", "echo testing; exit $CODE"], depends_on: [db]}
+  db: {image: workbench/base, command: ["sh", "-c", "trap 'exit 3' TERM; echo up; while :; do sleep 100 & wait $$!; done"]}
+"""
+
+
+def test_when_one_ends_all_do(project: Project) -> None:
+    file = project.folder / "compose.yaml"
+    file.write_text(ABORT.replace("$CODE", "7"))
+    done = project("up", "--abort-on-container-exit", status=7)
+    assert "test | testing" in done.stdout
+    assert "verbs-test-1 exited with code 7: the others stop" in done.stderr
+    assert "Container verbs-db-1  Stopped" in done.stderr
+    assert project("compose", "ps", "-q").stdout == ""
+    again = project("up", "--exit-code-from", "db", status=3)
+    assert again.stdout.count("testing") == 1, "what was said before is not said again"
+    project("up", "--abort-on-container-failure", status=7)
+    for words in (
+        ("--exit-code-from", "nosuch"),
+        ("--exit-code-from", "db", "-d"),
+        ("--abort-on-container-exit", "-w"),
+    ):
+        project("up", *words, status=1)
