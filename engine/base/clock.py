@@ -24,6 +24,15 @@ def rfc3339(ns: int | None = None) -> str:
     return f"{stamp}{fraction}Z"
 
 
+def go_time(ns: int, *, fraction: bool = False) -> str:
+    """As Go prints a time, in this machine's zone: `2026-11-24 11:34:34 +0000 UTC`; with its `fraction`, in UTC."""
+    seconds, rest = divmod(ns, 1_000_000_000)
+    if fraction:
+        part = f".{rest:09d}".rstrip("0").rstrip(".")
+        return time.strftime(f"%Y-%m-%d %H:%M:%S{part} +0000 UTC", time.gmtime(seconds))
+    return time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(seconds))
+
+
 def parse_rfc3339(text: str) -> int:
     """Nanoseconds since the epoch. Raises ValueError."""
     head, dot, tail = text.partition(".")

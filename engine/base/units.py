@@ -10,11 +10,11 @@ _SIZE = re.compile(r"^(\d+(?:\.\d+)?)\s*([kmgtp]?)(?:i?b)?$", re.IGNORECASE)
 _POWER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 
 
-def human_size(size: float) -> str:
-    """Decimal units, four significant digits: `1.03MB`, `74.2MB`, `0B`."""
+def human_size(size: float, digits: int = 3) -> str:
+    """Decimal units, so many significant digits: `1.03MB`, `74.2MB`, `0B`."""
     for unit in ("B", "kB", "MB", "GB", "TB", "PB"):
         if size < 1000 or unit == "PB":
-            return f"{size:.4g}{unit}" if unit == "B" else f"{size:.3g}{unit}"
+            return f"{size:.4g}{unit}" if unit == "B" else f"{size:.{digits}g}{unit}"
         size /= 1000
     raise AssertionError("unreachable")
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.base.clock import rfc3339
+from engine.base.clock import go_time
+from engine.base.units import human_size
 from engine.cli.common import clean, each, read, run
 from engine.cli.flags import Flag
 from engine.cli.tables import render, table
+from engine.errors import NotFound
 from engine.model import ContainerSummary
 from engine.service import container_filters
 from engine.service.describe import ago, status_text
@@ -26,7 +29,7 @@ def _row(container: ContainerSummary, full: bool) -> dict[str, object]:
         "ID": container.id if full else container.id[:12],
         "Image": container.image,
         "Command": clean(json.dumps(shown, ensure_ascii=False)),  # quoted, as Go's strconv.Quote does it
-        "CreatedAt": rfc3339(container.created),
+        "CreatedAt": go_time(container.created),
         "RunningFor": ago(container.created),
         "Status": status_text(container),
         "State": container.status,
@@ -50,6 +53,7 @@ def cmd_ps(root: Path, args: list[str]) -> int:
         Flag("last", "Show n last created containers", "n", kind="int"),
         Flag("filter", f"Filter by {', '.join(f'{name}=' for name in container_filters.KEYS)}", "f", kind="list"),
         Flag("format", "Format output: json, or a template of {{.Field}}", kind="str"),
+        Flag("size", "Display total file sizes", "s"),
     ]
     parsed = read(args, "ps [OPTIONS]", "List containers", flags, maximum=0)
     if parsed is None:
@@ -66,18 +70,49 @@ def cmd_ps(root: Path, args: list[str]) -> int:
         found = container_filters.containers(everything, filters, mounts)
         if not (parsed.on("all") or last or container_filters.everything(filters)):
             found = [container for container in found if container.running]
-        rows = [_row(container, parsed.on("no-trunc")) for container in (found[:last] if last else found)]
+        chosen, full = found[:last] if last else found, parsed.on("no-trunc")
+        rows = [_row(container, full) for container in chosen]
+        await _more(engine, chosen, rows, parsed.text("format"), size=parsed.on("size"), full=full)
         if parsed.on("quiet"):
             print("\n".join(str(row["ID"]) for row in rows), end="\n" if rows else "")
         elif parsed.given("format"):
-            print(render(parsed.text("format"), rows), end="\n" if rows else "")
+            print(render(parsed.text("format"), rows, {"ID": "CONTAINER ID"}), end="\n" if rows else "")
         else:
             names = ["ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names"]
             titles = ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"]
+            if parsed.on("size"):
+                names, titles = [*names, "Size"], [*titles, "SIZE"]
             print(table(titles, [[str(row[name]) for name in names] for row in rows]))
         return 0
 
     return run(root, work)
+
+
+async def _more(
+    engine: Engine,
+    containers: Sequence[ContainerSummary],
+    rows: Sequence[dict[str, object]],
+    form: str,
+    *,
+    size: bool,
+    full: bool,
+) -> None:
+    """The fields that cost more than the list itself, where they are asked for."""
+    every = "json" in form
+    if every or "Mounts" in form or "LocalVolumes" in form:
+        for container, row in zip(containers, rows, strict=True):
+            points = _mounts((await engine.container(container.id)).config)
+            names = [str(point.get("Name") or point.get("Source") or "") for point in points]
+            row["Mounts"] = ",".join(name if full or len(name) <= 15 else f"{name[:14]}…" for name in names)
+            row["LocalVolumes"] = str(sum(point.get("Driver") == "local" for point in points))
+    if size or every or ".Size" in form:
+        usage = await engine.disk_usage()
+        changed = {one.id: bytes_ for one, bytes_ in usage.containers}
+        images = {one.image.id: one.image.size for one in usage.images}
+        for container, row in zip(containers, rows, strict=True):
+            own = changed.get(container.id, 0)
+            whole = own + images.get(container.image_id, 0)
+            row["Size"] = human_size(own) + (f" (virtual {human_size(whole)})" if size else "")
 
 
 def cmd_rm(root: Path, args: list[str]) -> int:
@@ -88,9 +123,16 @@ def cmd_rm(root: Path, args: list[str]) -> int:
     parsed = read(args, "rm [OPTIONS] CONTAINER [CONTAINER...]", "Remove one or more containers", flags, minimum=1)
     if parsed is None:
         return 0
-    return run(
-        root,
-        lambda engine: each(
-            parsed.args, lambda name: engine.remove(name, force=parsed.on("force"), volumes=parsed.on("volumes"))
-        ),
-    )
+    force = parsed.on("force")
+
+    async def work(engine: Engine) -> int:
+        names = list(parsed.args)
+        for name in parsed.args if force else ():
+            try:
+                await engine.container_summary(name)
+            except NotFound as error:  # told, and no failure: it is gone, as was wanted
+                print(f"workbench: {error}", file=sys.stderr)
+                names.remove(name)
+        return await each(names, lambda name: engine.remove(name, force=force, volumes=parsed.on("volumes")))
+
+    return run(root, work)

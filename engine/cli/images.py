@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from engine.base.clock import rfc3339
+from engine.base.clock import go_time, rfc3339
 from engine.base.units import human_size
 from engine.cli.common import clean, read, run
 from engine.cli.flags import Flag
@@ -56,7 +56,7 @@ def cmd_images(root: Path, args: list[str]) -> int:
         if parsed.on("quiet"):
             print("\n".join(dict.fromkeys(str(row["ID"]) for row in rows)), end="\n" if rows else "")
         elif form and form != "table":
-            print(render(form, rows), end="\n" if rows else "")
+            print(render(form, rows, {"ID": "IMAGE ID"}), end="\n" if rows else "")
         else:
             names = ["Repository", "Tag", *(["Digest"] if parsed.on("digests") else []), "ID", "CreatedSince", "Size"]
             titles = {"ID": "IMAGE ID", "CreatedSince": "CREATED"}
@@ -86,10 +86,12 @@ def _row(image: ImageSummary, repository: str, tag: str, digest: str, full: bool
         "Tag": tag,
         "ID": image.id if full else short(image.id),
         "Digest": digest,
-        "CreatedSince": ago(image.created),
-        "CreatedAt": rfc3339(image.created) if image.created else "N/A",
+        "CreatedSince": ago(image.created or 1),  # an image may say that it is of 1970
+        "CreatedAt": go_time(image.created),
         "Size": human_size(image.size),
         "Containers": str(len(image.used_by)),
+        "SharedSize": "N/A",
+        "UniqueSize": "N/A",
         "Labels": ",".join(f"{key}={value}" for key, value in sorted(image.labels.items())),
     }
 
@@ -115,6 +117,7 @@ def cmd_history(root: Path, args: list[str]) -> int:
                 {
                     "ID": short(detail.summary.id, full) if layer is detail.layers[-1] else "<missing>",
                     "CreatedSince": ago(layer.created) if human else rfc3339(layer.created),
+                    "CreatedAt": rfc3339(layer.created),
                     "CreatedBy": command if full or len(command) <= 45 else command[:44] + "…",
                     "Size": human_size(layer.size) if human else str(layer.size),
                     "Comment": "buildkit.dockerfile.v0" if layer.line else "",
@@ -123,12 +126,15 @@ def cmd_history(root: Path, args: list[str]) -> int:
         if parsed.on("quiet"):
             print("\n".join(str(row["ID"]) for row in rows))
         elif parsed.given("format"):
-            print(render(parsed.text("format"), rows))
+            print(render(parsed.text("format"), rows, {"ID": "IMAGE"}))
         else:
             print(
                 table(
                     ["IMAGE", "CREATED" if human else "CREATED AT", "CREATED BY", "SIZE", "COMMENT"],
-                    [[str(value) for value in row.values()] for row in rows],
+                    [
+                        [str(row[name]) for name in ("ID", "CreatedSince", "CreatedBy", "Size", "Comment")]
+                        for row in rows
+                    ],
                 )
             )
         return 0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from engine.base.clock import rfc3339
 from engine.cli.common import read, run
 from engine.cli.flags import Flag
-from engine.cli.tables import render
+from engine.cli.tables import documents
 from engine.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 def cmd_inspect(root: Path, args: list[str]) -> int:
     flags = [
         Flag("format", "Format output with a template", "f", kind="str"),
+        Flag("size", "Display total file sizes if the type is container", "s"),
         Flag("type", "Only this type: container or image", kind="str"),
     ]
     parsed = read(
@@ -40,11 +41,14 @@ def cmd_inspect(root: Path, args: list[str]) -> int:
         missing: list[str] = []
         for name in parsed.args:
             try:
-                found.append(await _one(engine, name, wanted))
+                document = await _one(engine, name, wanted)
+                if parsed.on("size") and "HostConfig" in document:
+                    document |= await _sizes(engine, str(document["Id"]))
+                found.append(document)
             except (NotFound, InvalidInput) as error:
                 missing.append(f"workbench: {error if wanted else f'No such object: {name}'}")
         if parsed.given("format"):
-            print(render(parsed.text("format"), found))
+            print(documents(parsed.text("format"), found))
         else:
             print(json.dumps(found, indent=4, ensure_ascii=False))
         for line in missing:
@@ -52,6 +56,13 @@ def cmd_inspect(root: Path, args: list[str]) -> int:
         return 1 if missing else 0
 
     return run(root, work)
+
+
+async def _sizes(engine: Engine, container: str) -> dict[str, object]:
+    usage = await engine.disk_usage()
+    summary, size = next((one, size) for one, size in usage.containers if one.id == container)
+    image = next((one.image.size for one in usage.images if one.image.id == summary.image_id), 0)
+    return {"SizeRw": size, "SizeRootFs": size + image}
 
 
 async def _one(engine: Engine, name: str, wanted: str) -> dict[str, object]:

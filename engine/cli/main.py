@@ -71,6 +71,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "network": ("networks", "Manage networks: create, connect, disconnect, inspect, ls, prune, rm"),
     "port": ("networks", "List port mappings or a specific mapping for the container"),
     "volume": ("volumes", "Manage volumes: create, inspect, ls, prune, rm"),
+    "container": ("upkeep", "Manage containers: ls, inspect, prune, and every verb that takes one"),
     "image": ("upkeep", "Manage images: build, history, import, inspect, load, ls, prune, pull, push, rm, save, tag"),
     "system": ("upkeep", "Manage the engine: df, info, prune"),
     "inspect": ("inspect", "Return low-level information on containers and images"),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.base.clock import rfc3339
+from engine.base.clock import go_time
 from engine.cli.common import each, read, run
 from engine.cli.flags import Flag
 from engine.cli.nouns import Verb, confirmed, dispatch, filters, inspect, listing, pairs
@@ -172,10 +172,11 @@ def _row(network: NetworkInfo, *, full: bool) -> dict[str, object]:
         "Name": network.name,
         "Driver": network.driver,
         "Scope": network.scope,
+        "IPv4": "true",
         "IPv6": str(network.enable_ipv6).lower(),
         "Internal": str(network.internal).lower(),
         "Labels": ",".join(f"{key}={value}" for key, value in network.labels.items()),
-        "CreatedAt": rfc3339(network.created),
+        "CreatedAt": go_time(network.created, fraction=True),
     }
 
 

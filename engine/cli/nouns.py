@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.cli.flags import Parsed, help_text
-from engine.cli.tables import render, table
+from engine.cli.tables import documents, render, table
 from engine.errors import InvalidInput, NotFound
 
 Verb = Callable[[Path, list[str]], int]
@@ -65,7 +65,7 @@ async def inspect(parsed: Parsed, look: Callable[[str], Awaitable[Mapping[str, A
             status = 1
             print(f"workbench: {error}", file=sys.stderr)
     if parsed.given("format"):
-        print(render(parsed.text("format"), found), end="\n" if found else "")
+        print(documents(parsed.text("format"), found), end="\n" if found else "")
     else:
         print(json.dumps(found, indent=4, ensure_ascii=False))
     return status
@@ -76,7 +76,7 @@ def listing(parsed: Parsed, rows: Sequence[Mapping[str, object]], columns: Mappi
     if parsed.on("quiet"):
         text = "\n".join(str(row[key]) for row in rows)
     elif parsed.given("format") and parsed.text("format") != "table":
-        text = render(parsed.text("format"), rows)
+        text = render(parsed.text("format"), rows, {field: title for title, field in columns.items()})
     else:
         text = table(list(columns), [[str(row[name]) for name in columns.values()] for row in rows])
     print(text, end="\n" if text else "")

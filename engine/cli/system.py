@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,28 +26,49 @@ def cmd_version(root: Path, args: list[str]) -> int:
     )
     if parsed is None:
         return 0
-    row: dict[str, object] = {
+    own: dict[str, object] = {
         "Version": VERSION,
         "Python": platform.python_version(),
         "Os": "linux",
         "Arch": platform.machine(),
-        "Kernel": platform.release(),
+        "KernelVersion": platform.release(),
     }
-    print(
-        render(parsed.text("format"), [row])
-        if parsed.given("format")
-        else "\n".join(f"{key + ':':<10}{value}" for key, value in row.items())
-    )
+    # Client and Server, as scripts ask Docker's for them: here they are one process.
+    document = {"Client": own, "Server": own, **own}
+    if parsed.given("format"):
+        print(render(parsed.text("format"), [document], escapes=False))
+    else:
+        print("\n".join(f"{key + ':':<15}{value}" for key, value in own.items()))
     return 0
 
 
 def cmd_info(root: Path, args: list[str]) -> int:
-    parsed = read(args, "info", "Display what this engine and this host can do", [], maximum=0)
+    flags = [Flag("format", "Format output: json, or a template", "f", kind="str")]
+    parsed = read(args, "info [OPTIONS]", "Display what this engine and this host can do", flags, maximum=0)
     if parsed is None:
         return 0
 
     async def work(engine: Engine) -> int:
         info = await engine.info()
+        if parsed.given("format"):
+            document = {
+                "ServerVersion": info.version,
+                "DockerRootDir": info.root,
+                "KernelVersion": info.kernel,
+                "CgroupVersion": info.cgroup.removeprefix("v"),
+                "Images": info.images,
+                "Containers": info.containers,
+                "ContainersRunning": info.running,
+                "Runtimes": {name: {"path": path} for name, path in info.runtimes.items()},
+                "DefaultRuntime": info.default_runtime,
+                "OSType": "linux",
+                "Architecture": platform.machine(),
+                "Name": platform.node(),
+                "NCPU": os.cpu_count() or 1,
+                "Warnings": list(info.notes),
+            }
+            print(render(parsed.text("format"), [document], escapes=False))
+            return 0
         print(
             f"Version:    {info.version}\nRoot:       {info.root}\nKernel:     {info.kernel}\nCgroup:     {info.cgroup}"
         )

@@ -55,6 +55,31 @@ def cmd_image(root: Path, args: list[str]) -> int:
     return status
 
 
+# As Docker groups them; each is a verb of its own, too.
+_CONTAINER = (
+    "attach", "commit", "cp", "create", "diff", "exec", "export", "inspect", "kill", "logs", "ls", "pause", "port", "prune", "rename",
+    "restart", "rm", "run", "start", "stats", "stop", "top", "unpause", "update", "wait",
+)  # fmt: skip
+_SYNONYMS = {"ls": "ps", "list": "ps", "remove": "rm"}
+
+
+def cmd_container(root: Path, args: list[str]) -> int:
+    verb = verb_of("container", [*_CONTAINER, "list", "ps", "remove"], args)
+    if verb is None:
+        return 0
+    if verb == "prune":
+        return container_prune(root, args[1:])
+    if verb == "inspect":
+        from engine.cli.inspect import cmd_inspect
+
+        return cmd_inspect(root, ["--type", "container", *args[1:]])
+    from engine.cli.main import VERBS
+
+    name = _SYNONYMS.get(verb, verb)
+    status: int = getattr(importlib.import_module(f"engine.cli.{VERBS[name][0]}"), f"cmd_{name}")(root, args[1:])
+    return status
+
+
 def cmd_system(root: Path, args: list[str]) -> int:
     verbs: dict[str, Callable[[Path, list[str]], int]] = {
         "df": _df,
@@ -119,6 +144,23 @@ def _image_prune(root: Path, args: list[str]) -> int:
     return run(root, work)
 
 
+def container_prune(root: Path, args: list[str]) -> int:
+    flags = [Flag("filter", "Provide filter values: label, label!, until", kind="list"), _FORCE, _DRY]
+    parsed = read(args, "container prune [OPTIONS]", "Remove all stopped containers", flags, maximum=0)
+    if parsed is None:
+        return 0
+    dry = parsed.on("dry-run")
+    question = "This will remove all stopped containers.\nAre you sure you want to continue? [y/N] "
+    if not dry and not agreed(question, parsed.on("force")):
+        return 0
+
+    async def work(engine: Engine) -> int:
+        _tell(await engine.prune_containers(filters(parsed.items("filter")), dry_run=dry), dry)
+        return 0
+
+    return run(root, work)
+
+
 def _system_prune(root: Path, args: list[str]) -> int:
     flags = [
         Flag("all", "Remove all unused images not just dangling ones", "a"),
@@ -165,7 +207,7 @@ def _tell(pruned: Pruned, dry: bool) -> None:
         if lines:
             head = f"Would delete {title}:" if dry else f"Deleted {title}:"
             print("\n".join([head, *lines]) + "\n")
-    print(f"{'Space that would be reclaimed' if dry else 'Total reclaimed space'}: {human_size(pruned.reclaimed)}")
+    print(f"{'Space that would be reclaimed' if dry else 'Total reclaimed space'}: {human_size(pruned.reclaimed, 4)}")
 
 
 def _df(root: Path, args: list[str]) -> int:
@@ -207,8 +249,8 @@ def summary(usage: DiskUsage) -> list[dict[str, object]]:
             "Type": kind,
             "TotalCount": str(total),
             "Active": str(active),
-            "Size": human_size(size),
-            "Reclaimable": human_size(free) + share,
+            "Size": human_size(size, 4),
+            "Reclaimable": human_size(free, 4) + share,
         }
 
     used = [one for one in usage.images if one.image.used_by]

@@ -118,7 +118,7 @@ def cmd_top(root: Path, args: list[str]) -> int:
 
     async def work(engine: Engine) -> int:
         found = await engine.top(parsed.args[0], parsed.args[1:])
-        print(table(found.titles, found.processes))
+        print(table(found.titles, found.processes, minimum=20))
         return 0
 
     return run(root, work)

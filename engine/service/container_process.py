@@ -25,6 +25,8 @@ class Process:
     user: str
     cwd: str
     stop_signal: str
+    entrypoint: tuple[str, ...] = ()  # the two parts of `args`
+    command: tuple[str, ...] = ()
 
 
 def merge(spec: ContainerSpec, config: ImageConfig) -> Process:
@@ -50,6 +52,8 @@ def merge(spec: ContainerSpec, config: ImageConfig) -> Process:
         spec.user if spec.user is not None else config.user,
         spec.working_dir or config.working_dir or "/",
         spec.stop_signal or config.stop_signal or STOP_SIGNAL,
+        tuple(entrypoint),
+        tuple(command),
     )
 
 

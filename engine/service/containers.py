@@ -132,6 +132,8 @@ class ContainerService:
             "image_id": image.config_digest,
             "created": time.time_ns(),
             "args": process.args,
+            "entrypoint": process.entrypoint,
+            "cmd": process.command,
             "env": process.env,
             "user": process.user,
             "cwd": process.cwd,

@@ -69,7 +69,7 @@ def test_tables_and_templates() -> None:
         "map[Running:true] [a 1] <no value>"
     )
     assert render("{{.Name}} {{.State.Running}}", [row]) == "n true"
-    assert render("json", [row]) == '{"Name": "n", "State": {"Running": true}}'
+    assert render("json", [row]) == '{"Name":"n","State":{"Running":true}}'
     with pytest.raises(InvalidInput, match="Nope"):
         render("{{.Nope}}", [row])
 

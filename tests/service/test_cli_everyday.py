@@ -1,0 +1,84 @@
+"""What scripts ask of `docker`, asked of `workbench`: fields, columns and exit codes as the docker command line (28) had them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from engine.cli.main import main
+
+pytestmark = pytest.mark.root
+Ask = Callable[..., str]
+
+
+@pytest.fixture
+def ask(data_root: Path, capfd: pytest.CaptureFixture[str]) -> Iterator[Ask]:
+    """Runs a verb beside one container `day` and gives what it printed; `status` is what it must end with."""
+
+    def run(*args: str, status: int = 0) -> str:
+        capfd.readouterr()
+        assert main(["--root", str(data_root), *args]) == status, capfd.readouterr().err
+        return capfd.readouterr().out
+
+    flags = [
+        "--network",
+        "none",
+        "-l",
+        "a=b",
+        "-l",
+        "com.x=y",
+        "-v",
+        "day-data:/data",
+        "-v",
+        "/tmp:/a-long-name-of-a-folder",
+    ]
+    run("run", "-d", "--name", "day", *flags, "workbench/base", "sleep", "1000")
+    yield run
+    run("rm", "-f", "-v", "day")
+    run("volume", "rm", "day-data")
+
+
+def test_fields_of_ps(ask: Ask) -> None:
+    assert (
+        ask("ps", "--format", '{{.Names}} {{.Label "com.x"}} {{.LocalVolumes}} {{.Mounts}}')
+        == "day y 1 day-data,/tmp\n"
+    )
+    assert re.fullmatch(r"\d+(\.\d+)?k?B\n", ask("ps", "--format", "{{.Size}}"))
+    heads = ask("ps", "--format", r"table {{.ID}}\t{{.Names}}\t{{.RunningFor}}").splitlines()[0].split()
+    assert heads == ["CONTAINER", "ID", "NAMES", "CREATED"]
+    row = json.loads(ask("ps", "--format", "json"))
+    assert row["Labels"] == "a=b,com.x=y"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4} \w+", row["CreatedAt"])
+    assert re.search(r"\d+B \(virtual \d+(\.\d+)?MB\)", ask("ps", "-s"))
+
+
+def test_the_container_noun(ask: Ask) -> None:
+    assert ask("container", "ls", "--format", "{{.Names}}") == "day\n"
+    assert ask("container", "inspect", "-f", "{{.Name}}", "day") == "/day\n"
+    assert ask("container", "exec", "day", "echo", "hi") == "hi\n"
+    assert "day" not in ask("container", "prune", "--dry-run")
+    ask("container", "nothing", status=1)
+
+
+def test_fields_of_inspect(ask: Ask) -> None:
+    assert ask("inspect", "-f", "{{.Config.Entrypoint}} {{.Config.Cmd}} {{.Path}}", "day") == "[] [sleep 1000] sleep\n"
+    assert json.loads(ask("inspect", "--format", "json", "day"))[0]["Name"] == "/day"
+    assert int(ask("inspect", "-s", "-f", "{{.SizeRootFs}}", "day")) > 1_000_000
+    assert ask("inspect", "-f", "{{range .Mounts}}{{.Destination}} {{end}}", "day").split() == ["/data", "/a-long-name-of-a-folder"]
+    ask("inspect", "-f", "{{.Nothing}}", "day", status=1)
+
+
+def test_the_rest_of_a_day(ask: Ask) -> None:
+    assert ask("rm", "-f", "nobody") == "", "gone is what was wanted"
+    ask("rm", "nobody", status=1)
+    assert ask("version", "-f", "{{.Server.Version}}") == ask("info", "-f", "{{.ServerVersion}}")
+    assert ask("top", "day").splitlines()[0].startswith("UID                 PID                 PPID")
+    assert ask("images", "--format", "{{.CreatedSince}}", "workbench/base").endswith("years ago\n")
+    assert json.loads(ask("history", "--format", "json", "workbench/base").splitlines()[0])["CreatedAt"].startswith(
+        "19"
+    )
+    assert json.loads(ask("network", "ls", "--format", "json").splitlines()[0])["IPv4"] == "true"
