@@ -68,7 +68,10 @@ def test_fields_of_inspect(ask: Ask) -> None:
     assert ask("inspect", "-f", "{{.Config.Entrypoint}} {{.Config.Cmd}} {{.Path}}", "day") == "[] [sleep 1000] sleep\n"
     assert json.loads(ask("inspect", "--format", "json", "day"))[0]["Name"] == "/day"
     assert int(ask("inspect", "-s", "-f", "{{.SizeRootFs}}", "day")) > 1_000_000
-    assert ask("inspect", "-f", "{{range .Mounts}}{{.Destination}} {{end}}", "day").split() == ["/data", "/a-long-name-of-a-folder"]
+    assert ask("inspect", "-f", "{{range .Mounts}}{{.Destination}} {{end}}", "day").split() == [
+        "/data",
+        "/a-long-name-of-a-folder",
+    ]
     ask("inspect", "-f", "{{.Nothing}}", "day", status=1)
 
 
