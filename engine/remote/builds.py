@@ -51,7 +51,7 @@ _RED = re.compile(r"\x1b\[91m(.*)\x1b\[0m", re.DOTALL)
 _REASON = "not in the other engine's cache"
 _LIMIT_OF_TAIL = 20  # lines of a failed step's output that the error has
 _QUIET = re.compile(
-    r"^ ---> (Running in )?[0-9a-f]{12}\n?$|^Removing intermediate container |^Successfully (built|tagged) "
+    r"^ ---> (Running in )?[0-9a-f]{12}\n?$|^--> [0-9a-f]+\n?$|^Removing intermediate container |^Successfully (built|tagged) "
 )
 
 

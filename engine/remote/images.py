@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
@@ -146,13 +147,14 @@ class ImagesPart(Remote):
         lines = self._client.lines(
             "POST", "/images/create", params, headers=await self._auth(parsed, auth), content=_nothing()
         )
-        async for line in lines:
-            if error := failed_in_stream(line):
-                raise error
-            if event := progress(reference, line):
-                yield event
-            elif str(line.get("status") or "").startswith("Digest:"):
-                last = str(line["status"])
+        async with contextlib.aclosing(lines):
+            async for line in lines:
+                if error := failed_in_stream(line):
+                    raise error
+                if event := progress(reference, line):
+                    yield event
+                elif str(line.get("status") or "").startswith("Digest:"):
+                    last = str(line["status"])
         yield PullProgress(reference, "", "done", text=last)
 
     async def push(
@@ -166,17 +168,18 @@ class ImagesPart(Remote):
         lines = self._client.lines(
             "POST", where, {"tag": parsed.tag or ""}, headers=await self._auth(parsed, auth), content=_nothing()
         )
-        async for line in lines:
-            if error := failed_in_stream(line):
-                raise error
-            aux = read.mapping(line.get("aux"))
-            if aux.get("Digest"):
-                size = int(aux.get("Size") or 0)
-                done = PullProgress(
-                    reference, "", "done", size, size, f"{aux.get('Tag')}: digest: {aux['Digest']} size: {size}"
-                )
-            elif event := progress(reference, line):
-                yield event
+        async with contextlib.aclosing(lines):
+            async for line in lines:
+                if error := failed_in_stream(line):
+                    raise error
+                aux = read.mapping(line.get("aux"))
+                if aux.get("Digest"):
+                    size = int(aux.get("Size") or 0)
+                    done = PullProgress(
+                        reference, "", "done", size, size, f"{aux.get('Tag')}: digest: {aux['Digest']} size: {size}"
+                    )
+                elif event := progress(reference, line):
+                    yield event
         yield done
 
     async def manifests(
@@ -242,13 +245,14 @@ class ImagesPart(Remote):
             content=reading(source),
             headers={"content-type": "application/x-tar"},
         )
-        async for line in lines:
-            if error := failed_in_stream(line):
-                raise error
-            for name in _LOADED.findall(str(line.get("stream") or "")):
-                found = (await self.image(name)).summary
-                tags = () if name.startswith("sha256:") else (name,)
-                yield LoadedImage(found.id, found.digest, tags)
+        async with contextlib.aclosing(lines):
+            async for line in lines:
+                if error := failed_in_stream(line):
+                    raise error
+                for name in _loaded(str(line.get("stream") or "")):
+                    found = (await self.image(name)).summary
+                    tags = () if name.startswith("sha256:") else (name,)
+                    yield LoadedImage(found.id, found.digest, tags)
 
     async def import_image(self, source: BinaryIO, request: ImageImport) -> ImageSummary:
         reference = Reference.parse(request.reference) if request.reference else None
@@ -262,12 +266,12 @@ class ImagesPart(Remote):
         }
         identity = ""
         headers = {"content-type": "application/x-tar"}
-        async for line in self._client.lines(
-            "POST", "/images/create", params, content=reading(source), headers=headers
-        ):
-            if error := failed_in_stream(line):
-                raise error
-            identity = str(line.get("status") or identity)
+        lines = self._client.lines("POST", "/images/create", params, content=reading(source), headers=headers)
+        async with contextlib.aclosing(lines):
+            async for line in lines:
+                if error := failed_in_stream(line):
+                    raise error
+                identity = str(line.get("status") or identity)
         if not identity:
             raise EngineError("the engine does not say which image it made")
         return (await self.image(identity)).summary
@@ -301,6 +305,11 @@ def _files() -> Unsupported:
         "bring the image here: `workbench --host … save IMAGE | workbench load`, or `workbench pull ssh://HOST IMAGE`"
     )
     return beyond("looking into an image's layers", hint)
+
+
+def _loaded(text: str) -> list[str]:
+    """The images that a line of `load` names; Podman names them all in one, with commas."""
+    return [name for found in _LOADED.findall(text) for name in found.split(",") if name]
 
 
 async def _nothing() -> AsyncGenerator[bytes, None]:
