@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import re
 import shutil
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -27,7 +28,7 @@ from engine.base.cancel import CancelToken
 from engine.build.contexts import read_stream
 from engine.build.reading import is_remote
 from engine.build.remote import Fetched, fetch_context
-from engine.errors import InvalidInput, Unsupported
+from engine.errors import BuildFailed, InvalidInput, Unsupported
 from engine.rest.files import BodyFile
 from engine.rest.http import Answer, Query, Request, Response
 from engine.rest.registries import auths_of
@@ -46,6 +47,9 @@ _IGNORED_LIMITS = (
     "securityopt",
     "isolation",
 )
+
+_COMMAND = re.compile(r"RUN (.*): exit code \d+", re.DOTALL)
+_RED, _PLAIN = "\x1b[91m", "\x1b[0m"  # how the classic builder marks stderr
 
 
 class BuildRoutes:
@@ -159,6 +163,16 @@ def _request(query: Query, fetched: Fetched, auths: tuple[RegistryAuth, ...]) ->
     )
 
 
+def _failed(error: BuildFailed) -> BuildFailed:
+    """Clients of the classic builder look for its sentence; ours follows."""
+    found = _COMMAND.fullmatch(error.message)
+    if found is None:
+        return error
+    command = found[1] if found[1].startswith("[") else f"/bin/sh -c {found[1]}"
+    first = f"The command '{command}' returned a non-zero code: {error.exit_code}"
+    return BuildFailed(f"{first}\n{error}", exit_code=error.exit_code, hint=error.hint)
+
+
 class _Lines:
     """The classic builder's words for each event."""
 
@@ -184,8 +198,9 @@ class _Lines:
                 return [{"stream": f"Step {number}/{total} : {step.instruction}\n"}, {"stream": " ---> Using cache\n"}]
             case StepFinished(reason=reason):
                 return [{"stream": f" ---> {reason}\n"}] if reason else []
-            case StepOutput(text=text):
-                return [{"stream": text if text.endswith("\n") else text + "\n"}]
+            case StepOutput(text=text, stream=stream):
+                text = text if text.endswith("\n") else text + "\n"
+                return [{"stream": f"{_RED}{text}{_PLAIN}" if stream == "stderr" else text}]
             case PullProgress() if event.layer:
                 return [progress_document(event)]
             case PullProgress() if event.text:

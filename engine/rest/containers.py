@@ -60,7 +60,19 @@ class ContainerRoutes:
         wanted = container_filters.containers(found, filters, mounts)
         shown = [container for container in wanted if everything or container.running]
         rows = [await self._row(container) for container in (shown[:limit] if limit > 0 else shown)]
+        if query.flag("size"):
+            sizes = await self._sizes()
+            rows = [row | sizes.get(row["Id"], {}) for row in rows]
         return json_response(rows)
+
+    async def _sizes(self) -> dict[str, dict[str, int]]:
+        """SizeRw and SizeRootFs of each container: what it wrote, and that with its image's."""
+        usage = await self._engine.disk_usage()
+        images = {entry.image.id: entry.image.size for entry in usage.images}
+        return {
+            container.id: {"SizeRw": size, "SizeRootFs": size + images.get(container.image_id, 0)}
+            for container, size in usage.containers
+        }
 
     async def _row(self, container: ContainerSummary) -> dict[str, Any]:
         config = (await self._engine.container(container.id)).config
@@ -81,7 +93,10 @@ class ContainerRoutes:
         }
 
     async def inspect(self, request: Request) -> Answer:
-        return json_response((await self._engine.container(request.params["name"])).config)
+        config = (await self._engine.container(request.params["name"])).config
+        if request.query.flag("size"):
+            config = {**config, **(await self._sizes()).get(str(config["Id"]), {})}
+        return json_response(config)
 
     async def _id(self, name: str) -> str:
         return (await self._engine.container_summary(name)).id
@@ -94,11 +109,23 @@ class ContainerRoutes:
         try:
             container_id = await self._engine.create(spec)
         except NotFound as error:
+            if await self._has(spec.image):
+                if spec.platform:
+                    raise
+                # A network or another container is missing: a 404 would have the client pull the image.
+                raise InvalidInput(str(error), hint=error.hint) from error
             # The words make `docker run` pull the image and try again.
             raise NotFound(f"No such image: {spec.image}", hint=error.hint) from error
         asks = spec.port_bindings or spec.publish_all  # else there is nothing to warn of yet
         warnings = (await self._engine.container_summary(container_id)).warnings if asks else ()
         return json_response({"Id": container_id, "Warnings": list(warnings)}, 201)
+
+    async def _has(self, image: str) -> bool:
+        try:
+            await self._engine.image(image)
+        except NotFound:
+            return False
+        return True
 
     async def start(self, request: Request) -> Answer:
         parse_keys(request.query.text("detachKeys"))  # those of `attach` count; Docker checks these too

@@ -7,11 +7,12 @@ import contextlib
 import io
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import CancelledError, Future
-from typing import Any
+from typing import Any, TypeVar
 
 from engine.api import Sink
 from engine.rest.http import Body
 
+T = TypeVar("T")
 _PARTS = 8  # chunks between the thread that writes and the client that reads
 
 
@@ -106,16 +107,17 @@ async def piped(produce: Callable[[Sink], Awaitable[object]]) -> AsyncIterator[b
             await task
 
 
-async def begun(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The same stream, once its first chunk is there: what fails before it can still be answered with a status."""
+async def begun(stream: AsyncIterator[T]) -> AsyncIterator[T]:
+    """The same stream, once its first item is there: what fails before it can still be answered with a status."""
     try:
-        first = await anext(stream)
+        first = [await anext(stream)]
     except StopAsyncIteration:
-        first = b""
+        first = []
 
-    async def rest() -> AsyncIterator[bytes]:
-        yield first
-        async for chunk in stream:
-            yield chunk
+    async def rest() -> AsyncIterator[T]:
+        for item in first:
+            yield item
+        async for item in stream:
+            yield item
 
     return rest()

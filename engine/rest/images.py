@@ -30,7 +30,7 @@ class ImageRoutes:
 
     async def history(self, request: Request) -> Answer:
         detail = await self._engine.image(request.params["name"])
-        rows = []
+        rows, comments = [], _comments(detail)
         for layer in reversed(detail.layers):
             last = layer is detail.layers[-1]
             rows.append(
@@ -40,7 +40,7 @@ class ImageRoutes:
                     "CreatedBy": layer.created_by,
                     "Tags": list(detail.summary.tags) or None if last else None,
                     "Size": layer.size,
-                    "Comment": "buildkit.dockerfile.v0" if layer.line else "",
+                    "Comment": comments.get(layer.index) or ("buildkit.dockerfile.v0" if layer.line else ""),
                 }
             )
         return json_response(rows)
@@ -87,7 +87,7 @@ def document(detail: ImageDetail) -> dict[str, Any]:
         "RepoTags": list(detail.summary.tags),
         "RepoDigests": list(detail.repo_digests),
         "Parent": "",
-        "Comment": "",
+        "Comment": _comments(detail).get(len(detail.layers) - 1, ""),
         "Created": rfc3339(detail.summary.created),
         "DockerVersion": str(config.get("docker_version") or ""),
         "Author": str(config.get("author") or ""),
@@ -100,3 +100,10 @@ def document(detail: ImageDetail) -> dict[str, Any]:
         "RootFS": {"Type": "layers", "Layers": diff_ids},
         "Metadata": {"LastTagTime": "0001-01-01T00:00:00Z"},
     }
+
+
+def _comments(detail: ImageDetail) -> dict[int, str]:
+    """What `commit -m` and `import -m` said, by the history's entry."""
+    history = detail.config.get("history")
+    entries = history if isinstance(history, list) else []
+    return {at: str(entry.get("comment") or "") for at, entry in enumerate(entries) if isinstance(entry, dict)}

@@ -40,7 +40,7 @@ class RegistryRoutes:
         query = request.query
         term, limit = query.text("term"), query.number("limit", _FOUND) or _FOUND
         if not 0 < limit <= _MOST_FOUND:
-            raise InvalidInput(f"limit {limit} is outside the range of [1, {_MOST_FOUND}]")
+            raise InvalidInput(f"Limit {limit} is outside the range of [1, {_MOST_FOUND}]")
         wanted = _SearchFilter(query.filters())
         domain = Reference.parse(term.lower()).domain if "/" in term else "docker.io"
         found = await self._engine.search_images(term, limit=limit, auth=auth_of(request, domain))

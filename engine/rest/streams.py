@@ -34,6 +34,8 @@ _PHASES = {
     "done": "Pull complete",
 }
 
+_PUSHED = {"waiting": "Preparing", "exists": "Layer already exists", "done": "Pushed"}
+
 Parting = Literal["ended", "detached", "left"]
 Encode = Callable[[str, bytes], bytes]
 
@@ -119,9 +121,9 @@ async def converse(
         await asyncio.gather(feeding, showing, gone, return_exceptions=True)
 
 
-def progress_document(event: PullProgress, *, done: str = "") -> dict[str, Any]:
-    """One line of the client's progress display. `done` is the word for a finished layer."""
-    status = done if done and event.phase == "done" else _PHASES[event.phase]
+def progress_document(event: PullProgress, *, push: bool = False) -> dict[str, Any]:
+    """One line of the client's progress display."""
+    status = (_PUSHED if push else {}).get(event.phase) or _PHASES[event.phase]
     result: dict[str, Any] = {"status": status, "id": event.layer.removeprefix("sha256:")[:12]}
     if event.phase in ("downloading", "uploading", "loading", "extracting") and event.current:
         total = max(event.total, event.current)

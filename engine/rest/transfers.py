@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from engine.api import Engine, ImageImport, LoadedImage, RegistryAuth, Sink
-from engine.errors import InvalidInput
+from engine.errors import AccessDenied, InvalidInput, NotFound, Unauthorized
 from engine.oci.platform import Platform
 from engine.oci.reference import Reference
 from engine.rest.files import BodyFile, begun, piped
@@ -39,25 +39,38 @@ class TransferRoutes:
             Platform.parse(platform)
         reference = f"{name}@{tag}" if tag.startswith("sha256:") else f"{name}:{tag}" if tag else name
         auth = auth_of(request, Reference.parse(reference).domain)
-        return Response(200, json_lines(self._pull(reference, platform, auth)))
+        try:
+            events = await begun(self._pull(reference, platform, auth))
+        except Unauthorized as error:
+            # To a 401 the docker command line answers by asking for a name and a password, over and over without a terminal.
+            raise AccessDenied(str(error), hint=error.hint) from error
+        return Response(200, json_lines(events))
 
     async def _pull(self, reference: str, platform: str, auth: RegistryAuth | None) -> AsyncIterator[dict[str, Any]]:
         parsed = Reference.parse(reference)
         tag = parsed.tag or str(parsed.digest or "latest")
-        events = self._engine.pull(reference, platform=platform, auth=auth)
-        fresh = False
-        async for event in events:
-            if event.layer:
-                fresh = fresh or event.phase == "downloading"
-                yield progress_document(event)
-            elif event.phase == "resolving":
+        before = await self._id(reference)
+        begun = False
+        async for event in self._engine.pull(reference, platform=platform, auth=auth):
+            if event.phase == "resolving":
+                continue
+            if not begun:  # what is not there is told with a status: nothing is said before the registry has answered
+                begun = True
                 yield {"status": f"Pulling from {parsed.name.partition('/')[2]}", "id": tag}
+            if event.layer:
+                yield progress_document(event)
             elif event.phase == "done":
                 if event.text:
                     yield {"status": event.text}
-                shown = parsed.with_default_tag().familiar
-                state = "Downloaded newer image for" if fresh else "Image is up to date for"
-                yield {"status": f"Status: {state} {shown}"}
+                same = before and before == await self._id(reference)
+                state = "Image is up to date for" if same else "Downloaded newer image for"
+                yield {"status": f"Status: {state} {parsed.with_default_tag().familiar}"}
+
+    async def _id(self, reference: str) -> str:
+        try:
+            return (await self._engine.image(reference)).summary.digest
+        except NotFound:
+            return ""
 
     # --- push -------------------------------------------------------------------------------------------
 
@@ -73,7 +86,7 @@ class TransferRoutes:
         yield {"status": f"The push refers to repository [{parsed.name}]"}
         async for event in self._engine.push(reference, auth=auth):
             if event.layer:
-                yield progress_document(event, done="Pushed")
+                yield progress_document(event, push=True)
             elif event.phase == "done":
                 found = _DIGEST.search(event.text)
                 digest = found[0] if found else ""

@@ -90,7 +90,7 @@ class ContainerView:
             "Image": record["image_id"],
             "Name": f"/{summary.name}",
             "LogPath": record["log_path"],
-            "Driver": "overlay",
+            "Driver": "overlay2",
             "Platform": "linux",
             "HostConfig": {
                 **host_network(spec, blocked=self._endpoints.blocks(spec)),

@@ -149,7 +149,8 @@ def log_options(config: LogConfig) -> dict[str, Any]:
     driver = config.type or "json-file"
     if driver not in LOG_DRIVERS:
         raise InvalidInput(
-            f"logging driver {driver!r} is not there", hint=f"the drivers here are {', '.join(LOG_DRIVERS)}"
+            f"logger: no log driver named {driver!r} is registered",
+            hint=f"the drivers here are {', '.join(LOG_DRIVERS)}",
         )
     for name in config.config:
         if name not in _LOG_OPTIONS:
@@ -168,8 +169,6 @@ def log_options(config: LogConfig) -> dict[str, Any]:
     if "max-size" in options and size <= 0:
         raise InvalidInput("max-size must be a positive number")
     files = _count(options.get("max-file", "1"))
-    if files > 1 and not size:
-        raise InvalidInput("max-file cannot be set without max-size", hint="add --log-opt max-size=10m")
     compress = _boolean(options.get("compress", "false"))
     if driver == "local" and "compress" not in config.config:
         compress = files > 1

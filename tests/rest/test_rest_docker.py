@@ -208,3 +208,36 @@ def test_the_build_cache_is_pruned(docker: Docker, tmp_path: Path) -> None:
     text = docker("builder", "prune", "-af", "--filter", "type=regular").stdout
     assert "Total" in text, text
     assert "invalid filter 'colour'" in docker("builder", "prune", "-f", "--filter", "colour=red", ok=False).stderr
+
+
+def test_sizes_comments_and_what_is_not_there(docker: Docker, served: Served) -> None:
+    docker("run", "--name", "sized", BASE, "sh", "-c", "head -c 5000 /dev/zero > /five")
+    assert docker("ps", "-as", "--filter", "name=sized", "--format", "{{.Size}}").stdout.startswith("5kB (virtual ")
+    assert docker("inspect", "-s", "-f", "{{.SizeRw}}", "sized").stdout == "5000\n"
+    docker("commit", "-m", "what was done", "sized", "commented:1")
+    assert docker("image", "inspect", "-f", "{{.Comment}}", "commented:1").stdout == "what was done\n"
+    assert "what was done" in docker("history", "--format", "{{.Comment}}", "commented:1").stdout
+    missing = docker("run", "--rm", "--network", "nosuch", BASE, "true", ok=False)
+    assert "network nosuch not found" in missing.stderr
+    assert "Pulling" not in missing.stdout + missing.stderr
+    docker("rm", "sized")
+    docker("rmi", "commented:1")
+
+
+def test_a_failed_run_has_the_classic_builders_sentence_and_stderr_its_colour(docker: Docker, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text(f"FROM {BASE}\nRUN echo warned >&2\nRUN exit 4\n")
+    done = docker("build", str(tmp_path), ok=False)
+    assert "\x1b[91mwarned\n\x1b[0m" in done.stdout
+    assert done.returncode == 4
+    assert "The command '/bin/sh -c exit 4' returned a non-zero code: 4\n" in done.stderr
+
+
+def test_names_of_networks_and_log_options_as_docker_takes_them(docker: Docker) -> None:
+    docker("network", "create", "with a space")
+    assert docker("network", "inspect", "-f", "{{.Name}}", "with a space").stdout == "with a space\n"
+    docker("network", "rm", "with a space")
+    assert docker("network", "create", "../up", ok=False).returncode == 1
+    docker("create", "--name", "opts", "--log-opt", "max-file=3", BASE, "true")
+    docker("rm", "opts")
+    told = docker("create", "--log-driver", "asdf", BASE, "true", ok=False).stderr
+    assert "logger: no log driver named 'asdf' is registered" in told

@@ -163,7 +163,7 @@ def test_names_of_fields_are_read_in_any_case(served: Served) -> None:
 
 def test_an_image_of_another_platform_is_not_taken_for_it(served: Served) -> None:
     made = served.call("POST", "/containers/create", params={"platform": "linux/s390x"}, json={"Image": BASE})
-    assert (made.status_code, made.json()["message"].splitlines()[0]) == (404, f"No such image: {BASE}")
+    assert (made.status_code, "linux/s390x" in made.json()["message"]) == (404, True)
 
 
 def test_a_container_that_is_just_ending_is_committed(served: Served) -> None:

@@ -334,7 +334,6 @@ def test_rename_is_told(engine: LocalEngine, make: Make) -> None:
     ("options", "words"),
     [
         ({"foo": "1"}, "unknown log opt"),
-        ({"max-file": "3"}, "max-size"),
         ({"max-size": "1k", "compress": "true"}, "max-file is less than 2"),
         ({"mode": "sometimes"}, "logging mode not supported"),
         ({"max-buffer-size": "1k"}, "only supported with"),
