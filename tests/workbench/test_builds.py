@@ -156,6 +156,7 @@ async def test_builds_in_detail_their_output_and_two_of_them() -> None:
     engine.differences = [FileDifference("/app/app.py", "changed", 10, 20, "content")]
     app = WorkbenchApp(engine)  # type: ignore[arg-type]
     async with app.run_test(size=(140, 45)) as pilot:
+        await until(pilot, lambda: "builds" in app.panes and app.panes["builds"].is_attached)
         app.action_pane("builds")
         pane = app.panes["builds"]
         assert isinstance(pane, BuildsPane)
