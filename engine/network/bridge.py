@@ -10,7 +10,7 @@ from engine.errors import InvalidInput, Unsupported
 from engine.network.ports import check_host_ip
 
 PREFIX = "com.docker.network."
-_NAME = re.compile(r"[^\s/:\0-\x1f](?:[^/:\0-\x1f]{0,126}[^\s/:\0-\x1f])?")  # a label, never a path or a link
+_NAME = re.compile(r"[^\s/:\0-\x1f-](?:[^/:\0-\x1f]{0,126}[^\s/:\0-\x1f])?")  # a label, never a path or a link
 _LINK = re.compile(r"[^\s/:%]{1,15}")
 
 
@@ -29,7 +29,8 @@ def check_network_name(name: str) -> str:
     """`name`, or InvalidInput."""
     if not _NAME.fullmatch(name):
         raise InvalidInput(
-            f"network name {name!r} is invalid", hint="up to 128 characters without / and :, no space at its ends"
+            f"network name {name!r} is invalid",
+            hint="up to 128 characters without / and :, no space at its ends, no - first",
         )
     if name in ("bridge", "host", "none", "default", "container"):
         raise InvalidInput(f"operation is not permitted on predefined {name} network")

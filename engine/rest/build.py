@@ -85,6 +85,8 @@ class BuildRoutes:
                 async for event in events:
                     for line in [build_wire.encode(event)] if own else lines.feed(event):
                         yield line
+        except BuildFailed as error:
+            raise _failed(error) from error
         finally:
             body.abandon()
             await asyncio.shield(asyncio.to_thread(closing.close))
