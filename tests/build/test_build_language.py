@@ -463,6 +463,7 @@ def test_equal_input_gives_an_equal_digest(make: Make, builder: Builder, tmp_pat
     scratch = text.replace("RUN true\n", "").replace("WORKDIR", "FROM scratch\nWORKDIR", 1)
     assert make(scratch, files).digest == other(_copy(tmp_path, scratch, files)).digest
     assert make(text, files, no_cache=True).digest == first.digest
+    other.service.close()
     other.store.close()
 
 

@@ -211,7 +211,13 @@ class FakeAgent:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.bind(str(path))
         self._socket.listen()
-        threading.Thread(target=self._serve, daemon=True).start()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)  # wakes accept
+        self._thread.join()
+        self._socket.close()
 
     def _serve(self) -> None:
         while True:
@@ -225,13 +231,14 @@ class FakeAgent:
 
 
 def test_an_agent_is_forwarded(make: Make, tmp_path: Path) -> None:
-    FakeAgent(tmp_path / "agent")
+    agent = FakeAgent(tmp_path / "agent")
     built = make(
         "RUN --mount=type=ssh echo $SSH_AUTH_SOCK > /path && stat -c '%a %u %F' $SSH_AUTH_SOCK > /mode\n"
         "RUN --mount=type=ssh,target=/tmp/sock,mode=0666,uid=5 stat -c '%a %u' $SSH_AUTH_SOCK >> /mode\n"
         'RUN test -z "$SSH_AUTH_SOCK" && ! test -e /run/buildkit',
         ssh=(SshAgent(socket=tmp_path / "agent"),),
     )
+    agent.close()
     assert built.text("path") == "/run/buildkit/ssh_agent.0\n"
     assert built.text("mode").splitlines() == ["600 0 socket", "666 5"]
     assert built.paths() == ["mode", "mode", "path"]
