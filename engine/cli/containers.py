@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from engine.base.clock import go_time
 from engine.base.units import human_size
@@ -40,10 +40,6 @@ def _row(container: ContainerSummary, full: bool) -> dict[str, object]:
     }
 
 
-def _mounts(config: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    return config.get("Mounts") or ()
-
-
 def cmd_ps(root: Path, args: list[str]) -> int:
     flags = [
         Flag("all", "Show all containers (default shows just running)", "a"),
@@ -64,10 +60,7 @@ def cmd_ps(root: Path, args: list[str]) -> int:
     async def work(engine: Engine) -> int:
         last = 1 if parsed.on("latest") else parsed.number("last")
         everything = await engine.containers(all=True)
-        mounts: dict[str, Any] = {}
-        if "volume" in filters:
-            mounts = {one.id: _mounts((await engine.container(one.id)).config) for one in everything}
-        found = container_filters.containers(everything, filters, mounts)
+        found = container_filters.containers(everything, filters)
         if not (parsed.on("all") or last or container_filters.everything(filters)):
             found = [container for container in found if container.running]
         chosen, full = found[:last] if last else found, parsed.on("no-trunc")
@@ -101,10 +94,9 @@ async def _more(
     every = "json" in form
     if every or "Mounts" in form or "LocalVolumes" in form:
         for container, row in zip(containers, rows, strict=True):
-            points = _mounts((await engine.container(container.id)).config)
-            names = [str(point.get("Name") or point.get("Source") or "") for point in points]
+            names = [str(point.get("Name") or point.get("Source") or "") for point in container.mounts]
             row["Mounts"] = ",".join(name if full or len(name) <= 15 else f"{name[:14]}…" for name in names)
-            row["LocalVolumes"] = str(sum(point.get("Driver") == "local" for point in points))
+            row["LocalVolumes"] = str(sum(point.get("Driver") == "local" for point in container.mounts))
     if size or every or ".Size" in form:
         usage = await engine.disk_usage()
         changed = {one.id: bytes_ for one, bytes_ in usage.containers}

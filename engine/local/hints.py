@@ -10,16 +10,15 @@ from engine.linux.inotify import Inotify
 
 
 class Hints:
-    """inotify as a hint that a look is worth while; a time-out looks anyway."""
+    """inotify as a hint that a look is worth while; a time-out looks anyway. Without paths there is nothing to hint at."""
 
     def __init__(self, paths: Sequence[str]) -> None:
         self._event = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        try:
-            self._inotify: Inotify | None = Inotify()
-        except OSError:
-            self._inotify = None  # out of instances: the time-outs below still look
-        else:
+        self._inotify: Inotify | None = None
+        with contextlib.suppress(OSError):  # out of instances: the time-outs below still look
+            self._inotify = Inotify() if paths else None
+        if self._inotify is not None:
             self._loop.add_reader(self._inotify.fd, self._ready)
         for path in paths:
             self.add(path)
@@ -47,4 +46,4 @@ class Hints:
     def close(self) -> None:
         if self._inotify is not None:
             self._loop.remove_reader(self._inotify.fd)
-            self._inotify.close()
+            self._inotify.close_beside()

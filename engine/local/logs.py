@@ -52,7 +52,7 @@ class LogsPart(Services):
             path.parent.mkdir(mode=0o710, parents=True, exist_ok=True)
             os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640))
         with (
-            Hints([str(path.parent), str(bundle)]) as hints,
+            Hints([str(path.parent), str(bundle)] if follow else []) as hints,
             await self._do(LogReader, path, tail=tail, since=since, until=until) as reader,
         ):
             while True:

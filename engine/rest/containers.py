@@ -54,12 +54,9 @@ class ContainerRoutes:
         filters, limit = query.filters(), query.number("limit", -1) or -1
         everything = query.flag("all") or limit > 0 or container_filters.everything(filters)
         found = await self._engine.containers(all=True)
-        mounts: dict[str, Any] = {}
-        if "volume" in filters:
-            mounts = {one.id: (await self._engine.container(one.id)).config.get("Mounts") or () for one in found}
-        wanted = container_filters.containers(found, filters, mounts)
+        wanted = container_filters.containers(found, filters)
         shown = [container for container in wanted if everything or container.running]
-        rows = [await self._row(container) for container in (shown[:limit] if limit > 0 else shown)]
+        rows = [_row(container) for container in (shown[:limit] if limit > 0 else shown)]
         if query.flag("size"):
             sizes = await self._sizes()
             rows = [row | sizes.get(row["Id"], {}) for row in rows]
@@ -72,24 +69,6 @@ class ContainerRoutes:
         return {
             container.id: {"SizeRw": size, "SizeRootFs": size + images.get(container.image_id, 0)}
             for container, size in usage.containers
-        }
-
-    async def _row(self, container: ContainerSummary) -> dict[str, Any]:
-        config = (await self._engine.container(container.id)).config
-        return {
-            "Id": container.id,
-            "Names": [f"/{container.name}"],
-            "Image": container.image,
-            "ImageID": container.image_id,
-            "Command": container.command,
-            "Created": container.created // 1_000_000_000,
-            "Ports": [_port(port) for port in container.published],
-            "Labels": dict(container.labels),
-            "State": container.status,
-            "Status": status_text(container),
-            "HostConfig": {"NetworkMode": container.network_mode},
-            "NetworkSettings": {"Networks": {name: dict(values) for name, values in container.networks.items()}},
-            "Mounts": config.get("Mounts") or [],
         }
 
     async def inspect(self, request: Request) -> Answer:
@@ -306,6 +285,24 @@ class ContainerRoutes:
         encode, kind = _form(tty=detail.spec.tty, version=request.version)
         body = _logged(records, wanted, encode, stamps=query.flag("timestamps"), details=query.flag("details"))
         return Response(200, body, kind)
+
+
+def _row(container: ContainerSummary) -> dict[str, Any]:
+    return {
+        "Id": container.id,
+        "Names": [f"/{container.name}"],
+        "Image": container.image,
+        "ImageID": container.image_id,
+        "Command": container.command,
+        "Created": container.created // 1_000_000_000,
+        "Ports": [_port(port) for port in container.published],
+        "Labels": dict(container.labels),
+        "State": container.status,
+        "Status": status_text(container),
+        "HostConfig": {"NetworkMode": container.network_mode},
+        "NetworkSettings": {"Networks": {name: dict(values) for name, values in container.networks.items()}},
+        "Mounts": [dict(mount) for mount in container.mounts],
+    }
 
 
 async def _waited(waiting: asyncio.Future[int]) -> AsyncIterator[bytes]:

@@ -17,7 +17,6 @@ KEYS = (
 _STATUS = ("created", "restarting", "running", "removing", "paused", "exited", "dead")
 _HEALTH = ("starting", "healthy", "unhealthy", "none")
 _PORT = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?(?:/(tcp|udp|sctp))?")
-Mounts = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 def parse(texts: Iterable[str]) -> dict[str, list[str]]:
@@ -37,11 +36,8 @@ def everything(filters: Filters) -> bool:
     return "status" in filters
 
 
-def containers(
-    found: Sequence[ContainerSummary], filters: Filters, mounts: Mounts | None = None
-) -> list[ContainerSummary]:
-    """Those that hold: of each key one of its values, of labels all. `mounts` (Docker's Mounts by container id) is needed
-    for the key `volume`. Raises InvalidInput, NotFound."""
+def containers(found: Sequence[ContainerSummary], filters: Filters) -> list[ContainerSummary]:
+    """Those that hold: of each key one of its values, of labels all. Raises InvalidInput, NotFound."""
     check(filters, KEYS)
     _check_values(filters)
     kept = list(found)
@@ -52,7 +48,7 @@ def containers(
             other = _named(found, values[0])
             kept = [one for one in kept if (one.created < other if key == "before" else one.created > other)]
         elif key == "volume":
-            kept = [one for one in kept if any(_mounted(value, (mounts or {}).get(one.id, ())) for value in values)]
+            kept = [one for one in kept if any(_mounted(value, one.mounts) for value in values)]
         else:
             kept = [one for one in kept if any(_holds(one, key, value) for value in values)]
     return kept

@@ -50,6 +50,7 @@ class ContainerView:
             health=str(state.health["status"]) if state.health else "",
             restart_count=state.restart_count,
             warnings=(*discarded(spec), *state.notes),
+            mounts=[point.inspected() for point in points_of(record)],
         )
 
     def _seen(self, record: dict[str, Any], state: State) -> dict[str, Any]:
@@ -128,7 +129,7 @@ class ContainerView:
                 "ExposedPorts": {port: {} for port in record.get("exposed", ())},
                 "Volumes": {path: {} for path in record.get("volumes", ())} or None,
             },
-            "Mounts": [point.inspected() for point in points_of(record)],
+            "Mounts": list(summary.mounts),
             "NetworkSettings": network_settings(summary, record.get("exposed", ())),
             **{
                 f"{key}Path": str(self._bundle(summary.id) / name)

@@ -273,10 +273,13 @@ class ImageService:
 
     def summaries(self) -> list[ImageSummary]:
         """Every image, the one that came last first."""
-        users = self.users()
-        return [self.summary(image, users) for image in self._store.images.list()]
+        users, names = self.users(), self._store.images.all_repo_digests()
+        return [self.summary(image, users, names.get(str(image.digest), ())) for image in self._store.images.list()]
 
-    def summary(self, image: Image, users: Mapping[str, Sequence[str]]) -> ImageSummary:
+    def summary(
+        self, image: Image, users: Mapping[str, Sequence[str]], names: Sequence[str] | None = None
+    ) -> ImageSummary:
+        """`names`: its repository digests, if they are known already."""
         try:
             labels = self._store.images.config(image).labels
         except EngineError:
@@ -290,7 +293,7 @@ class ImageService:
             tuple(users.get(image.digest, ())),
             not image.tags,
             labels,
-            tuple(self._store.images.repo_digests(image)),
+            tuple(self._store.images.repo_digests(image) if names is None else names),
         )
 
     def filtered(self, filters: Mapping[str, Sequence[str]]) -> list[ImageSummary]:

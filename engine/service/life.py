@@ -164,7 +164,7 @@ class Life:
                 select.select([hints.fd], [], [], 1.0)
                 hints.drain()
         finally:
-            hints.close()
+            hints.close_beside()
 
     # --- what monitors have noted ------------------------------------------------------------------------
 

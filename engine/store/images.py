@@ -7,7 +7,7 @@ import json
 import sqlite3
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.base.clock import parse_rfc3339
@@ -316,6 +316,13 @@ class ImageStore:
         """Familiar: `python@sha256:…`, as `docker inspect` shows them."""
         rows = self._records.read("SELECT name FROM repo_digests WHERE digest = ? ORDER BY name", image.digest)
         return [Reference.parse(row["name"]).familiar for row in rows]
+
+    def all_repo_digests(self) -> Mapping[str, Sequence[str]]:
+        """The same of every image, by its digest."""
+        found: dict[str, tuple[str, ...]] = {}
+        for row in self._records.read("SELECT name, digest FROM repo_digests ORDER BY name"):
+            found[row["digest"]] = (*found.get(row["digest"], ()), Reference.parse(row["name"]).familiar)
+        return found
 
     def steps(self, image: Image) -> Sequence[dict[str, object]]:
         """What the last build here said of each history entry; empty for a pulled image."""
