@@ -11,9 +11,9 @@ from engine.service import container_filters as filters
 ONE = ContainerSummary(
     "a" * 64, "web", "busybox", "sha256:" + "e" * 64, "sleep", "running", 10, health="healthy", labels={"a": "1", "b": ""},
     networks={"front": {"NetworkID": "f" * 64}}, published=(Port(private_port=80, public_port=8080, ip="0.0.0.0", type="tcp"), Port(private_port=53, public_port=0, ip="", type="udp")),
+    mounts=({"Name": "data", "Source": "/s", "Destination": "/data"},),
 )  # fmt: skip
 TWO = ContainerSummary("b" * 64, "web2", "other:1", "sha256:" + "d" * 64, "true", "exited", 20, exit_code=3)
-MOUNTS = {ONE.id: [{"Name": "data", "Source": "/s", "Destination": "/data"}]}
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ MOUNTS = {ONE.id: [{"Name": "data", "Source": "/s", "Destination": "/data"}]}
     ],
 )
 def test_what_is_kept(words: str, names: str) -> None:
-    kept = filters.containers([ONE, TWO], filters.parse(words.split()), MOUNTS)
+    kept = filters.containers([ONE, TWO], filters.parse(words.split()))
     assert [one.name for one in kept] == names.split()
 
 
