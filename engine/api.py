@@ -455,7 +455,8 @@ class Engine(Protocol):
         self, url: str, name: str, *, progress: Callable[[PullProgress], None] = lambda event: None
     ) -> ImageSummary: ...
 
-    async def verify_on_host(self, url: str, name: str) -> Sequence[Comparison]: ...
+    async def verify_on_host(self, url: str, name: str, *, files: bool = False) -> Sequence[Comparison]:
+        """Config, layers and manifest of an image, side by side; with `files` also a row for every file that differs."""
 
     async def look_at_host(self, url: str) -> tuple[Mapping[str, Any], Mapping[str, str]]:
         """A container of another host (`ssh://HOST[/ENGINE]/CONTAINER`): its `inspect` document there, and for the source of

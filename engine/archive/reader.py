@@ -62,7 +62,7 @@ def apply_layer(
     cancel: CancelToken | None = None,
 ) -> Applied:
     """Unpacks the plain tar `stream` into `dest`. `literal`: no name means a whiteout. Raises `HostileArchive`, `Corrupt`, `StorageFull`, `Cancelled`."""
-    root = os.open(dest, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    root = os.open(dest, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     unpacker = _Unpacker(root, overlay, literal, limits, cancel or CancelToken(), progress)
     tar = TarStream(stream)
     try:

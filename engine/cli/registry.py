@@ -80,7 +80,10 @@ def cmd_registry(root: Path, args: list[str]) -> int:
 
 
 def cmd_verify(root: Path, args: list[str]) -> int:
-    flags = [Flag("on", "The other host: ssh://[USER@]HOST[/ENGINE]", kind="str", metavar="URL")]
+    flags = [
+        Flag("on", "The other host: ssh://[USER@]HOST[/ENGINE]", kind="str", metavar="URL"),
+        Flag("files", "Read every file on both sides: kind, mode, owner, time and content"),
+    ]
     parsed = read(
         args,
         "verify IMAGE --on URL",
@@ -95,8 +98,13 @@ def cmd_verify(root: Path, args: list[str]) -> int:
         raise InvalidInput("verify needs the other host", hint="--on ssh://[USER@]HOST[/ENGINE]")
 
     async def work(engine: Engine) -> int:
-        for row in (rows := await engine.verify_on_host(parsed.text("on"), parsed.args[0])):
+        files = parsed.on("files")
+        for row in (rows := await engine.verify_on_host(parsed.text("on"), parsed.args[0], files=files)):
             print(f"{'same' if row.same else 'DIFFERENT':<10} {row.what:<10} {_sides(row)}")
+        if files and not any(row.what.startswith("/") for row in rows):
+            print(
+                "same       files      (not compared: what an engine itself puts below /dev, /proc, /sys and into /etc)"
+            )
         return 0 if all(row.same for row in rows) else 1
 
     return run(root, work)

@@ -204,7 +204,7 @@ class ImagesPart(Remote):
             "moving images between two other hosts", "`ssh HOST workbench save IMAGE | workbench load` does it"
         )
 
-    async def verify_on_host(self, url: str, name: str) -> Sequence[Comparison]:
+    async def verify_on_host(self, url: str, name: str, *, files: bool = False) -> Sequence[Comparison]:
         raise beyond("comparing images of two other hosts")
 
     async def look_at_host(self, url: str) -> tuple[Mapping[str, Any], Mapping[str, str]]:

@@ -13,11 +13,14 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import os
 import secrets
+import tarfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
 
 from engine.base.cancel import CancelToken
 from engine.errors import Unavailable
@@ -26,9 +29,10 @@ from engine.oci.media import OCI_LAYER
 from engine.oci.reference import Reference
 from engine.registry.config import is_loopback
 from engine.registry.server import RegistryServer, Serving
+from engine.service import tree_list
 from engine.service.archives import ArchiveService
 from engine.service.ssh_archive import receive, send
-from engine.service.ssh_host import Host, NoForwarding, capture, forwarding
+from engine.service.ssh_host import Host, NoForwarding, capture, forwarding, reading
 from engine.store.images import Image
 from engine.store.store import Store
 
@@ -61,6 +65,28 @@ _INSPECT = """
 echo "$engine"
 exec "$engine" image inspect SOURCE
 """
+
+
+_PYTHON = """
+command -v python3 || true
+"""
+# A container that never starts: what `export` gives of it are the image's files.
+_CONTAINER = """
+box=$("$engine" create --network none SOURCE /none) || exit 1
+trap '"$engine" rm -f "$box" >/dev/null' EXIT
+"""
+_LIST = (
+    _CONTAINER
+    + """
+"$engine" export "$box" | python3 -I -c LISTING
+"""
+)
+_EXPORT = (
+    _CONTAINER
+    + """
+"$engine" export "$box"
+"""
+)
 
 
 class SshService:
@@ -163,6 +189,22 @@ class SshService:
             rows.append(_manifests(image, theirs[0], shared, alike=all(row.same for row in rows)))
         return rows
 
+    def verify_files(
+        self, url: str, name: str, export: Callable[[str, BinaryIO], None], cancel: CancelToken
+    ) -> list[Comparison]:
+        """What differs between the files of the image here and there: a row for each path. `export` writes an image's files as a
+        tar. Each side hashes its own; where the other host has no Python, its files come here to be hashed."""
+        host = Host.parse(url)
+        _, there = self.inspect(host, name)
+        found = capture(host, host.script(_PYTHON)).strip()
+        words = {"SOURCE": str(there.get("Id") or name)}
+        if found:
+            words["LISTING"] = Path(tree_list.__file__).read_text()
+        with reading(host, host.script(_LIST if found else _EXPORT, **words), cancel) as out:
+            theirs = {row[0]: row[1:] for row in (map(json.loads, out) if found else tree_list.entries(out))}
+        mine = {str(row[0]): row[1:] for row in _listed(lambda out: export(name, out))}
+        return _differences(mine, {str(path): facts for path, facts in theirs.items()})
+
     def transfer(
         self, host: Host, script: str, cancel: CancelToken, emit: Emit, *, read_only: bool, packed: bool = False
     ) -> str:
@@ -205,6 +247,54 @@ def _manifests(image: Image, theirs: str, shared: list[str], *, alike: bool) -> 
         return Comparison("manifest", shared[0], shared[0])
     # The same config and the same unpacked layers in another compression: each registry or engine packs as it likes.
     return Comparison("manifest", image.digest, theirs, packing=alike)
+
+
+def _listed(export: Callable[[BinaryIO], None]) -> list[list[object]]:
+    """The list of what `export` writes into a pipe."""
+    reading_end, writing_end = os.pipe()
+    failed: list[BaseException] = []
+
+    def write() -> None:
+        try:
+            with open(writing_end, "wb", buffering=1 << 18) as out:
+                export(out)
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=write, name="export", daemon=True)
+    thread.start()
+    with open(reading_end, "rb", buffering=1 << 18) as tar:
+        try:
+            rows = list(tree_list.entries(tar))
+        except tarfile.TarError:
+            rows = []
+    thread.join()
+    if failed:
+        raise failed[0]
+    return rows
+
+
+_FACTS = ("kind", "mode", "owner", "group", "size", "time", "content")
+
+
+def _differences(mine: Mapping[str, list[Any]], theirs: Mapping[str, list[Any]]) -> list[Comparison]:
+    rows = []
+    for path in sorted({*mine, *theirs}):
+        here, there = mine.get(path), theirs.get(path)
+        if here == there:
+            continue
+        if here is None or there is None:
+            rows.append(
+                Comparison(
+                    f"/{path}", "absent" if here is None else "present", "absent" if there is None else "present"
+                )
+            )
+            continue
+        for fact, one, other in zip(_FACTS, here, there, strict=True):
+            if one != other:
+                shown = [f"{value:o}" if fact == "mode" else str(value)[:16] for value in (one, other)]
+                rows.append(Comparison(f"/{path}", f"{fact} {shown[0]}", f"{fact} {shown[1]}"))
+    return rows
 
 
 def document(host: Host, engine: str, name: str, text: str) -> dict[str, Any]:

@@ -1,12 +1,14 @@
-"""`kill -9` and full disks at random points of pull, load and prune: acknowledged is whole, the rest is absent, the next run goes on."""
+"""`kill -9` and full disks at random points of pull, push, load and prune: acknowledged is whole, the rest is absent, the next run goes on."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import random
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +18,12 @@ import pytest
 from engine.base.cancel import CancelToken
 from engine.errors import StorageFull
 from engine.oci.config import ImageConfig
+from engine.oci.media import OCI_LAYER
 from engine.oci.reference import Reference
+from engine.registry.server import RegistryServer, Serving
 from engine.service.archives import ArchiveService
 from engine.service.images import ImageService
+from engine.store.images import Image
 from engine.store.store import Store
 from tests.engine.registry.scripted import Scripted, sample
 
@@ -103,6 +108,93 @@ def test_loads_and_prunes_that_are_killed(tmp_path: Path) -> None:
         whole(root, "a:1")
     subprocess.run(command(root, "load", "-i", str(archive)), check=True, stdout=subprocess.DEVNULL)
     assert whole(root, "a:1")
+
+
+@contextlib.contextmanager
+def serving(root: Path) -> Iterator[tuple[str, Store]]:
+    """A registry over a store of its own."""
+    store = Store(root)
+    server = RegistryServer(store, Serving(port=0))
+    thread = threading.Thread(target=server.serve)
+    thread.start()
+    try:
+        yield server.address, store
+    finally:
+        server.close()
+        thread.join()
+        store.close()
+
+
+def filled(root: Path, name: str, layers: int = 4, size: int = 3 * MIB, media_type: str = OCI_LAYER) -> Image:
+    """An image as a build leaves it: plain layers, which a push packs."""
+    store = Store(root)
+    manifest, blobs = sample(layers, size, media_type=media_type)
+    for data in blobs.values():
+        store.blobs.put(data)
+    image = store.images.put(manifest, ImageConfig.parse(blobs[manifest.config.digest]), 0, [Reference.parse(name)])
+    store.close()
+    return image
+
+
+def test_pushes_that_are_killed(tmp_path: Path) -> None:
+    rng = random.Random(9)
+    with serving(tmp_path / "there") as (address, there):
+        name = f"{address}/a:1"
+        filled(tmp_path / "first", f"{address}/warm:1")
+        start = time.monotonic()
+        subprocess.run(command(tmp_path / "first", "push", f"{address}/warm:1"), check=True, stdout=subprocess.DEVNULL)
+        usual = time.monotonic() - start
+        root = tmp_path / "root"
+        for number in range(KILLS):
+            filled(root, f"{name}{number}", size=3 * MIB + number)  # other blobs each time: the registry has none
+            done = kill_at_random(command(root, "push", "-q", f"{name}{number}"), rng, usual)
+            taken = there.images.find(f"a:1{number}")
+            assert taken is not None or done != 0
+            assert there.check() == [], "what the registry took is whole"
+            assert whole(root, f"{name}{number}")
+            if taken is None:
+                subprocess.run(command(root, "push", f"{name}{number}"), check=True, stdout=subprocess.DEVNULL)
+                taken = there.images.find(f"a:1{number}")
+            assert taken is not None
+            store = Store(root)
+            pushed = {
+                text.rpartition("@")[2] for text in store.images.repo_digests(store.images.get(f"{name}{number}"))
+            }
+            store.close()
+            assert taken.digest in pushed
+
+
+def test_a_registry_whose_disk_is_full(small_disk: Path, tmp_path: Path) -> None:
+    with serving(small_disk / "there") as (address, there):
+        name = f"{address}/a:1"
+        filled(tmp_path / "here", name, layers=3, size=30 * MIB)
+        done = subprocess.run(
+            command(tmp_path / "here", "push", "-q", name), capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 1
+        assert "507" in done.stderr or "space" in done.stderr, done.stderr
+        assert there.images.list() == []
+        assert there.check() == []
+        subprocess.run(["mount", "-o", "remount,size=300m", str(small_disk)], check=True)
+        subprocess.run(command(tmp_path / "here", "push", "-q", name), check=True, stdout=subprocess.DEVNULL)
+        assert there.images.find("a:1") is not None
+        assert there.check() == []
+
+
+def test_a_push_that_has_no_room_to_pack(small_disk: Path, tmp_path: Path) -> None:
+    with serving(tmp_path / "there") as (address, there):
+        name = f"{address}/a:1"
+        filled(small_disk / "here", name, layers=1, size=40 * MIB)
+        done = subprocess.run(command(small_disk / "here", "push", name), capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert "No space left" in done.stderr or "full" in done.stderr, done.stderr
+        assert there.images.list() == []
+        store = Store(small_disk / "here")
+        assert store.check() == []
+        store.close()
+        subprocess.run(["mount", "-o", "remount,size=300m", str(small_disk)], check=True)
+        subprocess.run(command(small_disk / "here", "push", name), check=True, stdout=subprocess.DEVNULL)
+        assert there.images.find("a:1") is not None
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from engine.cli.main import main
 from engine.errors import InvalidInput
 from engine.oci.config import ImageConfig
 from engine.oci.reference import Reference
+from engine.service import ssh
 from engine.service.ssh import Host
 from engine.store.images import Image
 from engine.store.store import Store
@@ -97,6 +98,35 @@ def test_a_host_that_forwards_no_ports(other: Other, tmp_path: Path, capfd: pyte
         assert got.config_digest == image.config_digest
     assert main([*here, "pull", other.url, "no/such"]) == 1
     assert "no/such" in capfd.readouterr().err
+
+
+@pytest.mark.peer("sshd")
+@pytest.mark.parametrize("python", [True, False], ids=["there", "here"])
+def test_files_side_by_side(
+    other: Other, data_root: Path, capfd: pytest.CaptureFixture[str], python: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not python:
+        (other.folder / "bin/python3").write_text("")  # not executable: not found
+        monkeypatch.setattr(ssh, "_PYTHON", "true\n")
+    here, image = ["--root", str(data_root)], "files/app:1"
+    dockerfile = (
+        "FROM workbench/base\nRUN mkdir /d && echo {0} > /d/f && ln /d/f /hard && ln -s f /d/l && chmod {1} /d/f\n"
+    )
+    for place, words in (("here", ("x", "644")), ("there", ("yy", "600"))):
+        (other.folder / place).mkdir()
+        (other.folder / place / "Dockerfile").write_text(dockerfile.format(*words))
+    assert main([*here, "build", "-q", "-t", image, str(other.folder / "here")]) == 0
+    assert main([*here, "push", other.url, image]) == 0
+    capfd.readouterr()
+    assert main([*here, "verify", image, "--on", other.url, "--files"]) == 0
+    assert "same       files" in capfd.readouterr().out
+    other.workbench("build", "-q", "-t", image, str(other.folder / "there"))
+    assert main([*here, "verify", image, "--on", other.url, "--files"]) == 1
+    out = capfd.readouterr().out
+    for words in ("/d/f", "mode 644, there mode 600", "size 2, there size 3", "/hard"):
+        assert words in out
+    assert "/bin" not in out
+    assert other.workbench("ps", "-aq") == ""
 
 
 @pytest.mark.peer("sshd")
