@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
+from engine import calls
+from engine.errors import NotFound
 from engine.remote.client import CHUNK, Client
+from engine.remote.errors import beyond
 from engine.remote.hosts import Target
 
 if TYPE_CHECKING:
@@ -32,6 +35,22 @@ class Remote:
             ending.cancel()
         await asyncio.gather(*self._endings.values(), return_exceptions=True)
         await self._client.close()
+
+    async def _is_workbench(self) -> bool:
+        await self._client.negotiate()
+        return self._client.is_workbench
+
+    async def _own(self, method: str, what: str, **arguments: object) -> Any:
+        """Asks another workbench (`engine.calls`). `what` names it in the `Unsupported` that is raised for any other engine."""
+        if not await self._is_workbench():
+            raise beyond(what)
+        try:
+            answer = await self._client.post(f"{calls.PATH}/{method}", body=calls.encode(arguments))
+        except NotFound as error:
+            if "page not found" in error.message or "there is no call" in error.message:
+                raise beyond(what, "the workbench over there is an older one") from error
+            raise
+        return calls.decode(calls.hints(method)["return"], answer.get("result") if isinstance(answer, dict) else None)
 
 
 async def reading(source: BinaryIO, seen: Callable[[int], None] | None = None) -> AsyncGenerator[bytes, None]:

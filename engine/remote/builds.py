@@ -45,6 +45,7 @@ from engine.remote.images import ImagesPart, credentials, progress
 from engine.service import build_wire
 
 _BASE = "workbench/base"
+_HISTORY = "the history of builds"
 _STEP = re.compile(r"^step (\d+)/(\d+) ?: (.*)$", re.IGNORECASE | re.DOTALL)
 _BUILT = re.compile(r"^Successfully built ([0-9a-f]+)")
 _RED = re.compile(r"\x1b\[91m(.*)\x1b\[0m", re.DOTALL)
@@ -109,7 +110,7 @@ class BuildsPart(ImagesPart):
         try:
             await self.image(_BASE)
         except NotFound:
-            if "workbench" not in self._client.server.lower():
+            if not await self._is_workbench():
                 raise beyond(
                     f"making {_BASE}", f"pull another base image there, or load {_BASE} there from a workbench"
                 ) from None
@@ -121,16 +122,19 @@ class BuildsPart(ImagesPart):
     # --- what Docker's API has not ----------------------------------------------------------------------
 
     async def builds(self, *, search: str = "", limit: int | None = None) -> Sequence[BuildRecord]:
-        raise beyond("the history of builds")
+        found: Sequence[BuildRecord] = await self._own("builds", _HISTORY, search=search, limit=limit)
+        return found
 
     async def build_detail(self, number: int) -> BuildDetail:
-        raise beyond("the history of builds")
+        found: BuildDetail = await self._own("build_detail", _HISTORY, number=number)
+        return found
 
     async def build_diff(self, first: int, second: int) -> Sequence[FileDifference]:
-        raise beyond("comparing builds")
+        found: Sequence[FileDifference] = await self._own("build_diff", "comparing builds", first=first, second=second)
+        return found
 
     async def remove_build(self, number: int) -> None:
-        raise beyond("the history of builds")
+        await self._own("remove_build", _HISTORY, number=number)
 
     async def why(self, request: BuildRequest, paths: Sequence[str]) -> Sequence[WhyReport]:
         raise beyond("saying what a change would invalidate")

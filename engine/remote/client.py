@@ -126,6 +126,11 @@ class Client:
     async def close(self) -> None:
         await self._http.aclose()
 
+    @property
+    def is_workbench(self) -> bool:
+        """Whether another workbench answers: known once a version has been agreed on."""
+        return "workbench" in self.server.lower()
+
     # --- versions ---------------------------------------------------------------------------------------
 
     async def negotiate(self) -> None:

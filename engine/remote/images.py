@@ -73,6 +73,9 @@ class ImagesPart(Remote):
         return [image for image in images if all or not image.dangling or "dangling" in (filters or {})]
 
     async def image(self, name: str) -> ImageDetail:
+        if await self._is_workbench():
+            found: ImageDetail = await self._own("image", "", name=name)
+            return found
         where = f"/images/{_quoted(name)}"
         document, history = await asyncio.gather(
             self._client.get(f"{where}/json"), self._client.get(f"{where}/history")
@@ -87,7 +90,9 @@ class ImagesPart(Remote):
         await self._client.post(f"/images/{_quoted(source)}/tag", params)
 
     async def keep_images(self, owner: str, images: Sequence[str]) -> None:
-        """Another engine's prune knows nothing of what a project needs: generations without a tag go with it."""
+        """Only a workbench knows what a project needs: another engine's prune takes generations without a tag with it."""
+        if await self._is_workbench():
+            await self._own("keep_images", "", owner=owner, images=images)
 
     async def remove_image(self, name: str, *, force: bool = False) -> Sequence[str]:
         found = await self._client.json("DELETE", f"/images/{_quoted(name)}", {"force": force})
@@ -185,12 +190,16 @@ class ImagesPart(Remote):
     async def manifests(
         self, reference: str, *, children: bool = False, insecure: bool = False
     ) -> Sequence[RegistryDocument]:
-        raise beyond("showing a manifest")
+        wanted = {"reference": reference, "children": children, "insecure": insecure}
+        found: Sequence[RegistryDocument] = await self._own("manifests", "showing a manifest", **wanted)
+        return found
 
     async def referrers(
         self, reference: str, *, artifact_type: str = "", platform: str = "", insecure: bool = False
     ) -> Sequence[Mapping[str, Any]]:
-        raise beyond("listing referrers")
+        wanted = {"reference": reference, "artifact_type": artifact_type, "platform": platform, "insecure": insecure}
+        found: Sequence[Mapping[str, Any]] = await self._own("referrers", "listing referrers", **wanted)
+        return found
 
     async def push_to_host(
         self, url: str, name: str, *, progress: Callable[[PullProgress], None] = lambda event: None
@@ -279,22 +288,32 @@ class ImagesPart(Remote):
     # --- what Docker's API has not ----------------------------------------------------------------------
 
     async def image_diff(self, first: str, second: str) -> Sequence[FileDifference]:
-        raise _files()
+        found: Sequence[FileDifference] = await self._layers("image_diff", first=first, second=second)
+        return found
+
+    async def _layers(self, method: str, **arguments: object) -> Any:
+        if not await self._is_workbench():
+            raise _files()
+        return await self._own(method, "looking into an image's layers", **arguments)
 
     async def open_files(self, name: str, *, progress: Callable[[int], None] = lambda entries: None) -> FileTree:
         raise _files()
 
     async def image_waste(self, name: str) -> WasteReport:
-        raise _files()
+        found: WasteReport = await self._layers("image_waste", name=name)
+        return found
 
     async def file_history(self, name: str, path: str) -> Sequence[FileStep]:
-        raise _files()
+        found: Sequence[FileStep] = await self._layers("file_history", name=name, path=path)
+        return found
 
     async def file_content(self, name: str, path: str, *, limit: int = 1 << 20) -> FileContent:
-        raise _files()
+        found: FileContent = await self._layers("file_content", name=name, path=path, limit=limit)
+        return found
 
     async def file_diff(self, first: str, second: str, path: str) -> FileComparison:
-        raise _files()
+        found: FileComparison = await self._layers("file_diff", first=first, second=second, path=path)
+        return found
 
     async def save_file(self, name: str, path: str, out: Sink) -> None:
         raise _files()

@@ -8,7 +8,6 @@ from typing import Any
 from engine.model import CacheUsage, CheckFinding, DiskUsage, ImageUsage, Pruned, SystemInfo
 from engine.remote import read, write
 from engine.remote.containers import ContainersPart
-from engine.remote.errors import beyond
 from engine.remote.image_records import summary
 from engine.remote.images import ImagesPart
 from engine.remote.networks import NetworksPart
@@ -40,7 +39,8 @@ class SystemPart(ContainersPart, ImagesPart, NetworksPart):
         )
 
     async def check(self, *, repair: bool = False) -> Sequence[CheckFinding]:
-        raise beyond("checking the store")
+        found: Sequence[CheckFinding] = await self._own("check", "checking the store", repair=repair)
+        return found
 
     # --- disk -------------------------------------------------------------------------------------------
 
@@ -77,22 +77,29 @@ class SystemPart(ContainersPart, ImagesPart, NetworksPart):
         keep_bytes: int | None = None,
         dry_run: bool = False,
     ) -> Pruned:
-        _no_dry_run(dry_run)
+        if dry_run:
+            return await self._dry("prune_build_cache", filters=filters, all=all, keep_bytes=keep_bytes)
         params: dict[str, str | int | bool] = {"all": all, "filters": write.filters(filters)}
         if keep_bytes is not None:
             params["keep-storage"] = params["reserved-space"] = keep_bytes
         found = read.mapping(await self._client.post("/build/prune", params))
         return Pruned(cache=read.texts(found.get("CachesDeleted")), reclaimed=int(found.get("SpaceReclaimed") or 0))
 
+    async def _dry(self, method: str, **arguments: object) -> Pruned:
+        found: Pruned = await self._own(method, "--dry-run", dry_run=True, **arguments)
+        return found
+
     async def prune_images(self, filters: Filters | None = None, *, dry_run: bool = False) -> Pruned:
-        _no_dry_run(dry_run)
+        if dry_run:
+            return await self._dry("prune_images", filters=filters)
         found = read.mapping(await self._client.post("/images/prune", {"filters": write.filters(filters)}))
         rows = read.rows(found.get("ImagesDeleted"))
         lines = tuple(f"{word.lower()}: {name}" for row in rows for word, name in row.items() if name)
         return Pruned(images=lines, reclaimed=int(found.get("SpaceReclaimed") or 0))
 
     async def prune_containers(self, filters: Filters | None = None, *, dry_run: bool = False) -> Pruned:
-        _no_dry_run(dry_run)
+        if dry_run:
+            return await self._dry("prune_containers", filters=filters)
         found = read.mapping(await self._client.post("/containers/prune", {"filters": write.filters(filters)}))
         return Pruned(
             containers=read.texts(found.get("ContainersDeleted")), reclaimed=int(found.get("SpaceReclaimed") or 0)
@@ -102,7 +109,8 @@ class SystemPart(ContainersPart, ImagesPart, NetworksPart):
         self, filters: Filters | None = None, *, all: bool = False, volumes: bool = False, dry_run: bool = False
     ) -> Pruned:
         """In the order of `docker system prune`: what containers hold is free after them."""
-        _no_dry_run(dry_run)
+        if dry_run:
+            return await self._dry("prune_system", filters=filters, all=all, volumes=volumes)
         containers = await self.prune_containers(filters)
         gone, size = (await self.prune_volumes(_without_until(filters))) if volumes else ((), 0)
         wanted = {**(filters or {}), "dangling": ["false" if all else "true"]}
@@ -116,11 +124,6 @@ class SystemPart(ContainersPart, ImagesPart, NetworksPart):
             cache.cache,
             containers.reclaimed + size + images.reclaimed + cache.reclaimed,
         )
-
-
-def _no_dry_run(dry_run: bool) -> None:
-    if dry_run:
-        raise beyond("--dry-run", "`workbench system df` shows what takes space there")
 
 
 def _without_until(filters: Filters | None) -> Filters:

@@ -20,6 +20,7 @@ from engine.errors import Conflict, InvalidInput, from_os_error
 from engine.rest.absent import AbsentRoutes
 from engine.rest.archives import ArchiveRoutes
 from engine.rest.build import BuildRoutes
+from engine.rest.calls import CallRoutes
 from engine.rest.connection import HEAD_SECONDS, Connection, Reader, protocol
 from engine.rest.containers import ContainerRoutes
 from engine.rest.duplex import CHUNK
@@ -74,6 +75,7 @@ def build_router(engine: Engine, scratch: Path | None = None) -> Router:
         ImageRoutes,
         NetworkRoutes,
         VolumeRoutes,
+        CallRoutes,
         AbsentRoutes,
     ):
         routes(engine, router)

@@ -285,3 +285,36 @@ async def test_what_another_engine_cannot_says_so(face: Engine, place: Place, tm
     assert failure.value.hint
     with pytest.raises(Unsupported, match="--output"):
         await build(face, tmp_path, outputs=(BuildOutput("tar", "-"),))
+
+
+async def test_what_only_a_workbench_can(face: Engine, place: Place, sleeper: Sleeper, tmp_path: Path) -> None:
+    """Beyond Docker's API two workbenches speak their own (`engine.calls`); a Docker daemon is never asked."""
+    identity = await sleeper(name="contract-old")
+    second = await face.create(ContainerSpec(IMAGE, name="contract-next", command=("sleep", "1000"), stop_timeout=0))
+    if place.docker:
+        for refused in (face.builds(), face.check(), face.start(second, standby=True), face.prune_system(dry_run=True)):
+            with pytest.raises(Unsupported) as failure:
+                await refused
+            assert failure.value.hint
+        return
+    await face.start(second, standby=True)
+    await face.take_over(second, identity, aside="contract-aside")
+    assert (await face.container_summary("contract-old")).id == second
+    assert (await face.container("contract-aside")).summary.id == identity
+    (tmp_path / "Dockerfile").write_text(f"FROM {IMAGE}\nLABEL a=b\n")
+    _, events = await build(face, tmp_path, no_cache=True)
+    reasons = [event.reason for event in events if isinstance(event, StepFinished) and not event.cached]
+    assert reasons == ["--no-cache"] or all(reasons)
+    newest = (await face.builds(limit=1))[0]
+    assert newest.status == "done"
+    detail = await face.build_detail(newest.number)
+    assert [step.step.instruction for step in detail.steps][-1] == "LABEL a=b"
+    await face.remove_build(newest.number)
+    with pytest.raises(NotFound):
+        await face.build_detail(newest.number)
+    assert (await face.prune_system(dry_run=True)).reclaimed >= 0
+    assert [one for one in await face.check() if one.kind not in ("foreign",)] == []
+    stream = await face.exec(second, ExecSpec(("sh", "-c", "echo x > /srv/new")))
+    await text_of(stream)
+    assert ("A", "/srv/new") in [(one.kind, one.path) for one in await face.drift(second)]
+    assert (await face.image(IMAGE)).manifest["layers"]
