@@ -12,7 +12,7 @@ from engine.oci.digest import Digest
 
 BLOCK = 512
 CHUNK = 1 << 18
-_TYPES = {"file": b"0", "hardlink": b"1", "symlink": b"2", "char": b"3", "block": b"4", "dir": b"5", "fifo": b"6"}
+TYPES = {"file": b"0", "hardlink": b"1", "symlink": b"2", "char": b"3", "block": b"4", "dir": b"5", "fifo": b"6"}
 _MAGIC = b"ustar\x0000"
 _MAGIC_SUM = sum(_MAGIC)
 _OCTAL7 = 0o7777777
@@ -94,7 +94,7 @@ class LayerWriter:
             headers.append(records + b"\0" * (-len(records) % BLOCK))
         headers.append(
             _header(
-                raw_name, _TYPES[entry.kind], entry.mode, entry.uid, entry.gid, size, entry.mtime, raw_link, entry.dev
+                raw_name, TYPES[entry.kind], entry.mode, entry.uid, entry.gid, size, entry.mtime, raw_link, entry.dev
             )
         )
         return headers

@@ -14,7 +14,7 @@ import stat
 import threading
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from engine.build.copy import CopyPlan, Item, Tree
 from engine.build.index import ContextIndex
 from engine.build.indexed import IndexedSource
 from engine.build.source import Node
-from engine.build.stamped import Layer, Record, bounded
+from engine.build.stamped import Layer, Record, bounded, scan
 from engine.build.writer import UpperWriter
 from engine.errors import NotFound, from_os_error
 from engine.oci.digest import Digest
@@ -64,6 +64,7 @@ class Whole:
     newest: int
     records: Sequence[Record]
     keys: Sequence[Key]
+    stale: frozenset[str] = frozenset()  # paths of the context that differed already then
 
 
 class Copies:
@@ -71,6 +72,7 @@ class Copies:
 
     def __init__(self) -> None:
         self._known: OrderedDict[Key, Whole] = OrderedDict()
+        self._tried: tuple[Key, Digest] | None = None
         self._lock = threading.Lock()
 
     def get(self, copied: Copied) -> Whole | None:
@@ -81,21 +83,70 @@ class Copies:
             self._known.move_to_end(copied.key)
             return found
 
+    def may_recall(self, copied: Copied, chain: Digest) -> bool:
+        """Whether it is worth trying: not what was tried last."""
+        with self._lock:
+            before, self._tried = self._tried, (copied.key, chain)
+            return before != self._tried
+
     def put(self, copied: Copied, chain: Digest, blob: Digest, layer: Layer) -> None:
         """A layer that was just copied as a whole. With hard links in it, nothing is remembered."""
         records, written = layer.records, layer.written
         if not records or any(record.kind == "hardlink" for record in records):
             return
-        keys = [tuple(record.path.split("/")) for record in records]
         newest = max(record.mtime for record in records)
         whole = Whole(
             copied.source.index, copied.source.tick, chain, blob, written.tar_size, written.content_size, newest,
-            records, keys,
+            records, _keys(records),
         )  # fmt: skip
+        self.keep(copied, whole)
+
+    def keep(self, copied: Copied, whole: Whole) -> None:
         with self._lock:
             self._known[copied.key] = whole
             if len(self._known) > KEPT:
                 self._known.popitem(last=False)
+
+
+def _keys(records: Sequence[Record]) -> list[Key]:
+    return [tuple(record.path.split("/")) for record in records]
+
+
+def recall(store: Store, copied: Copied, chain: Digest, below: Sequence[Path]) -> Whole | None:
+    """The whole copy behind a layer that another process made, or this one's cache had: from its tar, and from what the context's index
+    knows. The layer has the content that the context has now; its times may be older ones, and where it stands on another, that one
+    has what the folder held before."""
+    record = store.layers.get(chain)
+    base = store.layers.get(record.base) if record is not None and record.base is not None else record
+    if record is None or base is None or base.base is not None or not store.blobs.has(base.diff_id):
+        return None
+    top = LayerView([*store.layers.trees([chain]), *below]).lookup(copied.plan.dest)
+    if top is None or not top.is_dir:
+        return None
+    with store.blobs.open(base.diff_id) as blob:
+        size = os.fstat(blob.fileno()).st_size
+        records = scan(blob.fileno(), size)
+    keys = _keys(records)
+    if not records or any(each.kind == "hardlink" for each in records) or keys != sorted(keys):
+        return None
+    index, prefix = copied.source.index, f"{top.path}/" if top.path else ""
+    inner = f"{copied.tree.top.path}/" if copied.tree.top.path else ""
+    with index.lock:
+        times = ((inner + each.path[len(prefix) :], each.mtime) for each in records if each.path.startswith(prefix))
+        stale = {path for path, mtime in times if index.seconds(path) != mtime}
+    if record.base is not None:
+        own = (path for path in _paths_in(store.layers.tree(chain)) if path.startswith(prefix))
+        stale |= {inner + path[len(prefix) :] for path in own}
+    newest = max(each.mtime for each in records)
+    # What has changed since that source was opened is noted in the index.
+    tick = copied.source.tick
+    return Whole(index, tick, base.chain, base.diff_id, size, base.size, newest, records, keys, frozenset(stale))
+
+
+def _paths_in(tree: Path) -> Iterator[str]:
+    for folder, folders, files in os.walk(tree):
+        for name in (*folders, *files):
+            yield os.path.relpath(os.path.join(folder, name), tree)
 
 
 def change(
@@ -174,7 +225,7 @@ class _Change:
     def plan(self) -> bool:
         """False where the result might not be what a whole copy gives."""
         whole, tree = self.whole, self.copied.tree
-        found = self.copied.source.changed_since(whole.tick)
+        found = self.copied.source.changed_since(whole.tick, whole.stale)
         if found is None or len(found) > max(MOST, len(whole.records) // 8):
             return False
         top = self.merged.lookup(self.copied.plan.dest)

@@ -315,6 +315,11 @@ class ContextIndex:
         found = self._slots.items() if paths is None else ((p, self._slots[p]) for p in paths if p in self._slots)
         return [path for path, slot in found if slot not in self._kids and self._table.links(slot) > 1]
 
+    def seconds(self, path: str) -> int | None:
+        """When `path` was changed last, as a tar says it; None where nothing is."""
+        slot = self._slots.get(path)
+        return self._table.key(slot)[2] // 10**9 if slot is not None else None
+
     def is_dir(self, slot: int) -> bool:
         return slot in self._kids
 

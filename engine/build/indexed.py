@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from engine.base.cancel import CancelToken
@@ -43,6 +43,10 @@ class IndexedSource(ContextSource):
         self.entries = len(self._index)
         self.seconds += time.monotonic() - started
 
+    def later(self, job: Callable[[], None]) -> None:
+        """Does `job` when the build has answered, unless the engine has gone by then."""
+        self._indexes.later(job)
+
     def release(self) -> None:
         """The build is done with it."""
         self.close()
@@ -52,14 +56,14 @@ class IndexedSource(ContextSource):
     def index(self) -> ContextIndex:
         return self._index
 
-    def changed_since(self, tick: int) -> list[tuple[str, Node | None]] | None:
-        """What may differ from what it was at an earlier source's `tick`, each as it is now, parents first; None: not known."""
+    def changed_since(self, tick: int, more: Collection[str] = ()) -> list[tuple[str, Node | None]] | None:
+        """What may differ from what it was at an earlier source's `tick`, and `more`, each as it is now, parents first; None: not known."""
         with self._index.lock:
             paths = self._index.changed_since(tick)
             if paths is None:
                 return None
             found: list[tuple[str, Node | None]] = []
-            for path in sorted(paths, key=lambda path: path.split("/")):
+            for path in sorted({*paths, *more}, key=lambda path: path.split("/")):
                 slot = self._index.slot(path)
                 found.append((path, self._node(path, slot) if slot is not None else None))
             return found

@@ -16,7 +16,7 @@ from typing import Any
 
 from engine.base.clock import rfc3339
 from engine.build import metadata
-from engine.build.delta import Copies, change
+from engine.build.delta import Copied, Copies, change, recall
 from engine.build.dockerfile.ast import Add, Arg, Copy, Instruction, Run, Workdir
 from engine.build.explain import explain, summary
 from engine.build.graph import StagePlan, label
@@ -147,6 +147,8 @@ class StageRun:
         document = None if refused else cache.lookup(key)
         if document is not None:
             cache.remember(scope, facts)
+            if work.copied is not None:
+                self._recall(state, work.copied, Digest(document["chain"]))
             self._advance(state, step, document, work, cached=True, causes=())
             return
         causes = self._causes(scope, facts, refused)
@@ -158,6 +160,21 @@ class StageRun:
             self._shop.ran(step, summary(causes))
             state.ran = True
         self._advance(state, step, document, work, cached=cached, causes=() if cached else causes)
+
+    def _recall(self, state: State, copied: Copied, chain: Digest) -> None:
+        """After the build: what the next one, which has a changed file, can begin with."""
+        store, copies = self._site.store, self._shop.copies
+        if copies.get(copied) is not None or not copies.may_recall(copied, chain):
+            return
+        below = tuple(self._site.trees(state))
+
+        def job() -> None:
+            with store.using():
+                whole = recall(store, copied, chain, below)
+            if whole is not None:
+                copies.keep(copied, whole)
+
+        copied.source.later(job)
 
     def _scope(self, step: StepInfo) -> Scope:
         occurrence = self._seen[step.instruction]

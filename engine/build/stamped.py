@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import queue
 import threading
@@ -12,11 +13,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from engine.archive.diff import write_upper
-from engine.archive.writer import LayerWriter, Sink, TarEntry, Written
+from engine.archive.writer import BLOCK, TYPES, LayerWriter, Sink, TarEntry, Written
 from engine.base.cancel import CancelToken
+from engine.errors import Corrupt
 from engine.store.blobs import BlobWriter
 from engine.store.view import Entry, LayerView
 
+_KINDS = {letter: kind for kind, letter in TYPES.items()}
 PIECE = 1 << 20  # bytes that are hashed and written at once
 BEHIND = 4  # pieces that may wait for it
 
@@ -60,6 +63,40 @@ class _Writer(LayerWriter):
         if self.records is not None:
             size = entry.size if entry.kind == "file" else 0
             self.records.append(Record(entry.path, entry.kind, self._size, entry.mtime, size))
+
+
+def scan(fd: int, size: int) -> list[Record]:
+    """The entries of a layer that `make_layer` wrote. Raises `Corrupt` for what is none."""
+    records = []
+    with mmap.mmap(fd, size, prot=mmap.PROT_READ) as tar:
+        at = start = 0
+        pax: dict[bytes, bytes] = {}
+        while at + BLOCK <= size and (kind := tar[at + 156 : at + 157]) != b"\0":
+            length = int(tar[at + 124 : at + 135], 8)
+            if kind == b"x":
+                pax = _pax(tar[at + BLOCK : at + BLOCK + length])
+            elif kind not in _KINDS:
+                raise Corrupt(f"a layer with an entry of type {kind!r}")
+            else:
+                length = int(pax.get(b"size", length))
+                name = pax.get(b"path") or tar[at : at + 100].rstrip(b"\0")
+                mtime = int(pax.get(b"mtime") or int(tar[at + 136 : at + 147], 8))
+                path = name.decode("utf-8", "surrogateescape").rstrip("/")
+                records.append(Record(path, _KINDS[kind], start, mtime, length))
+                pax = {}
+            at += BLOCK + length + -length % BLOCK
+            if kind != b"x":
+                start = at
+    return records
+
+
+def _pax(data: bytes) -> dict[bytes, bytes]:
+    found = {}
+    while data:
+        length = int(data[: data.index(b" ")])
+        key, _, value = data[data.index(b" ") + 1 : length - 1].partition(b"=")
+        found[key], data = value, data[length:]
+    return found
 
 
 class _Behind:

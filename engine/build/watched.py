@@ -248,6 +248,20 @@ class ContextIndexes:
                 elif not self._closed.is_set():
                     watched.watch()
 
+        self._begin(work)
+
+    def later(self, job: Callable[[], None]) -> None:
+        """Does `job` after the build; never in a process that builds once. What it raises is not told: it only saves time."""
+
+        def work() -> None:
+            if not self._closed.is_set():
+                with contextlib.suppress(Exception):
+                    job()
+
+        if self._keep:
+            self._begin(work)
+
+    def _begin(self, work: Callable[[], None]) -> None:
         with self._lock:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="context-index", daemon=True)

@@ -204,6 +204,33 @@ async def test_the_image_is_that_of_a_cold_build(
     assert not await local.check()
 
 
+@pytest.mark.parametrize("dockerfile", [PLAIN, OVER], ids=["alone", "over files"])
+async def test_another_process_goes_on_from_what_is_there(
+    cold: LocalEngine, tmp_path: Path, dockerfile: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first build finds all in the cache; the next one, with a change, is made out of that."""
+    attempts = counted(monkeypatch)
+    project = tmp_path / "project"
+    chance = random.Random(4)
+    folder = Folder(project, chance)
+    (project / "Dockerfile").write_text(dockerfile)
+    deeds = [deed for deed in DEEDS if "link" not in deed and "attribute" not in deed]
+    for number in range(ROUNDS // 4):
+        engine = await open_engine(tmp_path / "warm")
+        await build(engine, project)
+        async with asyncio.timeout(10):
+            while number and not engine._builds._copies._known:
+                await asyncio.sleep(0.01)
+        for _ in range(2):
+            folder.change(deeds)
+            folder.stamp()
+            made, wanted = await build(engine, project), await build(cold, project, no_cache=True)
+            assert made == wanted, f"round {number}"
+            assert files(engine, made) == files(cold, wanted), f"round {number}"
+        await engine.close()
+    assert sum(attempts) > ROUNDS / 5, attempts
+
+
 async def seen_inside(engine: LocalEngine, image: str) -> dict[str, tuple[object, ...]]:
     """What a mount of the layers shows."""
     container = await engine.create(ContainerSpec(image))
