@@ -24,7 +24,7 @@ from workbench import commands, keymaps, plain_text, themes
 from workbench import panes as all_panes
 from workbench.bridge import Bridge, LoopHandle
 from workbench.journal import Entry, Job, Journal
-from workbench.layout import OUTPUTS, PANES, plan
+from workbench.layout import OUTPUTS, PANES
 from workbench.messages import (
     EngineHappened,
     EngineListed,
@@ -126,6 +126,9 @@ class WorkbenchApp(App[int]):
         self._left = read_left(state_file(), self._place) if desk else Left()
         self._wanted_theme = theme or self._left.theme or self.settings.theme
         self._wanted_keymap = keymap or self.settings.keymap
+        for each in themes.OWN:
+            self.register_theme(each)
+        self.use_theme(self._wanted_theme or "workbench")
         self._project = title or (desk.title if desk else "")
         self._services: dict[str, api.ServiceState] = {}
         self._steps: dict[str, str] = {}
@@ -141,20 +144,13 @@ class WorkbenchApp(App[int]):
         yield self._status
         yield self._trouble
         recent = [name for name in self._left.recent if name in PANES] or ["containers", "logs"]
-        # The first frame has what it shows; the other panes are made behind it.
-        slots = plan(self.size.width, self.size.height - 2, recent, self._left.zoom)  # type: ignore[arg-type]
-        first = {slot.shown for slot in slots}
-        self.grid = PaneGrid([self.panes[name] for name in PANES if name in first], recent=recent, zoom=self._left.zoom)  # type: ignore[arg-type]
-        yield self.grid
+        self.grid = PaneGrid(recent=recent, zoom=self._left.zoom)  # type: ignore[arg-type]
+        yield self.grid  # its frames at once; what is in them is made behind the first frame
         yield self._jobs_line
         yield self._key_line
 
     def on_mount(self) -> None:
-        for theme in themes.OWN:
-            self.register_theme(theme)
-        self.use_theme(self._wanted_theme or "workbench")
         self._draw_status()
-        self.panes[self.grid.recent[0]].focus_main()
         self.set_interval(DAY, self._another_minute)
         with suppress(NotImplementedError, RuntimeError, ValueError):  # no such signal, or not the main thread
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.exit)
@@ -163,21 +159,20 @@ class WorkbenchApp(App[int]):
         self.call_after_refresh(self._go_on)
 
     async def _go_on(self) -> None:
-        """What the first frame did not need: the other panes, the keys, the engine."""
-        for name in PANES:
-            if name not in self.grid.panes:
-                await self.grid.add(self.panes[name])
+        """What the first frame did not need: the engine, the panes, the keys."""
+        opening = asyncio.create_task(self._desk.open()) if self._desk else None
+        await self.grid.fill([self.panes[name] for name in PANES])
         self.panes = {name: self.grid.panes[name] for name in PANES}
-        self.grid.place()
+        self.panes[self.grid.recent[0]].focus_main()
         self._learn_keys()
         self.use_keymap(self._wanted_keymap)
-        beside(self, "open", self._open)
+        beside(self, "open", self._open, opening)
 
-    async def _open(self) -> None:
-        """Opens the engine and the project, then reads them for as long as the app lives."""
-        if self._desk is not None:
+    async def _open(self, opening: asyncio.Task[tuple[api.Engine, LoopHandle | None]] | None) -> None:
+        """Takes the engine and the project when they are open, and reads them for as long as the app lives."""
+        if opening is not None:
             try:
-                engine, loop = await self._desk.open()
+                engine, loop = await opening
             except EngineError as error:
                 self.failure = error
                 self.exit(1)

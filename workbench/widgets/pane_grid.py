@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
+from rich.segment import Segment
 from rich.text import Text
 from textual.containers import Container
 from textual.content import Content
@@ -12,6 +13,7 @@ from textual.events import Resize
 from textual.geometry import NULL_OFFSET, NULL_SPACING, Region, Size
 from textual.layout import ArrangeResult, Layout, WidgetPlacement
 from textual.message import Message
+from textual.strip import Strip
 from textual.widget import Widget
 
 from workbench.commands import NUMBERS
@@ -41,28 +43,36 @@ class PaneGrid(Container):
     class Arranged(Message):
         """Other panes are on the screen than before, or elsewhere."""
 
-    def __init__(self, panes: Sequence[Pane], *, recent: Sequence[str] = (), zoom: Zoom = "") -> None:
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"panes--frame"}
+
+    def __init__(self, *, recent: Sequence[str] = (), zoom: Zoom = "") -> None:
         super().__init__(id="panes")
-        self.panes = {pane.NAME: pane for pane in panes}
+        self.panes: dict[str, Pane] = {}
         self.recent = list(recent) or ["containers"]
         self.zoom: Zoom = zoom
         self.slots: list[Slot] = []
         self._plan = _Planned()
-        for pane in panes:
-            pane.display = False
 
     @property
     def layout(self) -> Layout:
         return self._plan
 
-    def compose(self) -> list[Pane]:
-        return list(self.panes.values())
+    async def fill(self, panes: Sequence[Pane]) -> None:
+        """The panes, into the frames that are drawn until then."""
+        for pane in panes:
+            pane.display = False
+        await self.mount_all(panes)
+        self.panes = {pane.NAME: pane for pane in panes}
+        self.place()
 
-    async def add(self, pane: Pane) -> None:
-        """A pane more, not shown yet."""
-        pane.display = False
-        self.panes[pane.NAME] = pane
-        await self.mount(pane)
+    def render_line(self, y: int) -> Strip:
+        """Frames with their titles: what panes look like before there is anything in them."""
+        style = self.get_component_rich_style("panes--frame")
+        row = [" "] * self.size.width
+        for slot in self.slots if not self.panes else ():
+            if slot.y <= y < slot.y + slot.height:
+                row[slot.x : slot.x + slot.width] = _frame(slot, y - slot.y, self._title(slot).plain)
+        return Strip([Segment("".join(row)[: self.size.width], style)], self.size.width)
 
     def on_resize(self, event: Resize) -> None:
         self.place()
@@ -131,3 +141,12 @@ class PaneGrid(Container):
         """The next tab of the slot that has the focus."""
         slot = next((slot for slot in self.slots if self.recent[0] in slot.panes), self.slots[0])
         return slot.panes[(slot.panes.index(slot.shown) + step) % len(slot.panes)]
+
+
+def _frame(slot: Slot, y: int, title: str) -> str:
+    inner = slot.width - 2
+    if inner < 1 or slot.height < 2:
+        return " " * slot.width
+    if y == 0:
+        return f"╭{f'─ {title} '[:inner].ljust(inner, '─')}╮"
+    return f"╰{'─' * inner}╯" if y == slot.height - 1 else f"│{' ' * inner}│"
