@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from engine.api import ContainerStats, Engine, LoopEvent, ServiceState
 
 GATHER = 0.05  # seconds: events that come within it cause one look at the lists
-STATS_EVERY = 4.0  # seconds between two readings of what containers use
+STATS_EVERY = 5.0  # seconds between two readings of what containers use
 
 
 class Generation(Protocol):

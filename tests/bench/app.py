@@ -65,6 +65,11 @@ class Terminal:
         self.tail = (self.tail + data)[-400_000:]
         return data
 
+    def read_for(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self.read(left)
+
     def until(self, pattern: str, seconds: float = 60) -> float:
         """The time at which `pattern` had come."""
         wanted, end = re.compile(pattern.encode()), time.monotonic() + seconds
@@ -151,7 +156,7 @@ def start(rounds: int = 9) -> None:
     print(f"       with the containers in them {statistics.median(listed) * 1000:.0f} ms")
 
 
-def idle(containers: int = 20, seconds: int = 60) -> None:
+def idle(containers: int = 20, seconds: int = int(os.environ.get("SECONDS", "60"))) -> None:
     with project() as (env, folder):
         full = {**os.environ, **env}
         for number in range(containers - 1):
@@ -162,12 +167,11 @@ def idle(containers: int = 20, seconds: int = 60) -> None:
             Path(env["XDG_CONFIG_HOME"], "workbench/config.toml").write_text(config)
             terminal = Terminal(workbench("."), env, folder)
             try:
-                terminal.until("idle-7")
+                terminal.until(r"idle-1\d")
                 terminal.quiet(3)
-                terminal.read(10)  # the first readings are in
-                cpu, sent, begin = terminal.cpu(), terminal.sent, time.monotonic()
-                while (left := begin + seconds - time.monotonic()) > 0:
-                    terminal.read(left)
+                terminal.read_for(12)  # the first readings are in
+                cpu, sent = terminal.cpu(), terminal.sent
+                terminal.read_for(seconds)
                 used, bytes_ = terminal.cpu() - cpu, terminal.sent - sent
                 print(
                     f"idle {seconds} s, {containers} containers, {shown}: {used / seconds:.2%} of a core, {bytes_ / seconds:.1f} bytes/s"
@@ -203,7 +207,7 @@ def keys(presses: int = 120) -> None:
             stderr=subprocess.DEVNULL,
         )
         try:
-            terminal.until("quiet-7")
+            terminal.until(r"quiet-\d")
             terminal.press("2g")
             terminal.quiet(0.3)
             took = []

@@ -54,6 +54,7 @@ class Pane(Vertical):
     def __init__(self) -> None:
         super().__init__(id=self.NAME, classes="pane")
         self.on_screen = False
+        self._said = ("", "")
         self._note = Static(classes="pane-note", markup=False)
 
     # --- to be written by the subclass --------------------------------------------------------------------------
@@ -139,6 +140,9 @@ class Pane(Vertical):
 
     def say(self, kind: Literal["", "busy", "empty", "error"], text: str = "") -> None:
         """A sentence in the place of the content."""
+        if (kind, text) == self._said:
+            return
+        self._said = (kind, text)
         self._note.update(text)
         self._note.set_classes(f"pane-note {kind}")
         for child in self.children:

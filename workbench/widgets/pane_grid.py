@@ -52,6 +52,7 @@ class PaneGrid(Container):
         self.zoom: Zoom = zoom
         self.slots: list[Slot] = []
         self._plan = _Planned()
+        self._placed = -1  # panes that were there when the slots were made
 
     @property
     def layout(self) -> Layout:
@@ -91,7 +92,10 @@ class PaneGrid(Container):
         if not self.size:
             return
         wanted = {name: rows + 2 for name, pane in self.panes.items() if (rows := pane.rows_wanted) is not None}
-        self.slots = plan(self.size.width, self.size.height, self.recent, self.zoom, wanted)
+        slots = plan(self.size.width, self.size.height, self.recent, self.zoom, wanted)
+        if slots == self.slots and self._placed == len(self.panes):
+            return
+        self.slots, self._placed = slots, len(self.panes)
         self._plan.regions = {slot.shown: Region(slot.x, slot.y, slot.width, slot.height) for slot in self.slots}
         for name, pane in self.panes.items():
             here = name in self._plan.regions
