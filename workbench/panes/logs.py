@@ -179,11 +179,14 @@ class LogsPane(Pane):
         await self._keep_reading(book)
 
     async def _keep_reading(self, book: LogBook) -> None:
+        taken: tuple[int, LogExtent] | None = None
         while True:
             await self._visible.wait()
             epoch = self._epoch
             extent = await book.advance()
-            await self._take(book, epoch, extent)
+            if (epoch, extent) != taken:  # a look that finds nothing new draws nothing
+                await self._take(book, epoch, extent)
+                taken = epoch, extent
             if extent.share == 1:
                 await self._news(book)
                 await asyncio.sleep(FRAME)

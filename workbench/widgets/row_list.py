@@ -110,7 +110,9 @@ class RowList(ScrollView, can_focus=True):
         same_rows = list(now) == list(before) and not self.filter_text and self.sorted_by is None
         widths = self._measure() if self._room else self._widths
         if same_rows and widths == self._widths:
-            self._redraw(key for key in self._keys if now[key] != before[key])
+            for key in self._keys:
+                if now[key] != before[key]:
+                    self._redraw([key], self._span(before[key], now[key]))
         else:
             self._rebuild(widths)
         if gone:
@@ -255,15 +257,27 @@ class RowList(ScrollView, can_focus=True):
         style = self.get_component_rich_style(f"row--{name}")
         return Style(color=style.color, bold=style.bold, dim=style.dim)
 
-    def _redraw(self, keys: Any) -> None:
-        """These rows again."""
+    def _span(self, before: tuple[str, ...], now: tuple[str, ...]) -> tuple[int, int]:
+        """From the first to the last cell of a row in which it is another one, in cells of the screen."""
+        gap, x = 2 if self._room.width - GUTTER >= ROOMY else 1, GUTTER
+        first, last = self._room.width, 0
+        for old, new, width in zip(before, now, self._widths, strict=False):
+            if width:
+                if old != new:
+                    first, last = min(first, x), x + width
+                x += width + gap
+        return first, max(first, last)
+
+    def _redraw(self, keys: Any, span: tuple[int, int] | None = None) -> None:
+        """These rows again, or a span of their cells."""
         top, height, shift = int(self.scroll_offset.y), self._room.height, int(self._titles)
         for key in keys:
             for state in [state for state in self._strips if state[0] == key]:
                 del self._strips[state]
             y = self._at.get(key, -1) - top + shift
             if shift <= y < height:
-                self.refresh(Region(0, y, self._room.width, 1))
+                first, last = span or (0, self._room.width)
+                self.refresh(Region(first, y, last - first, 1))
 
     def notify_style_update(self) -> None:
         self._strips.clear()
