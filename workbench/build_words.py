@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ STEPS = (
     Column(title="WHY", drop=25, cap=50, styles={"": DIM}),
 )
 _STREAMS = {"stderr": "warning", "note": "accent"}
+_QUOTED = re.compile(r" *\d+ \| | {6}> ")  # as `BuildFailed` has them
 _BEFORE_FAILURE = 200  # lines of the failed step's output that stand below its message
 
 
@@ -104,8 +106,10 @@ def step_document(build: Build, step: Step) -> list[TextLine]:
     return found + output_lines(build.lines_of(step.info.key))
 
 
-def message_lines(failure: Failure) -> list[TextLine]:
-    found = [TextLine(("✗ " if not number else "  ") + neutral(row), "error") for number, row in enumerate(failure.message.split("\n"))]  # fmt: skip
+def message_lines(failure: Failure, *, quoted: bool = True) -> list[TextLine]:
+    """Not `quoted`: without the lines of the Dockerfile and of output that it repeats."""
+    rows = [row for row in failure.message.split("\n") if quoted or not _QUOTED.match(row)]
+    found = [TextLine(("✗ " if not number else "  ") + neutral(row), "error") for number, row in enumerate(rows)]  # fmt: skip
     if failure.hint:
         found += [TextLine(f"  hint: {neutral(row)}", "accent") for row in failure.hint.split("\n")]
     return found
@@ -129,7 +133,7 @@ def failure_document(build: Build, dockerfile: str) -> tuple[list[TextLine], int
         else:
             found.append(TextLine(neutral(row), "", str(number), spans(neutral(row))))
         if number == end:
-            found += message_lines(failure)
+            found += message_lines(failure, quoted=False)
     if not rows:
         if failure.file:
             found.append(

@@ -38,6 +38,7 @@ from workbench.widgets.prompt import Prompt
 from workbench.widgets.row_list import Row, RowList
 
 GATHER = 0.08  # seconds: what happens within it is drawn at once
+LOW = 16  # rows of height below which steps make room for a failure
 OUTPUT_FROM = 8  # rows of height from which output shows below the steps
 SHELL = "command -v bash >/dev/null 2>&1 && exec bash --norc; exec sh"
 
@@ -56,6 +57,7 @@ class BuildPane(Pane):
     BuildPane > LinesView { display: none; height: 1fr; border-top: solid $foreground 20%; }
     BuildPane.-tall > RowList { height: auto; max-height: 50%; min-height: 3; }
     BuildPane.-tall > LinesView { display: block; }
+    BuildPane.-failed > RowList { height: 3; min-height: 1; }
     BuildPane > .-covered { display: none; }
     """
 
@@ -87,6 +89,12 @@ class BuildPane(Pane):
 
     def on_resize(self) -> None:
         self.set_class(self.size.height >= OUTPUT_FROM, "-tall")
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """In a low pane a failure's message is worth more than the steps before it."""
+        failed = any(build.failure for build in self.builds.values())
+        self.set_class(failed and self.size.height < LOW, "-failed")
 
     def shown(self) -> None:
         self._later()
@@ -174,6 +182,7 @@ class BuildPane(Pane):
                 self.view.set(self._notes)
             return
         self.say("")
+        self._make_room()
         self.list.show(self._rows())
         if not self._own:
             self.list.select(self._interesting())
@@ -227,7 +236,7 @@ class BuildPane(Pane):
             return
         lines, at = self._document(build, step)
         self.view.following = at is None
-        self.view.set(lines, cursor=at, above=None if at is None else 2)
+        self.view.set(lines, cursor=at, above=None if at is None else 2 if self.size.height >= LOW else 0)
 
     @on(RowList.Moved)
     def _moved(self, event: RowList.Moved) -> None:
@@ -334,15 +343,15 @@ class BuildPane(Pane):
     # --- what if --------------------------------------------------------------------------------------------------------
 
     def action_why(self) -> None:
-        text = " ".join(self._changed[:1])
-        self.prompt.open("why", "if this file changed:", text, hint="a path in the build's folder, or several")
+        last = f"; nothing: {self._changed[0]}" if self._changed else ""
+        self.prompt.open("why", "if this file changed:", hint=f"a path in the build's folder, or several{last}")
 
     @on(Prompt.Done)
     def _typed(self, message: Prompt.Done) -> None:
         message.stop()
         self.prompt.shut()
         self.list.focus()
-        if paths := message.text.split():
+        if paths := message.text.split() or list(self._changed[:1]):
             self.work(self._why, tuple(paths), group="why")
 
     async def _why(self, paths: tuple[str, ...]) -> None:
