@@ -44,6 +44,7 @@ def _list(root: Path, args: list[str]) -> int:
         Flag("last", "Show the n newest builds (default 30, 0 is all)", "n", kind="int"),
         Flag("quiet", "Only show numbers", "q"),
         Flag("format", "Format output: json, or a template of {{.Field}}", kind="str"),
+        Flag("json", "As one JSON document, with nothing cut"),
     ]
     usage = "builds [ls | show N | logs N | diff N [M] | rm N…] [OPTIONS]"
     parsed = read(args, usage, "List the builds that were done here, newest first", flags)
@@ -56,7 +57,9 @@ def _list(root: Path, args: list[str]) -> int:
         limit = parsed.number("last", 30) or None
         found = await engine.builds(search=parsed.text("search"), limit=limit)
         rows = [_row(record) for record in found]
-        if parsed.on("quiet"):
+        if parsed.on("json"):
+            print(json.dumps([asdict(record) for record in found], indent=2))
+        elif parsed.on("quiet"):
             print("\n".join(str(record.number) for record in found), end="\n" if found else "")
         elif parsed.given("format"):
             print(render(parsed.text("format"), rows), end="\n" if rows else "")
@@ -91,13 +94,16 @@ def _row(record: BuildRecord) -> dict[str, object]:
 
 
 def _show(root: Path, args: list[str]) -> int:
-    flags = [Flag("logs", "Print the full output below the steps")]
+    flags = [Flag("logs", "Print the full output below the steps"), Flag("json", "As JSON, with the output")]
     parsed = read(args, "builds show [OPTIONS] N", "Show one build: steps, times, reasons", flags, minimum=1, maximum=1)
     if parsed is None:
         return 0
 
     async def work(engine: Engine) -> int:
         detail = await engine.build_detail(_number(parsed.args[0]))
+        if parsed.on("json"):
+            print(json.dumps(asdict(detail), indent=2))
+            return 0
         print("\n".join(_describe(detail)))
         if parsed.on("logs"):
             print()

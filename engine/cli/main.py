@@ -50,6 +50,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "rm": ("containers", "Remove one or more containers"),
     "images": ("images", "List images"),
     "history": ("images", "Show the history of an image"),
+    "layers": ("layers", "List an image's layers: step, line, size, cached or built and why, waste"),
+    "files": ("layers", "List, read, compare and save files of images and layers, and say which step made them"),
     "pull": ("images", "Download an image from a registry"),
     "push": ("push", "Upload an image to a registry"),
     "registry": ("registry", "Serve the local store as an OCI registry"),

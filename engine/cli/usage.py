@@ -13,7 +13,7 @@ from engine.cli.flags import Flag
 from engine.cli.host_flags import LIMIT_FLAGS, limit_values
 from engine.cli.tables import render, table
 from engine.errors import Conflict, InvalidInput, NotFound
-from engine.model import ContainerStats, Resources
+from engine.model import ContainerStats, HostStats, Resources
 from engine.service.life_config import parse_restart
 
 if TYPE_CHECKING:
@@ -46,11 +46,27 @@ def row(
     }
 
 
+def host_row(now: HostStats, before: HostStats) -> dict[str, object]:
+    """The host in the same columns; a host has no number of processes here."""
+    return {
+        "Container": "host",
+        "ID": "host",
+        "Name": "host",
+        "CPUPerc": f"{now.cpu_percent(before):.2f}%",
+        "MemUsage": f"{binary_size(now.memory_used)} / {binary_size(now.memory_total)}",
+        "MemPerc": f"{100.0 * now.memory_used / now.memory_total if now.memory_total else 0:.2f}%",
+        "NetIO": f"{human_size(now.received)} / {human_size(now.sent)}",
+        "BlockIO": f"{human_size(now.read)} / {human_size(now.written)}",
+        "PIDs": "--",
+    }
+
+
 def cmd_stats(root: Path, args: list[str]) -> int:
     flags = [
         Flag("all", "Show all containers (default shows just running)", "a"),
         Flag("no-stream", "Disable streaming stats and only pull the first result"),
         Flag("no-trunc", "Do not truncate output"),
+        Flag("with-host", "A row of the host itself first"),
         Flag("format", "Format output: json, or a template of {{.Field}}", kind="str"),
     ]
     parsed = read(args, "stats [OPTIONS] [CONTAINER...]", "Display a live stream of resource usage", flags)
@@ -83,6 +99,7 @@ def cmd_stats(root: Path, args: list[str]) -> int:
 
     async def work(engine: Engine) -> int:
         before: dict[str, ContainerStats] = {}
+        host = await engine.host_stats() if parsed.on("with-host") else None
         for name in await names(engine):
             if (first := await reading(engine, name, strict=True)) is not None:
                 before[name] = first
@@ -90,6 +107,9 @@ def cmd_stats(root: Path, args: list[str]) -> int:
         while True:
             await asyncio.sleep(1)
             rows, latest = [], {}
+            if host is not None:
+                host, earlier = await engine.host_stats(), host
+                rows.append(host_row(host, earlier))
             for name in await names(engine):
                 now = await reading(engine, name, strict=False)
                 if now is not None:

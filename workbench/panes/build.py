@@ -332,7 +332,8 @@ class BuildPane(Pane):
             raise InvalidInput("no RUN step failed: there is nothing to look into")
         name = f"failed-step-{secrets.token_hex(3)}"
         spec = api.ContainerSpec(
-            image=image, name=name, entrypoint=("/bin/sh",), command=("-c", SHELL), tty=True, open_stdin=True, auto_remove=True
+            image=image, name=name, entrypoint=("/bin/sh",), command=("-c", SHELL), tty=True, open_stdin=True, stdin_once=True,
+            auto_remove=True,
         )  # fmt: skip
         await engine.create(spec)
         await engine.start(name)

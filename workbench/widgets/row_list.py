@@ -161,6 +161,10 @@ class RowList(ScrollView, can_focus=True):
 
     # --- widths ---------------------------------------------------------------------------------------------------
 
+    def watch_show_vertical_scrollbar(self) -> None:
+        """It takes a column from the rows, or gives it back."""
+        self._lay_out()
+
     def on_resize(self, event: Resize) -> None:
         self._lay_out()
         self._keep_in_view()
