@@ -38,7 +38,7 @@ def test_a_workbench_that_nobody_serves(other: Other, tmp_path: Path) -> None:
     assert "sent:latest" in other.workbench("images", "--format", "{{.Repository}}:{{.Tag}}")
     assert not Path(f"{other.folder}/here/images").exists()
     assert "sent:latest" in there(other, "builds").stdout  # beyond Docker's API: two workbenches
-    refused = there(other, "why", "-C", str(tmp_path), "file")
+    refused = there(other, "why", "-C", str(tmp_path), str(tmp_path / "file"))
     assert refused.returncode == 1
     assert "not possible on another engine" in refused.stderr
     end_server(runtime_dir(other.root) / "api.sock")
