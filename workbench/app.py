@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
@@ -178,6 +179,7 @@ class WorkbenchApp(App[int]):
                 self.exit(1)
                 return
             self.bridge.attach(engine, loop)
+        gc.freeze()  # what is here stays: looking through it for garbage would hold keys up for some 50 ms, again and again
         beside(self, "loop", self.bridge.watch_loop)
         beside(self, "engine", self.bridge.watch_engine)
 

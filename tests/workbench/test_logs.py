@@ -13,6 +13,7 @@ from engine.api import LogLine, ServiceState
 from tests.workbench.fake_engine import NOW, FakeEngine, FakeLoop, a_container, until
 from workbench.app import WorkbenchApp
 from workbench.panes.logs import LogsPane, parse_query
+from workbench.subjects import Subject
 
 SIZE = (160, 45)
 
@@ -118,6 +119,21 @@ async def test_a_new_generation_goes_on_in_the_same_stream() -> None:
         assert lines[2:5] == ["line 2", lines[3], "new"]
         assert lines[3].startswith("── rebuilt 14:02:11 a1b2→c3d4 ───")
         assert len(engine.called("open_logs")) == opened, "the log is the same"
+
+
+async def test_what_was_selected_last_stays() -> None:
+    engine, loop = an_engine(3), FakeLoop()
+    async with running(engine, loop) as (pilot, pane):
+        loop.report(ServiceState("web", "running", "web", "", 1))
+        await until(pilot, lambda: pilot.app.lists.services and "service" in pane._last)
+        db = next(Subject("container", each.id, each.name) for each in pilot.app.lists.containers if each.name == "db")
+        pane.show(db)
+        await until(pilot, lambda: "db" in subtitle(pane))
+        pane.show(Subject("service", "web", "web", ServiceState("web", "running", "web", "", 2)))
+        await pilot.pause()
+        assert "db" in subtitle(pane), "only the record of the service has changed"
+        pane.show(Subject("service", "other", "other", ServiceState("other", "running", "web", "", 1)))
+        await until(pilot, lambda: "web" in subtitle(pane))
 
 
 async def test_windows_of_time() -> None:

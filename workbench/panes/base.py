@@ -165,4 +165,8 @@ class Pane(Vertical):
         yield from self.content()
 
     def focus_main(self) -> None:
-        self.main.focus()
+        # At once: by `focus` alone a key that is typed right behind this would still go to the pane before.
+        if self.main.focusable:
+            self.screen.set_focus(self.main)
+        else:
+            self.main.focus()

@@ -31,6 +31,7 @@ from workbench.widgets.book_view import BookView
 from workbench.widgets.prompt import Prompt
 
 FRAME = 1 / 30  # seconds between two looks at a log that grows
+FLOOD, SLOW_FRAME = 500, 1 / 10  # when so many rows came since the last look, nobody reads them one by one
 MOST_COPIED = 100_000  # rows
 HINT = "words, !without, ~regular expression"
 
@@ -96,6 +97,8 @@ class LogsPane(Pane):
         self._names: tuple[str, ...] = ()  # of the containers whose logs are open
         self._ids: dict[str, str] = {}
         self._one = ""  # the selected container
+        self._last: dict[str, str] = {}  # by kind, the subject that was selected last
+        self._of = ""  # the kind that was selected last
         self._epoch = 0  # what row numbers mean
         self._visible, self._again = asyncio.Event(), asyncio.Event()
 
@@ -116,6 +119,10 @@ class LogsPane(Pane):
     def show(self, subject: Subject | None) -> None:
         if subject is None:
             return
+        before, self._last[subject.kind] = self._last.get(subject.kind), subject.id
+        if before == subject.id and self._of != subject.kind:
+            return  # its record has changed; the cursor that moved last stands on something else
+        self._of = subject.kind
         self._one = subject.record.container if subject.kind == "service" else subject.name
         self._choose()
 
@@ -168,6 +175,7 @@ class LogsPane(Pane):
             return
         self._ids = dict(zip(names, paths, strict=True))
         old, self.book = self.book, book
+        self.extent = LogExtent(0, 0, 0, 0, 0.0)
         self._epoch += 1
         self.view.restart()
         self.view.look = replace(self.view.look, names=tuple(book.names) if len(book.names) > 1 else ())
@@ -176,10 +184,12 @@ class LogsPane(Pane):
             await old.close()
         await book.select(self.kept, since=self._since())
         await book.search(self.search)
+        self._say()
         await self._keep_reading(book)
 
     async def _keep_reading(self, book: LogBook) -> None:
         taken: tuple[int, LogExtent] | None = None
+        total = 0
         while True:
             await self._visible.wait()
             epoch = self._epoch
@@ -189,7 +199,9 @@ class LogsPane(Pane):
                 taken = epoch, extent
             if extent.share == 1:
                 await self._news(book)
-                await asyncio.sleep(FRAME)
+                flood = extent.total - total > FLOOD
+                await asyncio.sleep(SLOW_FRAME if flood else FRAME)
+            total = extent.total
 
     async def _news(self, book: LogBook) -> None:
         """Until the log may have grown, or another query wants another look at it."""
