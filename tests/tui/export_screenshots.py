@@ -5,56 +5,74 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from engine.local import open_engine
 from engine.project.demo import write_demo
 from engine.project.discovery import discover
 from engine.project.loop import InnerLoop
 from workbench.app import WorkbenchApp
-from workbench.widgets.log_view import LogView
 
 TARGET = Path(__file__).parents[2] / "screenshots"
 SIZES = ((80, 24), (160, 45))
 
 
+def drawn(app: WorkbenchApp) -> str:
+    """The screen as text."""
+    strips = app.screen._compositor.render_strips()
+    return "\n".join("".join(segment.text for segment in strip) for strip in strips)
+
+
+async def shows(pilot: Any, text: str) -> None:
+    async with asyncio.timeout(60):
+        while text not in drawn(pilot.app):
+            await pilot.pause(0.05)
+    await pilot.pause(0.5)
+
+
+async def tour(pilot: Any, folder: Path, name: str) -> None:
+    app = pilot.app
+    source, dockerfile = folder / "app.py", folder / "Dockerfile"
+
+    async def take(what: str, *keys: str, until: str) -> None:
+        await pilot.press(*keys)
+        await shows(pilot, until)
+        app.save_screenshot(f"{what}-{name}.svg", str(TARGET))
+
+    await shows(pilot, "http://localhost")
+    await pilot.pause(1.5)  # the watcher takes its first look
+    source.write_text(source.read_text().replace("Hello from", "Saved in"))
+    await shows(pilot, "Saved in")
+    await take("overview", "2", until="Saved in")
+    await take("help", "question_mark", until="keys: containers")
+    await pilot.press("escape")
+    await take("palette", "colon", *"stop", until="Stop shop-web-1")
+    await pilot.press("escape")
+    await take("remove", "2", "d", until="workbench rm -f shop-web-1")
+    await pilot.press("escape")
+    await take("run", "3", "x", until="workbench run -d")
+    await pilot.press("escape", "2", "escape")
+    good = dockerfile.read_text()
+    dockerfile.write_text(good.replace("COPY", "RUN python3 -c 'import flask'\nCOPY"))
+    await shows(pilot, "what ran before goes on")
+    await take("failed", "5", until="import flask")
+    dockerfile.write_text(good)
+
+
 async def export(size: tuple[int, int], folder: Path, root: Path) -> None:
     write_demo(folder)
-    source = folder / "app.py"
     engine = await open_engine(root)
     project = discover(folder)
     loop = InnerLoop(engine, project, root / "projects")
     app = WorkbenchApp(engine, loop, title=project.name)
-    name = f"{size[0]}x{size[1]}"
-
-    async def shows(text: str) -> None:
-        async with asyncio.timeout(60):
-            while not any(
-                text in line.text
-                for pane in ("logs", "build")
-                for line in app.query_one(f"#{pane}-view", LogView).lines
-            ):
-                await pilot.pause(0.05)
-        await pilot.pause(0.5)
-
-    async with app.run_test(size=size) as pilot:
-        await shows("http://localhost")
-        await pilot.pause(1)  # the watcher takes its first look
-        source.write_text(source.read_text().replace("Hello from", "Saved in"))
-        await shows("Saved in")
-        app.save_screenshot(f"overview-{name}.svg", str(TARGET))
-        await pilot.press("question_mark")
-        await pilot.pause(0.2)
-        app.save_screenshot(f"help-{name}.svg", str(TARGET))
-        await pilot.press("escape")
-        dockerfile = folder / "Dockerfile"
-        good = dockerfile.read_text()
-        dockerfile.write_text(good.replace("COPY", "RUN python3 -c 'import flask'\nCOPY"))
-        await shows("exit code")
-        app.save_screenshot(f"failed-{name}.svg", str(TARGET))
-        dockerfile.write_text(good)
-    await loop.close()
-    await engine.remove(f"{project.name}-web-1", force=True)
-    await engine.close()
+    try:
+        async with app.run_test(size=size) as pilot:
+            await tour(pilot, folder, f"{size[0]}x{size[1]}")
+    finally:
+        await loop.close()
+        for container in await engine.containers(all=True):
+            await engine.remove(container.id, force=True)
+        await engine.close()
 
 
 def main() -> None:
