@@ -147,6 +147,19 @@ async def test_windows_of_time() -> None:
         await until(pilot, lambda: shown(pane)[-1] == "line 299")
 
 
+async def test_digits_are_windows_in_the_log_for_fingers_that_know_k9s() -> None:
+    app = WorkbenchApp(an_engine(), FakeLoop(), keymap="k9s")  # type: ignore[arg-type]
+    async with app.run_test(size=SIZE) as pilot:
+        pane = app.panes["logs"]
+        assert isinstance(pane, LogsPane)
+        await until(pilot, lambda: pane.view.extent[1] == 300)
+        app.action_pane("logs")
+        await pilot.pause()
+        await pilot.press("3")
+        await until(pilot, lambda: "5 minutes" in subtitle(pane))
+        assert app.pane is pane
+
+
 async def test_marks_times_wrap_json() -> None:
     engine = an_engine(3)
     engine.log("web", '{"time":"x","level":"warn","msg":"disk is full","free":3}')
