@@ -34,6 +34,7 @@ PEERS = {
     "git": "git",
     "busybox": "busybox",
     "vim": "vim",
+    "fish": "fish",
     "ip": "ip",
     "nft": "nft",
     "iptables-legacy": "iptables-legacy",

@@ -80,10 +80,11 @@ VERBS: dict[str, tuple[str, str]] = {
     "check": ("system", "Verify the store and name what is damaged"),
     "info": ("system", "Display what this engine and this host can do"),
     "serve": ("serve", "Serve the Docker Engine API on a socket"),
+    "completion": ("completion", "Print the completion of a shell: bash, zsh, fish"),
     "version": ("system", "Show the version"),
 }
 
-_ANYBODY = ("version",)  # verbs that need no engine
+_ANYBODY = ("version", "completion")  # verbs that need no engine
 
 GLOBAL = [
     Flag("root", "Data root (default: /var/lib/workbench, or $WORKBENCH_ROOT)", kind="str", metavar="DIR"),
@@ -158,6 +159,11 @@ def _dispatch(args: list[str]) -> int:
         return 0
     if parsed.on("help") or parsed.args == ["help"]:
         print(overview())
+        return 0
+    if parsed.args[:1] == ["__complete"]:  # the shells' functions ask at each key
+        from engine.cli.completion import complete
+
+        print("\n".join(complete(data_root(parsed.text("root")), parsed.args[1:])))
         return 0
     root, own = _root(parsed)
     verb = parsed.args[0] if parsed.args else "."
