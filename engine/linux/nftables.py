@@ -331,6 +331,16 @@ def has_table(sock: Netlink, family: int, table: str) -> bool:
     return bool(sock.ask(message))
 
 
+def tables(sock: Netlink, family: int) -> list[str]:
+    """The names of a family's tables; none where the kernel has no nf_tables."""
+    message = Message(_SUBSYSTEM << 8 | GETTABLE, _header(family), nl.DUMP, "nf_tables tables", NO_NFTABLES)
+    found = []
+    for _kind, body in sock.ask(message):
+        if body[0] == family:  # nfgenmsg.nfgen_family
+            found.append(nl.attributes(body[4:]).get(1, b"").rstrip(b"\0").decode())
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """A rule as it lies in the kernel. `expressions` are (name, raw attributes)."""

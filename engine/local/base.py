@@ -16,7 +16,7 @@ from engine.runtime.client import Runtime
 from engine.runtime.places import runtime_dir
 from engine.service.containers import ContainerService
 from engine.service.images import ImageService
-from engine.service.streams import in_pool
+from engine.service.streams import PoolClosed, in_pool
 from engine.service.volumes import VolumeService
 from engine.store.store import Store
 
@@ -121,13 +121,18 @@ class Services:
             await asyncio.to_thread(self._builds.close)
         await asyncio.to_thread(self._containers.graves.close)
         await asyncio.to_thread(self._store.close)
+        self._pool.shutdown(wait=False)
 
     def stays(self) -> None:
         """This process serves others for long: what need not be waited for is done after the answer."""
         self._containers.graves.beside()
 
     async def _do(self, work: Callable[..., T], *args: object, **kwargs: object) -> T:
-        return await in_pool(self._pool, functools.partial(work, *args, **kwargs))
+        call = functools.partial(work, *args, **kwargs)
+        try:
+            return await in_pool(self._pool, call)
+        except PoolClosed:  # by who still has something to take away
+            return await asyncio.to_thread(call)
 
     async def _cancellable(self, work: Callable[[CancelToken], T]) -> T:
         cancel = CancelToken()

@@ -24,7 +24,7 @@ from engine.linux import netlink as nl
 from engine.linux import nftables as nft
 from engine.linux import rtnetlink as rt
 from engine.linux.netlink import Netlink, NetlinkError
-from engine.runtime import firewall
+from engine.runtime import firewall, leftovers
 from engine.runtime.netconfig import NetworkConfig, NetworkError, network_from_json
 
 IDLE = 1.0  # seconds
@@ -59,7 +59,7 @@ class Membership:
             return
         with _host_lock(self._run_dir):
             _write(self._fd, self.network)
-            make(self.network, host, filters)
+            make(self.network, host, filters, self._run_dir)
         link = rt.get_link(host, self.network.bridge)
         if link is None:
             raise NetworkError(f"the bridge {self.network.bridge} of network {self.network.name} vanished")
@@ -78,7 +78,7 @@ class Membership:
         with _host_lock(self._run_dir):
             missing = not self._look(host, filters)
             if missing:
-                make(self.network, host, filters)
+                make(self.network, host, filters, self._run_dir)
             else:
                 firewall.ensure_pass(filters, self.network)
         return missing
@@ -131,35 +131,41 @@ def bridge_mac(network: NetworkConfig) -> str:
     return ":".join(["02", "57", *(network.id[i : i + 2] for i in range(0, 8, 2))])
 
 
-def conflict(network: NetworkConfig, host: Netlink) -> str:
-    """What stands in the way of the network's subnets, "" for nothing."""
+def conflict(network: NetworkConfig, host: Netlink) -> tuple[str, str]:
+    """What stands in the way of the network's subnets ("" for nothing), and which link that is."""
     names = {link.index: link.name for link in rt.links(host)}
     for gateway in network.gateways():
         family = socket.AF_INET if gateway.version == 4 else socket.AF_INET6
         for route in rt.routes(host, family):
             name = names.get(route.index, "")
             if name != network.bridge and route.destination.prefixlen and _overlap(route.destination, gateway):
-                return f"{route.destination} is routed to {name or 'elsewhere'}"
+                return f"{route.destination} is routed to {name or 'elsewhere'}", name
         for index, address in rt.addresses(host, family):
             name = names.get(index, "")
             if name != network.bridge and address.network.prefixlen and _overlap(address.network, gateway):
-                return f"{name or 'another link'} has the address {address}"
-    return ""
+                return f"{name or 'another link'} has the address {address}", name
+    return "", ""
 
 
 def _overlap(other: rt.Network, gateway: rt.Interface) -> bool:
     return other.version == gateway.version and bool(other.overlaps(gateway.network))
 
 
-def make(network: NetworkConfig, host: Netlink, filters: Netlink | None) -> None:
+def make(network: NetworkConfig, host: Netlink, filters: Netlink | None, run_dir: str) -> None:
     """The bridge, its addresses, its table, under the host's lock. What is there is left. Raises NetworkError."""
     try:
         _forwarding(network)
-        trouble = conflict(network, host)
+        if filters is not None:
+            leftovers.sweep_tables(host, filters)
+        trouble, link = conflict(network, host)
+        if link:
+            leftovers.clear_the_way([link], host, remove, lambda owner, bridge: reap(owner, only=bridge))
+            trouble, _ = conflict(network, host)
         if trouble:
             subnets = ", ".join(str(gateway.network) for gateway in network.gateways())
             raise NetworkError(f"the subnet {subnets} of network {network.name} is in use: {trouble}")
         _make_bridge(network, host)
+        leftovers.note_owner(network.bridge, run_dir)
         if filters is None:
             return
         if not nft.has_table(filters, nft.INET, network.bridge):
@@ -238,6 +244,7 @@ def remove(network: NetworkConfig, host: Netlink) -> None:
         firewall.remove(filters, network)
     with contextlib.suppress(NetlinkError):
         host.send([rt.delete_link(network.bridge)])
+    leftovers.forget_owner(network.bridge)
 
 
 def _locks(run_dir: str) -> list[str]:

@@ -286,6 +286,13 @@ def _is_refusal(kinds: list[str], rule: nft.Rule) -> bool:
     return kinds == ["reject"] or (kinds == ["target"] and b"REJECT\0" in rule.expressions[-1][1])
 
 
+def passing(sock: Netlink) -> set[str]:
+    """The networks (12 digits of their ids) that have rules of `ensure_pass`."""
+    begin = "container-workbench network "
+    notes = {rule.comment for family in (nft.IPV4, nft.IPV6) for rule in nft.rules(sock, family, "filter", "FORWARD")}
+    return {note.removeprefix(begin) for note in notes if note.startswith(begin)}
+
+
 def remove_pass(sock: Netlink, network: NetworkConfig) -> None:
     for family in (nft.IPV4, nft.IPV6):
         for rule in nft.rules(sock, family, "filter", "FORWARD"):

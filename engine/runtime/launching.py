@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import logging
 import os
 import shutil
 import subprocess
@@ -14,6 +15,8 @@ import engine
 from engine.errors import Unavailable
 from engine.runtime import places
 from engine.runtime.bootstrap import bootstrap
+
+_log = logging.getLogger("workbench.runtime")
 
 
 @functools.cache
@@ -41,8 +44,14 @@ def launch(run_dir: Path) -> None:
     """Starts a supervisor and waits until it listens. Raises Unavailable."""
     scope = scope_command()
     trouble = _launched(run_dir, scope)
-    if trouble and scope:  # no bus to be reached: then in the caller's own session, which logind may end
-        trouble = _launched(run_dir, [])
+    if trouble and scope:  # no bus to be reached, or not allowed
+        reason, trouble = trouble.splitlines()[-1], _launched(run_dir, [])
+        if not trouble:
+            _log.warning(
+                "systemd-run made no scope for the containers (%s): they belong to this login session, and end with it where logind "
+                "ends its processes (KillUserProcesses=, or `loginctl enable-linger`)",
+                reason,
+            )
     if trouble:
         raise Unavailable(f"the supervisor did not start: {trouble.splitlines()[-1]}")
 

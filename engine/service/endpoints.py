@@ -435,7 +435,7 @@ def _in_the_way(config: netconfig.NetworkConfig) -> str:
     from engine.runtime import bridges
 
     with Netlink() as host:
-        return "" if rt.get_link(host, config.bridge) is not None else bridges.conflict(config, host)
+        return "" if rt.get_link(host, config.bridge) is not None else bridges.conflict(config, host)[0]
 
 
 def endpoint_settings(values: Mapping[str, Any]) -> EndpointSettings:

@@ -61,12 +61,19 @@ async def stream(work: Work[T]) -> AsyncIterator[T]:
             await asyncio.shield(asyncio.to_thread(thread.join))
 
 
+class PoolClosed(Exception):
+    """The pool takes no more work."""
+
+
 async def in_pool(pool: Executor, work: Callable[[], R]) -> R:
     """Runs `work` on a thread of the pool. As asyncio's own way (`run_in_executor`), which is two futures and two turns of the loop
-    more; and when whoever waits is cancelled, the work goes on to its end."""
+    more; and when whoever waits is cancelled, the work goes on to its end. Raises PoolClosed."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[R] = loop.create_future()
-    pool.submit(_carry, loop, future, work)
+    try:
+        pool.submit(_carry, loop, future, work)
+    except RuntimeError:
+        raise PoolClosed from None
     return await future
 
 

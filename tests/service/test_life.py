@@ -233,9 +233,9 @@ def test_an_older_supervisor_is_replaced_and_its_containers_go_on(
 
 @pytest.mark.parametrize("works", [True, False])
 def test_a_scope_of_systemds_and_what_if_there_is_no_bus(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, works: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, works: bool
 ) -> None:
-    """With a stand-in for systemd-run, which does not run here: what it is asked, and that its failure is no end."""
+    """With a stand-in for systemd-run, which does not run here: what it is asked, and that its failure is no end, but said once."""
     runner = tmp_path / "systemd-run"
     script = f'echo "$@" > {tmp_path}/asked; while [ "$1" != -- ]; do shift; done; shift; exec "$@"'
     runner.write_text(f"#!/bin/sh\n{script if works else 'echo no bus >&2; exit 1'}\n")
@@ -251,7 +251,11 @@ def test_a_scope_of_systemds_and_what_if_there_is_no_bus(
         protocol.send_line(sock, {"op": "ping"})
         answer = protocol.LineReader(sock).read()
     assert answer is not None
+    runtime._supervisor().close()
     os.kill(int(answer["pid"]), signal.SIGTERM)
+    said = [record.getMessage() for record in caplog.records if "systemd-run made no scope" in record.getMessage()]
+    assert len(said) == (0 if works else 1)
+    assert works or "(no bus)" in said[0]
     if works:
         assert "--scope --quiet --collect --property=Delegate=yes --" in (tmp_path / "asked").read_text()
 

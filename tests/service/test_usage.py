@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -65,6 +67,25 @@ async def test_stats(engine: LocalEngine) -> None:
     with pytest.raises(Conflict, match="is not running"):
         await engine.stats(name)
     assert row("x", None, None)["CPUPerc"] == "--"
+
+
+@root
+@pytest.mark.skipif(
+    not ({"cpu", "cpuset"} <= set(cgroup.here().roots) or cgroup.here().version == "v2"), reason="no cpu groups"
+)
+async def test_cpu_shares_divide_a_busy_cpu(engine: LocalEngine) -> None:
+    """Eight to one, on one CPU. What else the machine does takes from both; so the ratio is asked for, and half of it is enough."""
+    cpu = str(min(os.sched_getaffinity(0)))
+    names = [await running(engine, *SPIN, cpu_shares=shares, cpuset_cpus=cpu) for shares in (2048, 256)]
+
+    async def used() -> list[int]:
+        return [(await engine.stats(name)).cpu.total for name in names]
+
+    before = await used()
+    while (gained := [now - then for now, then in zip(await used(), before, strict=True)])[0] < 1_000_000_000:
+        await asyncio.to_thread(os.sched_yield)
+    assert gained[0] > 4 * gained[1], gained
+    assert gained[1] > 0, "the small one is not starved"
 
 
 @root

@@ -1,0 +1,75 @@
+"""Networks of data roots that are gone do not stand in the way of others, nor translate their packets."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from engine.linux import netlink as nl
+from engine.linux import nftables as nft
+from engine.linux import rtnetlink as rt
+from engine.linux.netlink import Netlink
+from engine.runtime import bridges
+from engine.runtime.netconfig import NetworkConfig
+
+from .test_runtime_network import network
+
+__all__ = ["network"]  # a fixture
+pytestmark = pytest.mark.root
+
+
+def other_than(network: NetworkConfig) -> NetworkConfig:
+    """Another network with the same subnet."""
+    identity = os.urandom(32).hex()
+    return dataclasses.replace(network, id=identity, bridge=f"wb-{identity[:12]}")
+
+
+def test_a_bridge_whose_root_is_gone_gives_its_subnet_back(network: NetworkConfig, tmp_path: Path) -> None:
+    second = other_than(network)
+    with Netlink(nl.ROUTE) as host, nft.open_socket() as filters:
+        bridges.Membership(str(tmp_path / "one"), network, host, filters).leave()
+        shutil.rmtree(tmp_path / "one")
+        try:
+            member = bridges.Membership(str(tmp_path / "two"), second, host, filters)
+            assert rt.get_link(host, network.bridge) is None
+            assert not nft.has_table(filters, nft.INET, network.bridge)
+            assert rt.get_link(host, second.bridge) is not None
+            member.leave()
+        finally:
+            bridges.reap(str(tmp_path / "two"), 0)
+            bridges.remove(network, host)
+        assert rt.get_link(host, second.bridge) is None
+
+
+def test_a_bridge_that_somebody_is_on_stays(network: NetworkConfig, tmp_path: Path) -> None:
+    second = other_than(network)
+    with Netlink(nl.ROUTE) as host, nft.open_socket() as filters:
+        member = bridges.Membership(str(tmp_path / "one"), network, host, filters)
+        try:
+            with pytest.raises(bridges.NetworkError, match="in use"):
+                bridges.Membership(str(tmp_path / "two"), second, host, filters)
+            assert rt.get_link(host, network.bridge) is not None
+        finally:
+            member.leave()
+            bridges.reap(str(tmp_path / "one"), 0)
+            bridges.reap(str(tmp_path / "two"), 0)
+
+
+def test_a_table_whose_bridge_is_gone_goes_with_the_next_network(network: NetworkConfig, tmp_path: Path) -> None:
+    second = other_than(network)
+    with Netlink(nl.ROUTE) as host, nft.open_socket() as filters:
+        bridges.Membership(str(tmp_path / "one"), network, host, filters).leave()
+        host.send([rt.delete_link(network.bridge)])
+        assert nft.has_table(filters, nft.INET, network.bridge)
+        try:
+            bridges.Membership(str(tmp_path / "two"), second, host, filters).leave()
+            assert not nft.has_table(filters, nft.INET, network.bridge)
+            assert network.bridge not in nft.tables(filters, nft.INET)
+            assert second.bridge in nft.tables(filters, nft.INET)
+        finally:
+            bridges.reap(str(tmp_path / "one"), 0)
+            bridges.reap(str(tmp_path / "two"), 0)
