@@ -47,8 +47,12 @@ async def test_every_key_goes_inside_and_f12_leaves() -> None:
         keys = ["l", "s", "enter", "tab", "q", "question_mark", "ctrl+c", "ctrl+q", "ctrl+p", "escape", "1", "up"]
         await pilot.press(*keys)
         await until(pilot, lambda: stream.said == b"ls\r\tq?\x03\x11\x10\x1b1\x1b[A")
+        offered = {key: each.enabled for key, each in pilot.app.screen.active_bindings.items()}
+        assert not {"enter", "y", "F", "X", "q"} & {key for key, enabled in offered.items() if enabled}
         await pilot.press("f12")
         await until(pilot, lambda: not pane.view.inside)
+        await pilot.pause()
+        assert {"enter", "y", "F", "X", "q"} <= set(pilot.app.screen.active_bindings)
         await pilot.press("2")
         assert pilot.app.pane.NAME == "containers"
         await pilot.press("E")

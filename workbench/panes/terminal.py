@@ -149,6 +149,10 @@ class TerminalPane(Pane):
         session.screen.answer = session.send
         return session
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Inside, the keys are the program's: the footer does not offer what they would do outside."""
+        return not self.view.inside
+
     # --- bytes both ways ----------------------------------------------------------------------------------
 
     async def _read(self, session: Session) -> None:
