@@ -52,12 +52,25 @@ def graph(values: Sequence[float], width: int, height: int, top: float, *, plain
     return rows
 
 
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """Below these values something counts as being at rest: percent of one CPU, bytes a second."""
+
+    cpu: float = 0.5
+    network: float = 512
+    disk: float = 4096
+
+
+HOST_REST = Rest(6.0, 4096, 64_000)  # a host always has something to do
+
+
 @dataclass
 class Series:
     """Readings of one container, or of the host, oldest first: percent of one CPU, bytes, and bytes a second."""
 
     name: str
     limit: int = 0  # of memory
+    rest: Rest = Rest()
     cpu: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT))
     memory: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT))
     received: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT))
@@ -67,10 +80,12 @@ class Series:
 
     def add(self, cpu: float, memory: float, received: float, sent: float, read: float, written: float) -> None:
         """The smallest movements of what rests are none: nothing is drawn anew for them."""
-        self.cpu.append(cpu if cpu >= 0.5 else 0.0)
+        self.cpu.append(cpu if cpu >= self.rest.cpu else 0.0)
         self.memory.append(memory)
-        for series, rate in ((self.received, received), (self.sent, sent), (self.read, read), (self.written, written)):
-            series.append(rate if rate >= 512 else 0.0)
+        for series, rate in ((self.received, received), (self.sent, sent)):
+            series.append(rate if rate >= self.rest.network else 0.0)
+        for series, rate in ((self.read, read), (self.written, written)):
+            series.append(rate if rate >= self.rest.disk else 0.0)
 
     @property
     def network(self) -> list[float]:

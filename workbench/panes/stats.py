@@ -12,7 +12,7 @@ from textual.widget import Widget
 
 from engine.errors import EngineError
 from workbench import commands, plain_text
-from workbench.graphs import History, Series, graph, nice_top
+from workbench.graphs import HOST_REST, History, Series, graph, nice_top
 from workbench.messages import Reading
 from workbench.panes.rows import FILTER, RowsPane
 from workbench.rows import brief_bytes, brief_percent
@@ -84,7 +84,7 @@ class StatsPane(RowsPane):
         except EngineError:  # another engine does not tell of its host
             self._host = None
         else:
-            self._host = self._host or Series(HOST)
+            self._host = self._host or Series(HOST, rest=HOST_REST)
             self._host.limit, self._cpus = now.memory_total, now.cpus
             if self._before is not None:
                 rates = now.rates(self._before)
@@ -110,10 +110,14 @@ class StatsPane(RowsPane):
         return (
             neutral(series.name),
             small(recent, nice_top(recent, least)),
-            brief_percent(series.cpu[-1]) if series.cpu else "",
+            f"{brief_percent(last(series.cpu)):>6}",
             small(series.memory, series.limit or nice_top(series.memory, 1)),
-            brief_bytes(series.memory[-1]) if series.memory else "",
-            *(_rate(last(rates)) for rates in (series.received, series.sent, series.read, series.written)),
+            f"{brief_bytes(last(series.memory)):>6}",
+            # Always as wide: columns that come and go would move all others.
+            *(
+                f"{_rate(last(rates)) or '-':>6}"
+                for rates in (series.received, series.sent, series.read, series.written)
+            ),
         )
 
     def _draw_board(self) -> None:
