@@ -240,9 +240,10 @@ class WorkbenchApp(App[int]):
                     self.trouble("")
             case api.ServiceBuild(service, api.StepStarted(step)):
                 self._steps[service] = f"{step.number}/{step.total} {step.instruction}"
-            case api.ServiceBuildFailed(service, text, _, _, _, still_runs):
+            case api.ServiceBuildFailed(service, text, _, file, _, still_runs):
                 after = " — what ran before goes on" if still_runs else ""
-                self.trouble(f"✗ {service}: {text.splitlines()[0]}{after}")
+                first = text.splitlines()[0]
+                self.trouble(f"✗ {service}: {first.replace(file, os.path.basename(file)) if file else first}{after}")
             case _:
                 pass
         for pane in self.panes.values():

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from engine.api import ContainerStats, Engine, LoopEvent, ServiceState
 
 GATHER = 0.05  # seconds: events that come within it cause one look at the lists
-STATS_EVERY = 5.0  # seconds between two readings of what containers use
+STATS_EVERY = 5.0  # seconds between two readings of what containers use, with few of them
+STATS_EACH = (
+    0.5  # seconds for each of them, with many: a reading costs, and an app at rest shall cost nothing one notices
+)
 
 
 class Generation(Protocol):
@@ -123,7 +126,8 @@ class Bridge:
         """Readings of all running containers, until cancelled."""
         while True:
             await self.read_stats()
-            await asyncio.sleep(STATS_EVERY)
+            running = sum(1 for each in self.lists.containers if each.running)
+            await asyncio.sleep(max(STATS_EVERY, STATS_EACH * running))
 
     async def read_stats(self) -> None:
         names = [each.name for each in self.lists.containers if each.running]
