@@ -25,6 +25,12 @@ DOCKERFILE = (
 )
 
 
+WHOLE = (  # the folder's layer is made out of the one before
+    "FROM workbench/base\nWORKDIR /app\nCOPY . .\nRUN cat *.txt | sort | uniq > sum\n"
+    'CMD ["python3", "-u", "/app/main.py"]\n'
+)
+
+
 def mounts(below: Path) -> list[str]:
     return [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(below) in line]
 
@@ -55,8 +61,11 @@ async def said(it: Looping, container: str) -> str:
         return ""
 
 
-async def test_the_last_of_many_saves_runs_and_nothing_is_left(local: LocalEngine, tmp_path: Path) -> None:
-    files = {"Dockerfile": DOCKERFILE, "main.py": PROGRAM.format(word="0")}
+@pytest.mark.parametrize("dockerfile", [DOCKERFILE, WHOLE], ids=["steps", "folder"])
+async def test_the_last_of_many_saves_runs_and_nothing_is_left(
+    local: LocalEngine, tmp_path: Path, dockerfile: str
+) -> None:
+    files = {"Dockerfile": dockerfile, "main.py": PROGRAM.format(word="0")}
     files |= {f"f{number}.txt": "0" for number in range(10)}
     chance = random.Random(5)
     before_mounts = mounts(local.root)
@@ -65,7 +74,7 @@ async def test_the_last_of_many_saves_runs_and_nothing_is_left(local: LocalEngin
         for number in range(1, SAVES + 1):
             # Real files, noticed by the watching; now and then a Dockerfile that cannot be built.
             broken = chance.random() < 0.1
-            (it.folder / "Dockerfile").write_text(DOCKERFILE + ("RUN false\n" if broken and number < SAVES else ""))
+            (it.folder / "Dockerfile").write_text(dockerfile + ("RUN false\n" if broken and number < SAVES else ""))
             for each in range(10):
                 (it.folder / f"f{each}.txt").write_text(f"{number}\n")
             (it.folder / "main.py").write_text(PROGRAM.format(word=str(number)))
