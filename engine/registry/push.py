@@ -8,7 +8,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from engine.base.cancel import CancelToken
-from engine.errors import Cancelled, Corrupt, InvalidInput, Unsupported, from_os_error
+from engine.errors import Cancelled, Corrupt, EngineError, InvalidInput, Unsupported, from_os_error
 from engine.oci.descriptor import Descriptor
 from engine.oci.digest import Digest
 from engine.oci.manifest import Index, Manifest, parse_manifest
@@ -25,6 +25,7 @@ __all__ = ["BlobSource", "PushPlan", "UploadJournal", "plan_push", "push"]
 
 _ERROR_LIMIT = 64_000
 _MAX_DOCUMENTS = 10_000
+_HELD_TRIES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +74,15 @@ def push(
     *,
     progress: Callable[[BlobProgress], None],
     mounts: Mapping[Digest, Sequence[str]] | None = None,
+    held: Sequence[Manifest] = (),
     journal: UploadJournal | None = None,
     cancel: CancelToken | None = None,
     concurrency: int = 5,
 ) -> Digest:
     """Pushes `top` under `reference` (its tag, or its digest when it has no tag). Returns the digest, which is `top`'s own.
 
-    `mounts` names, for a blob, other repositories of the same registry that hold it. `progress` is called from worker
+    `mounts` names, for a blob, other repositories of the same registry that hold it. `held` are manifests that this repository is
+    thought to have: where it has one, by its digest, it has all blobs of it, and they are not asked for one by one. `progress` is called from worker
     threads, one call at a time. Raises NotFound, Unauthorized, Unavailable, Corrupt, Unsupported, Cancelled.
     """
     reference = reference.with_default_tag()
@@ -96,7 +99,7 @@ def push(
     endpoint = config.registry(reference.domain)
     session = Session(endpoint, lambda: config.credentials_for(endpoint), network, reference.familiar, "write")
     try:
-        _Push(reference, session, source, progress, mounts or {}, journal or NoJournal()).run(plan, concurrency)
+        _Push(reference, session, source, progress, mounts or {}, journal or NoJournal()).run(plan, concurrency, held)
     except Again as error:
         raise error.final from error
     except OSError as error:
@@ -122,12 +125,17 @@ class _Push:
         self.scope = f"repository:{reference.path}:pull,push"
         self._progress, self._lock = progress, threading.Lock()
 
-    def run(self, plan: PushPlan, concurrency: int) -> None:
+    def run(self, plan: PushPlan, concurrency: int, held: Sequence[Manifest]) -> None:
         for blob in plan.blobs:
             self._report(blob, "waiting", 0)
+        there = self._there(plan, held)
+        for blob in plan.blobs:
+            if blob.digest in there:
+                self._report(blob, "exists", blob.size)
+        missing = [blob for blob in plan.blobs if blob.digest not in there]
         with ThreadPoolExecutor(max(1, concurrency), thread_name_prefix="push") as pool:
             # The largest first: the end is then not one thread with one large blob.
-            ordered = sorted(plan.blobs, key=lambda blob: -blob.size)
+            ordered = sorted(missing, key=lambda blob: -blob.size)
             running = {pool.submit(self._blob, blob) for blob in ordered}
             try:
                 self._collect(running)
@@ -137,6 +145,25 @@ class _Push:
         for document in plan.documents[:-1]:
             self._put_manifest(document, str(document.digest))
         self._put_manifest(plan.documents[-1], self.reference.tag or str(plan.documents[-1].digest))
+
+    def _there(self, plan: PushPlan, held: Sequence[Manifest]) -> set[Digest]:
+        """Blobs that come with manifests that the repository has: the one that saves most questions first."""
+        wanted = {blob.digest for blob in plan.blobs}
+        found: set[Digest] = set()
+        parts = {one.digest: {one.config.digest, *(layer.digest for layer in one.layers)} for one in held}
+        for digest in sorted(parts, key=lambda one: -len(parts[one] & wanted))[:_HELD_TRIES]:
+            if len((parts[digest] & wanted) - found) > 1 and self._has_manifest(digest):
+                found |= parts[digest]
+        return found
+
+    def _has_manifest(self, digest: Digest) -> bool:
+        path = f"/v2/{self.reference.path}/manifests/{digest}"
+        headers = {"accept": ", ".join(MANIFESTS)}
+        try:
+            with self.session.request("HEAD", path, self.scope, headers, ok=(200, 404)) as response:
+                return response.status_code == 200 and response.headers.get("docker-content-digest", digest) == digest
+        except (Again, EngineError):
+            return False  # the blobs are asked for instead, and say what is wrong
 
     def _collect(self, running: set[Future[None]]) -> None:
         while running:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 from engine.base.cancel import CancelToken
@@ -11,7 +12,7 @@ from engine.errors import EngineError, InvalidInput
 from engine.model import PullProgress, RegistryAuth
 from engine.oci.descriptor import Descriptor
 from engine.oci.digest import Digest
-from engine.oci.manifest import Index, Manifest
+from engine.oci.manifest import Index, Manifest, parse_manifest
 from engine.oci.reference import Reference
 from engine.registry.push import push
 from engine.service.meter import Meter
@@ -51,6 +52,7 @@ class TransferService:
                 registry_config(self._store.root, [auth] if auth else []),
                 progress=Meter(shown, progress).blob,
                 mounts=self.neighbours(reference),
+                held=self.held(reference),
                 journal=Uploads(self._store.tmp),
                 cancel=cancel,
             )
@@ -82,6 +84,17 @@ class TransferService:
         if isinstance(top, Manifest):
             return compressed_image(self._store, top, kind, cancel, plain_only=True, begun=begun)
         return compressed_index(self._store, top, kind, cancel, begun=begun)
+
+    def held(self, reference: Reference) -> list[Manifest]:
+        """Manifests that the repository had when something was pushed to it or pulled from it, as far as they are here."""
+        found = []
+        for image in self._store.images.list():
+            for other in map(Reference.parse, self._store.images.repo_digests(image)):
+                if other.name == reference.name and other.digest is not None:
+                    with contextlib.suppress(EngineError):
+                        document = parse_manifest(self._store.blobs.read(other.digest))
+                        found += [document] if isinstance(document, Manifest) else []
+        return found
 
     def neighbours(self, reference: Reference) -> dict[Digest, list[str]]:
         """For each blob, the other repositories of the same registry that are known to hold it."""

@@ -44,11 +44,12 @@ def send(
     *,
     config: RegistryConfig = FAST,
     mounts: dict[object, list[str]] | None = None,
+    held: list[Manifest] | None = None,
     journal: Uploads | None = None,
 ) -> list[BlobProgress]:
     told: list[BlobProgress] = []
     reference = Reference.parse(f"{registry.address}/{name}")
-    push(reference, manifest, store, config, progress=told.append, mounts=mounts, journal=journal)  # type: ignore[arg-type]
+    push(reference, manifest, store, config, progress=told.append, mounts=mounts, held=held or (), journal=journal)  # type: ignore[arg-type]
     return told
 
 
@@ -65,6 +66,27 @@ def test_everything_arrives_once_and_as_it_was(blobs: BlobStore, scripted: Calla
     told = send(registry, manifest, blobs)
     assert {one.phase for one in told} == {"waiting", "exists"}
     assert len(registry.requests("PATCH")) == uploads
+
+
+def test_a_manifest_that_is_there_speaks_for_its_blobs(blobs: BlobStore, scripted: Callable[..., Scripted]) -> None:
+    registry = scripted()
+    first, content = sample(3)
+    second, more = sample(1, seed="other")
+    fill(blobs, {**content, **more})
+    send(registry, first, blobs, "team/app:1")
+    registry.manifests["team/app", first.digest] = (first.raw, first.media_type)
+    changed = build_manifest(second.config, [*first.layers, *second.layers])
+    registry.seen.clear()
+    told = send(registry, changed, blobs, "team/app:2", held=[second, first])
+    assert {one.digest for one in told if one.phase == "exists"} == {layer.digest for layer in first.layers}
+    asked = [seen.path.rpartition("/")[2] for seen in registry.requests("HEAD")]
+    assert sorted(asked) == sorted([first.digest, second.digest, second.config.digest, second.layers[0].digest])
+    assert registry.manifests["team/app", "2"] == (changed.raw, changed.media_type)
+    # A registry that has lost the manifest is asked for each blob.
+    del registry.manifests["team/app", first.digest]
+    registry.seen.clear()
+    send(registry, first, blobs, "team/app:3", held=[first])
+    assert len(registry.requests("HEAD", "/blobs/")) == 4
 
 
 def test_a_neighbours_blob_is_mounted_and_not_sent(blobs: BlobStore, scripted: Callable[..., Scripted]) -> None:
