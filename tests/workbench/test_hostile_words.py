@@ -11,8 +11,8 @@ from engine.local import open_engine
 from engine.project.discovery import discover
 from engine.project.loop import InnerLoop
 from workbench.app import WorkbenchApp
-from workbench.widgets.book_view import BookView
-from workbench.widgets.log_view import LogView
+from workbench.panes.build import BuildPane
+from workbench.panes.logs import LogsPane
 
 # The clipboard (OSC 52), the title, a cleared screen (C0 and C1 forms), a mode, a device's status asked for, text reordered.
 HOSTILE = "\x1b]52;c;aGk=\x07\x1b]0;title\x1b\\\x1b[2J\x9b2J\x1b[?1049h\x1b[6n\u202e\x07\x0e"
@@ -36,11 +36,15 @@ async def test_rt21_nothing_of_a_container_drives_the_terminal(data_root: Path, 
     try:
         async with app.run_test(size=(160, 45)) as pilot:
             async with asyncio.timeout(60):
-                logs, build = app.query_one("#logs-view", BookView), app.query_one("#build-view", LogView)
-                while not (
-                    any("spoken" in line.text for line in build.lines)
-                    and any("spoken" in logs.render_line(y).text for y in range(logs.page))
-                ):
+                logs, build = app.panes["logs"], app.panes["build"]
+                assert isinstance(logs, LogsPane)
+                assert isinstance(build, BuildPane)
+                view = logs.view
+                while not any("spoken" in view.render_line(y).text for y in range(view.page if view.is_mounted else 0)):
+                    await pilot.pause(0.05)
+                app.action_pane("build")
+                while not any("spoken" in repr(line) for line in build.view.lines):  # the step that said it
+                    await pilot.press("k")
                     await pilot.pause(0.05)
             await pilot.pause(0.2)
             drawn = [segment.text for strip in app.screen._compositor.render_strips() for segment in strip]
