@@ -132,7 +132,7 @@ class ContainersPart(Services):
     ) -> PathStat:
         cancel = CancelToken()
         with cancelling(cancel):
-            return await self._do(self._files.get, name, path, out, started, cancel)
+            return await on_thread(lambda: self._files.get(name, path, out, started, cancel))
 
     async def put_archive(
         self,
@@ -145,20 +145,21 @@ class ContainersPart(Services):
     ) -> None:
         cancel = CancelToken()
         with cancelling(cancel):
-            await self._do(
-                self._files.put,
-                name,
-                path,
-                source,
-                keep_kinds=no_overwrite_dir_non_dir,
-                copy_owner=copy_uid_gid,
-                cancel=cancel,
+            await on_thread(
+                lambda: self._files.put(
+                    name,
+                    path,
+                    source,
+                    keep_kinds=no_overwrite_dir_non_dir,
+                    copy_owner=copy_uid_gid,
+                    cancel=cancel,
+                )
             )
 
     async def export(self, name: str, out: Sink) -> None:
         cancel = CancelToken()
         with cancelling(cancel):
-            await self._do(self._files.export, name, out, cancel)
+            await on_thread(lambda: self._files.export(name, out, cancel))
 
     async def changes(self, name: str) -> Sequence[Change]:
         return await self._do(self._commits.changes, name)

@@ -12,7 +12,7 @@ from engine.local.base import Services
 from engine.model import ImageDetail, LayerInfo
 from engine.oci.platform import Platform
 from engine.service.images import BASE
-from engine.service.streams import stream
+from engine.service.streams import on_thread, stream
 
 if TYPE_CHECKING:
     from engine.api import Sink
@@ -154,7 +154,7 @@ class ImagesPart(Services):
         return stream(lambda emit, cancel: self._archives.load(source, emit, cancel))
 
     async def import_image(self, source: BinaryIO, request: ImageImport) -> ImageSummary:
-        image = await self._do(self._archives.import_, source, request, lambda event: None, CancelToken())
+        image = await on_thread(lambda: self._archives.import_(source, request, lambda event: None, CancelToken()))
         return self._images.summary(image, {})
 
     def build(self, request: BuildRequest) -> AsyncIterator[BuildEvent]:

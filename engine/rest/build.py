@@ -36,6 +36,7 @@ from engine.rest.router import Router
 from engine.rest.streams import json_lines, progress_document
 from engine.rest.volumes import texts
 from engine.service import build_wire
+from engine.service.streams import on_thread
 
 _IGNORED_LIMITS = (
     "cpushares",
@@ -93,7 +94,9 @@ class BuildRoutes:
             await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, True))
 
     async def _sent(self, body: BodyFile, folder: Path) -> Fetched:
-        unpacked = await asyncio.to_thread(read_stream, io.BufferedReader(body, 1 << 18), folder)
+        unpacked = await on_thread(
+            lambda: read_stream(io.BufferedReader(body, 1 << 18), folder)
+        )  # as slow as the client
         return Fetched(folder, unpacked.dockerfile_text)
 
     async def _elsewhere(self, place: str, folder: Path, closing: contextlib.ExitStack) -> Fetched:

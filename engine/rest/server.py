@@ -36,6 +36,9 @@ from engine.rest.usage import UsageRoutes
 from engine.rest.volumes import VolumeRoutes
 
 MAX_CLIENTS = 2000
+_BACKLOG = (
+    4096  # connections that the kernel keeps until they are accepted; asyncio sets its own, 100, where none is named
+)
 _FIRST_PASSED = 3  # sd_listen_fds(3): SD_LISTEN_FDS_START
 
 
@@ -110,7 +113,7 @@ class ApiServer:
             gid = _group(group)
             if gid is not None:
                 os.chown(path, -1, gid)
-            sock.listen(1024)
+            sock.listen(_BACKLOG)
             os.chmod(path, 0o660)
         except OSError as error:
             sock.close()
@@ -178,7 +181,9 @@ class ApiServer:
     async def _serve(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         loop = asyncio.get_running_loop()
-        self._servers.append(await loop.create_unix_server(lambda: protocol(self._connected), sock=sock))
+        self._servers.append(
+            await loop.create_unix_server(lambda: protocol(self._connected), sock=sock, backlog=_BACKLOG)
+        )
 
     @property
     def addresses(self) -> Sequence[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -11,6 +12,7 @@ from collections.abc import AsyncIterator
 from engine.api import Engine
 from engine.base.clock import rfc3339
 from engine.errors import InvalidInput
+from engine.rest.event_hub import EventHub
 from engine.rest.http import Answer, Request, Response, json_response
 from engine.rest.router import API_VERSION, MIN_VERSION, Router
 from engine.service.event_filters import check_filters, event_document, matches
@@ -24,7 +26,7 @@ def dotted(version: tuple[int, int]) -> str:
 
 class SystemRoutes:
     def __init__(self, engine: Engine, router: Router) -> None:
-        self._engine = engine
+        self._engine, self._hub = engine, EventHub(engine)
         router.add("GET", "/_ping", self.ping)
         router.add("GET", "/version", self.version)
         router.add("GET", "/info", self.info)
@@ -139,15 +141,10 @@ class SystemRoutes:
         self, filters: dict[str, list[str]], since: int | None, until: int | None
     ) -> AsyncIterator[bytes]:
         yield b""
-        events = self._engine.events(since_time=since, until=until)
-        try:
+        async with contextlib.aclosing(self._hub.follow(since, until)) as events:
             async for event in events:
                 if matches(event, filters):
                     yield json.dumps(event_document(event)).encode() + b"\n"
-        finally:
-            close = getattr(events, "aclose", None)
-            if close is not None:
-                await close()
 
 
 def _moment(text: str) -> int | None:

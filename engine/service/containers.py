@@ -216,7 +216,9 @@ class ContainerService:
             if not self._runtime.state(self.bundle(container_id)).active:
                 raise
             return self._runtime.attach(container_id) if attach else None
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, EngineError | OSError) and not self.bundle(container_id).exists():
+                raise NotFound(f"No such container: {name}", hint="it was removed while it was started") from error
             if removes:  # as Docker: what cannot start has ended
                 with contextlib.suppress(EngineError):
                     self.remove(container_id, force=True, volumes=True)

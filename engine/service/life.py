@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 STOP_SECONDS = 10
 Condition = Literal["not-running", "next-exit", "removed"]
+_LOOK = 0.05  # seconds between looks where the kernel tells nothing
 
 
 class Life:
@@ -154,7 +155,13 @@ class Life:
 
     def _await(self, bundle: Path, done: Any, cancel: CancelToken) -> None:
         """Looks when something happens in the bundle or beside it, and now and then anyway."""
-        hints = Inotify()
+        try:
+            hints = Inotify()
+        except OSError:  # the user's limit of instances (inotify(7): 128 at first) is reached: it looks by the clock
+            while not done():
+                cancel.check()
+                cancel.wait(_LOOK)
+            return
         try:
             for path in (bundle, bundle.parent):
                 with contextlib.suppress(OSError):
