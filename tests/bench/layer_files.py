@@ -1,14 +1,15 @@
 """A layer of a million files: making its index, opening it, its first screen, scrolling, a pattern, a small layer above it.
 
-    .venv/bin/python -m tests.bench.layer_files [ENTRIES]
+    .venv/bin/python -m tests.bench.layer_files [ENTRIES [FOLDER]]
 
-Prints seconds, and the longest time that another coroutine waited for the loop while the index was made.
+FOLDER keeps the files for the next run: making a million takes longer than all the rest. Prints seconds, and the longest time that another coroutine waited for the loop while the index was made.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -28,6 +29,8 @@ SCREEN = 45
 
 def make(folder: Path, entries: int) -> None:
     """Folders of a hundred, and one with a tenth of all."""
+    if folder.exists():
+        return
     flat = entries // 10
     os.makedirs(folder / "flat")
     for number in range(flat):
@@ -57,8 +60,9 @@ async def measure(root: Path, entries: int) -> None:
     tree = layers.root / chains[0].hex / "diff"
     make(tree, entries)
     top = layers.root / chains[1].hex / "diff"
-    os.makedirs(top / "src/000/00")
+    os.makedirs(top / "src/000/00", exist_ok=True)
     (top / "src/000/00/module_1.py").write_text("changed\n")
+    shutil.rmtree(root / "trees", ignore_errors=True)
     cache = TreeCache(root / "trees", layers, root)
 
     async def timed(name: str, work: Awaitable[object]) -> None:
@@ -93,6 +97,10 @@ async def measure(root: Path, entries: int) -> None:
 
 def main() -> None:
     entries = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
+    if len(sys.argv) > 2:
+        Path(sys.argv[2]).mkdir(exist_ok=True)
+        asyncio.run(measure(Path(sys.argv[2]), entries))
+        return
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(measure(Path(folder), entries))
 
