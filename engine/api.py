@@ -1,6 +1,7 @@
 """The engine's face: what every front end (app, command line, REST, Python) sees.
 
-`Engine` is a protocol; `engine.local.LocalEngine` implements it in this process. All records are frozen.
+`Engine` is a protocol; `engine.local.LocalEngine` implements it in this process, `engine.remote.RemoteEngine` over Docker's API.
+`engine.open()` opens either. All records are frozen.
 Long work is an async iterator of events that ends normally or raises an `EngineError`; closing the iterator
 (`aclose`, or cancelling the task that reads it) cancels the work. Times are nanoseconds since the epoch,
 sizes bytes, durations seconds.

@@ -63,6 +63,11 @@ class BuildsPart(ImagesPart):
         _refuse(request)
         begun = time.monotonic()
         given = await asyncio.to_thread(read_input, request)
+        if (
+            any(stage.base.partition(":")[0] == _BASE for stage in given.dockerfile.stages)
+            and not await self._is_workbench()
+        ):
+            await self.ensure_base()
         steps = _steps(given.dockerfile, request.target)
         said = _Said(steps, given)
         started = BuildStarted(str(given.file), tuple(steps))
