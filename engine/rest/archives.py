@@ -6,6 +6,7 @@ import asyncio
 import base64
 import io
 import json
+import re
 import stat
 from collections.abc import AsyncIterator
 
@@ -86,10 +87,9 @@ class ArchiveRoutes:
 
     async def commit(self, request: Request) -> Answer:
         query = request.query
-        if Fields(await request.json()).raw("Config"):
-            raise InvalidInput(
-                "a config in the body is not read", hint='changes go in "changes=", as the docker client sends them'
-            )
+        # The body is a container's Config; some clients send it within one.
+        body = Fields(await request.json())
+        given = _config_changes(body.object("Config") if body.raw("Config") else body)
         repo, tag = query.text("repo"), query.text("tag")
         changes = tuple(line for text in query.all("changes") for line in text.split("\n") if line.strip())
         image = await self._engine.commit(
@@ -98,11 +98,35 @@ class ArchiveRoutes:
                 f"{repo}:{tag}" if repo and tag else repo,
                 query.text("comment"),
                 query.text("author"),
-                changes,
+                (*given, *changes),
                 query.flag("pause", True),
             ),
         )
         return json_response({"Id": image}, 201)
+
+
+def _config_changes(config: Fields) -> tuple[str, ...]:
+    """A Config as the instructions that make it: what it sets stands over the container's, its variables beside them."""
+    found = [
+        f"ENV {_quoted(name)}={_quoted(value)}" for name, _, value in (e.partition("=") for e in config.texts("Env"))
+    ]
+    found += [f"LABEL {_quoted(name)}={_quoted(value)}" for name, value in config.mapping("Labels").items()]
+    found += [f"EXPOSE {port}" for port in config.keys("ExposedPorts")]
+    for field, word in (("Entrypoint", "ENTRYPOINT"), ("Cmd", "CMD")):
+        if words := config.words(field):
+            found.append(f"{word} {json.dumps(words)}")
+    if paths := config.keys("Volumes"):
+        found.append(f"VOLUME {json.dumps(paths)}")
+    for field, word in (("User", "USER"), ("WorkingDir", "WORKDIR"), ("StopSignal", "STOPSIGNAL")):
+        if text := config.text(field):
+            found.append(f"{word} {text}")
+    if any("\n" in line for line in found):
+        raise InvalidInput("a line break cannot stand in a config to commit")
+    return tuple(found)
+
+
+def _quoted(text: str) -> str:
+    return '"' + re.sub(r'([\\"$])', r"\\\1", text) + '"'
 
 
 def _path(request: Request) -> str:

@@ -241,3 +241,23 @@ def test_names_of_networks_and_log_options_as_docker_takes_them(docker: Docker) 
     docker("rm", "opts")
     told = docker("create", "--log-driver", "asdf", BASE, "true", ok=False).stderr
     assert "logger: no log driver named 'asdf' is registered" in told
+
+
+def test_commit_with_a_config_in_the_body(docker: Docker, served: Served) -> None:
+    docker("create", "--name", "configured", "-e", "A=1", BASE, "true")
+    config = {
+        "Env": ['B=two "words" $HOME \\'],
+        "Cmd": ["echo", "x"],
+        "Labels": {"k": "v"},
+        "ExposedPorts": {"8000/tcp": {}},
+        "User": "7",
+        "WorkingDir": "/w",
+    }
+    query = {"container": "configured", "repo": "configured", "changes": "ENV C=3"}
+    assert served.call("POST", "/commit", params=query, json=config).status_code == 201
+    found = json.loads(docker("image", "inspect", "-f", "{{json .Config}}", "configured").stdout)
+    assert {"A=1", 'B=two "words" $HOME \\', "C=3"} <= set(found["Env"])
+    assert (found["Cmd"], found["User"], found["WorkingDir"]) == (["echo", "x"], "7", "/w")
+    assert (found["Labels"]["k"], list(found["ExposedPorts"])) == ("v", ["8000/tcp"])
+    docker("rm", "configured")
+    docker("rmi", "configured")
