@@ -180,7 +180,9 @@ class RowList(ScrollView, can_focus=True):
     def _measure(self) -> list[int]:
         """Over all rows, also those that a filter hides: so that columns stay where they are while one types."""
         width = self._room.width - GUTTER
-        self._titles = self._room.height >= TITLES_FROM and any(column.title for column in self._columns)
+        self._titles = (
+            bool(self._all) and self._room.height >= TITLES_FROM and any(each.title for each in self._columns)
+        )
         natural = [column.least for column in self._columns]
         for cells in self._all.values():
             for i, cell in enumerate(cells):
