@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import signal
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, ClassVar
@@ -154,10 +155,18 @@ class WorkbenchApp(App[int]):
         self._draw_status()
         self.set_interval(DAY, self._another_minute)
         with suppress(NotImplementedError, RuntimeError, ValueError):  # no such signal, or not the main thread
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.exit)
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hung_up)
         if not self.settings.mouse:
             self.action_mouse()
         self.call_after_refresh(self._go_on)
+
+    def _hung_up(self) -> None:
+        """The terminal is gone. Its input is at its end for ever: the thread that reads it is told first, since the driver
+        tells it only after writes that fail now, and a process waits for such a thread at its end."""
+        ended = getattr(self._driver, "exit_event", None)
+        if isinstance(ended, threading.Event):
+            ended.set()
+        self.exit()
 
     async def _go_on(self) -> None:
         """What the first frame did not need: the engine, the panes, the keys."""
