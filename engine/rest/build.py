@@ -47,6 +47,7 @@ _IGNORED_LIMITS = (
     "cgroupparent",
     "securityopt",
     "isolation",
+    "memswap",
 )
 
 _COMMAND = re.compile(r"RUN (.*): exit code \d+", re.DOTALL)
@@ -131,7 +132,7 @@ def _refuse(query: Query) -> None:
         raise Unsupported("--squash is not supported", hint="a multi-stage build with COPY --from makes one layer")
     for name in _IGNORED_LIMITS:
         value = query.text(name)
-        if value and value not in ("0", "default", "null", "[]"):
+        if value and value not in ("0", "-1", "default", "null", "[]"):
             raise Unsupported(f"{name}={value} is not supported for RUN steps")
 
 

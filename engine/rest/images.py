@@ -23,7 +23,11 @@ class ImageRoutes:
 
     async def list(self, request: Request) -> Answer:
         images = await self._engine.images(all=request.query.flag("all"), filters=request.query.filters())
-        return json_response([list_row(image) for image in images])
+        rows = [list_row(image) for image in images]
+        if request.query.flag("shared-size"):
+            shared = {entry.image.id: entry.shared for entry in (await self._engine.disk_usage()).images}
+            rows = [row | {"SharedSize": shared.get(row["Id"], -1)} for row in rows]
+        return json_response(rows)
 
     async def inspect(self, request: Request) -> Answer:
         return json_response(document(await self._engine.image(request.params["name"])))

@@ -261,3 +261,11 @@ def test_commit_with_a_config_in_the_body(docker: Docker, served: Served) -> Non
     assert (found["Labels"]["k"], list(found["ExposedPorts"])) == ("v", ["8000/tcp"])
     docker("rm", "configured")
     docker("rmi", "configured")
+
+
+def test_parameters_that_are_asked_for_and_seldom_sent(served: Served) -> None:
+    rows = served.call("GET", "/images/json", params={"shared-size": "1"}).json()
+    assert rows
+    assert all(row["SharedSize"] >= 0 for row in rows)
+    refused = served.call("POST", "/build", params={"memswap": "1000000000"}, content=b"")
+    assert (refused.status_code, "memswap" in refused.json()["message"]) == (501, True)
