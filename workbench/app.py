@@ -41,6 +41,7 @@ from workbench.panes.base import Pane
 from workbench.settings import Left, Settings, config_file, read_left, read_settings, state_file, write_left
 from workbench.state import neutral, status_line
 from workbench.subjects import Lists, Subject
+from workbench.terminal import input as _keys  # noqa: F401  # before Textual begins to read keys: see there
 from workbench.widgets.key_line import Hint, KeyLine
 from workbench.widgets.pane_grid import PaneGrid
 from workbench.work import beside
