@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from engine.api import FileTree, ImageDetail, Mark, TreeExtent, TreeQuery, TreeRow
 
 SETTLE = 0.12  # seconds that the cursor rests before what it stands on is asked for
+FEW = 500  # changed files up to which all folders of a layer are opened
 SLOW = 0.3  # seconds after which is said what takes so long
 _TOGGLES: dict[Mark, tuple[str, str]] = {"A": ("A", "added"), "M": ("M", "modified"), "D": ("D", "removed"), "": ("U", "unmodified")}  # fmt: skip
 
@@ -220,7 +221,17 @@ class ExplorerPane(Pane):
 
     def action_alone(self) -> None:
         everything: frozenset[Mark] = frozenset(("", "A", "M", "D"))
-        self._ask(replace(self._query, marks=everything if self._query.marks != everything else everything - {""}))
+        alone = self._query.marks == everything
+        self.work(
+            self._alone, replace(self._query, marks=everything - {""} if alone else everything), alone, group="select"
+        )
+
+    async def _alone(self, query: TreeQuery, alone: bool) -> None:
+        """The few files that a layer changed show at once."""
+        await self._select(query)
+        extent = self._extent
+        if alone and extent is not None and extent.added + extent.modified + extent.removed <= FEW:
+            await self._fold_all(True)
 
     def action_order(self) -> None:
         self._ask(replace(self._query, order="name" if self._query.order == "size" else "size"))
