@@ -144,6 +144,7 @@ async def test_what_a_change_would_rebuild_and_a_shell_in_the_failed_step(tmp_pa
         (spec,) = engine.called("create")[0]
         assert (spec.image, spec.tty, spec.auto_remove) == ("sha256:kept", True, True)
         assert app.pane.NAME == "terminal"
+    assert engine.called("remove") == [(spec.name,)]  # with the app
 
 
 async def test_builds_in_detail_their_output_and_two_of_them() -> None:

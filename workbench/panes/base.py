@@ -54,6 +54,7 @@ class Pane(Vertical):
     def __init__(self) -> None:
         super().__init__(id=self.NAME, classes="pane")
         self.on_screen = False
+        self._focus_wanted = False
         self._said = ("", "")
         self._note = Static(classes="pane-note", markup=False)
 
@@ -165,8 +166,15 @@ class Pane(Vertical):
         yield from self.content()
 
     def focus_main(self) -> None:
+        self._focus_wanted = not self.main.is_attached  # a key may come before the pane does: then once it is there
+        if self._focus_wanted:
+            return
         # At once: by `focus` alone a key that is typed right behind this would still go to the pane before.
         if self.main.focusable:
             self.screen.set_focus(self.main)
         else:
             self.main.focus()
+
+    def on_mount(self) -> None:
+        if self._focus_wanted:
+            self.call_after_refresh(self.focus_main)

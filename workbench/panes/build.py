@@ -4,6 +4,7 @@ Dockerfile with the line that failed, and the message under it."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import Iterable
 from pathlib import Path
@@ -74,6 +75,7 @@ class BuildPane(Pane):
         self._shown: tuple[str, int, int] = ("", 0, 0)  # row, lines of output, and version of what is shown
         self._version = 0
         self._dockerfiles: dict[str, str] = {}
+        self._shells: list[str] = []  # containers of failed steps, which go with the app
 
     def content(self) -> Iterable[Widget]:
         yield self.list
@@ -86,6 +88,11 @@ class BuildPane(Pane):
 
     def on_mount(self) -> None:
         self.say("empty", "Nothing was built yet.")
+
+    async def on_unmount(self) -> None:
+        for name in self._shells:
+            with contextlib.suppress(EngineError):  # its shell has ended, and it went by itself
+                await self.bridge.engine.remove(name, force=True)
 
     def on_resize(self) -> None:
         self.set_class(self.size.height >= OUTPUT_FROM, "-tall")
@@ -336,6 +343,7 @@ class BuildPane(Pane):
             auto_remove=True,
         )  # fmt: skip
         await engine.create(spec)
+        self._shells.append(name)
         await engine.start(name)
         self.app_.action_pane("terminal")
         terminal = self.app_.panes["terminal"]
