@@ -60,8 +60,8 @@ class InnerLoop:
         self._engine, self._project, self._state = engine, project, state_dir
         self._queue: asyncio.Queue[LoopEvent | BaseException | None] = asyncio.Queue()
         self._shared = Shared(
-            engine, project, state_dir / project.name, self._say, self._spawn, self._replaced, sync, stop_first, force,
-            keep or project_settings(state_dir.parent),
+            engine, project, state_dir / project.name, self._say, self._spawn, self._finish, self._replaced, sync,
+            stop_first, force, keep or project_settings(state_dir.parent),
         )  # fmt: skip
         self._reload = reload
         self._runs: dict[str, asyncio.Task[None]] = {}
@@ -69,6 +69,9 @@ class InnerLoop:
         self._services = {service.name: ServiceLoop(self._shared, service) for service in project.services}
         self._stop = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._finishing: set[asyncio.Task[None]] = (
+            set()
+        )  # a swap once begun: half of one would leave two containers, or none
         self._undo = contextlib.ExitStack()
         self._waiting = False  # for networks and volumes that the user makes
         self._owner = False  # of the project's lock: only its owner builds
@@ -102,12 +105,14 @@ class InnerLoop:
             each.changed(found)
 
     async def close(self) -> None:
-        """Stops watching, and ends `events`. Containers go on."""
+        """Stops watching, and ends `events`, when a swap that has begun has ended. Containers go on."""
         self._stop.set()
         while self._tasks:  # one that ends may have begun another
             for task in list(self._tasks):
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+        while self._finishing:
+            await asyncio.gather(*self._finishing, return_exceptions=True)
         self._undo.close()
         self._queue.put_nowait(None)
 
@@ -119,8 +124,15 @@ class InnerLoop:
         task.add_done_callback(self._ended)
         return task
 
+    def _finish(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._finishing.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        self._finishing.discard(task)
         if not task.cancelled() and (error := task.exception()):
             self._queue.put_nowait(error)
 

@@ -75,7 +75,7 @@ class ServiceLoop:
         self._making = Making(shared, lambda: self.service)
         owner = f"{shared.project.name}-{service.name}"
         self._keeping = Keeping(shared.engine, owner, self.generations, shared.keep)
-        self._swap = Swap(shared.engine, service, shared.say, shared.spawn)
+        self._swap = Swap(shared.engine, service, shared.say, shared.finish)
         self.in_vain = False  # what it depends on is not there
         self._forced = False  # every container is to be a new one, this time
         self._pending, self._unsettled = Batch(), Batch()

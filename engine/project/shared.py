@@ -22,7 +22,8 @@ class Shared:
     project: Project
     state: Path  # the project's folder in the engine's data root
     say: Callable[[LoopEvent], None]
-    spawn: Callable[[Coroutine[object, object, None]], asyncio.Task[None]]
+    spawn: Callable[[Coroutine[object, object, None]], asyncio.Task[None]]  # cancelled when the loop closes
+    finish: Callable[[Coroutine[object, object, None]], asyncio.Task[None]]  # waited for when the loop closes
     replaced: Callable[[str, bool], None]
     sync: SyncMode = ""
     stop_first: bool = False

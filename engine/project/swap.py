@@ -63,7 +63,7 @@ class Next:
 
 
 class Swap:
-    """`say` hears what happens; `spawn` takes work that goes on (the old container's stop)."""
+    """`say` hears what happens; `spawn` takes work that goes on to its end, whoever waits for it (the old container's stop)."""
 
     def __init__(
         self,
@@ -166,7 +166,6 @@ class Swap:
             await asyncio.shield(self._spawn(self._remove(created)))
             raise
         await asyncio.shield(self._spawn(self._take_over(new, created, old)))
-        self._spawn(self._retire(old))
         return created
 
     def _waiting(self, text: str) -> None:
@@ -190,6 +189,7 @@ class Swap:
         with contextlib.suppress(NotFound):
             await self._engine.remove(aside, force=True)
         await self._engine.take_over(created, old.id, aside=aside)
+        self._spawn(self._retire(old))
 
     async def _give_up(self, created: str, error: StartFailed) -> StartFailed:
         """The error, with what the container said last; it is removed."""
@@ -235,10 +235,16 @@ class Swap:
     async def _stop_first(self, new: Next, old: ContainerSummary, *, written: bool = False) -> str:
         """`written`: the rule stands in the log already."""
         created = await self._create(new, f"{new.spec.name}-next")
-        return await asyncio.shield(self._spawn_result(self._exchange(new, created, old, written)))
+        done: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
-    def _spawn_result(self, work: Coroutine[object, object, str]) -> asyncio.Task[str]:
-        return asyncio.get_running_loop().create_task(work)
+        async def exchange() -> None:
+            try:
+                done.set_result(await self._exchange(new, created, old, written))
+            except Exception as error:  # told to who waits, which is nobody after a cancellation
+                done.set_exception(error)
+
+        self._spawn(exchange())
+        return await asyncio.shield(done)
 
     async def _exchange(self, new: Next, created: str, old: ContainerSummary, written: bool) -> str:
         clock = _Clock(new.phases)

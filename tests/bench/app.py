@@ -3,7 +3,7 @@
     sudo python tests/bench/app.py [start] [keys] [idle] [lists]
 
 start   from exec to the first frame with panes, against a Textual app that shows one word (pairs, medians)
-keys    `j`/`k` in a list until the row is drawn, while a build runs, a pull runs and a container logs 50,000 lines a second
+keys    `j`/`k` in a list until the row is drawn, while a build runs and a container logs 50,000 lines a second
 idle    60 s with 20 containers: the CPU of the app and the bytes it sends, with stats shown and without
 lists   500 containers and 1,000 images: a frame to scroll, to filter; memory
 """

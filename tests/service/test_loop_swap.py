@@ -235,3 +235,16 @@ async def test_names_lead_to_the_new_container_only_when_it_is_ready(local: Loca
         after = await it.inside("names-other-1", *look)
         assert after != before
         assert after.count("'") == 2
+
+
+async def test_a_loop_that_closes_in_the_middle_of_a_swap_ends_it(local: LocalEngine, tmp_path: Path) -> None:
+    """The one before takes its time to stop: it is gone all the same when `close` has returned."""
+    slow = "import time\n" + SERVER.replace("lambda *a: sys.exit(0)", "lambda *a: (time.sleep(1), sys.exit(0))")
+    port = free_port(8690)
+    async with looping(local, tmp_path / "closing", files(port, slow.format(word="one"))) as made:
+        await made.running()
+        made.save("main.py", slow.format(word="two"))
+        await made.until(Replaced)
+        await made.loop.close()
+        names = [one.name for one in await local.containers(all=True) if one.name.startswith("closing")]
+        assert names == ["closing-app-1"]
