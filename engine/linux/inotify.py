@@ -80,6 +80,7 @@ class Inotify:
         threading.Thread(target=self.close, name="inotify-close", daemon=True).start()
 
     def close(self) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        # Before close(2), which takes its time and lets other threads run: the number is free, and another's, from its first moment.
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)

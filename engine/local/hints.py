@@ -44,6 +44,7 @@ class Hints:
         self.close()
 
     def close(self) -> None:
-        if self._inotify is not None:
-            self._loop.remove_reader(self._inotify.fd)
-            self._inotify.close_beside()
+        ended, self._inotify = self._inotify, None
+        if ended is not None:
+            self._loop.remove_reader(ended.fd)
+            ended.close_beside()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -112,7 +112,7 @@ class ContainerSummary:
     networks: Mapping[str, Mapping[str, object]] = field(default_factory=dict)  # Docker's NetworkSettings.Networks
     network_mode: str = "default"
     published: tuple[Port, ...] = ()  # Docker's Ports
-    mounts: Sequence[Mapping[str, object]] = ()  # Docker's Mounts
+    mounts: tuple[Mapping[str, object], ...] = ()  # Docker's Mounts
 
     @property
     def running(self) -> bool:

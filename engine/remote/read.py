@@ -106,7 +106,7 @@ def list_row(row: Mapping[str, Any], now: int | None = None) -> ContainerSummary
         networks=dict(mapping(mapping(row.get("NetworkSettings")).get("Networks"))),
         network_mode=str(mapping(row.get("HostConfig")).get("NetworkMode") or "default"),
         published=published,
-        mounts=rows(row.get("Mounts")),
+        mounts=tuple(rows(row.get("Mounts"))),
     )
 
 
@@ -145,7 +145,7 @@ def _summary(document: Mapping[str, Any]) -> ContainerSummary:
         int(code) if isinstance(code, int) and status in ("exited", "dead", "restarting") else None,
         int(state.get("Pid") or 0),
         ports=tuple(shown.split(", ")) if shown else (),
-        mounts=rows(document.get("Mounts")),
+        mounts=tuple(rows(document.get("Mounts"))),
         labels=dict(mapping(config.get("Labels"))),
         error=str(state.get("Error") or ""),
         oom_killed=bool(state.get("OOMKilled")),

@@ -50,7 +50,7 @@ class ContainerView:
             health=str(state.health["status"]) if state.health else "",
             restart_count=state.restart_count,
             warnings=(*discarded(spec), *state.notes),
-            mounts=[point.inspected() for point in points_of(record)],
+            mounts=tuple(point.inspected() for point in points_of(record)),
         )
 
     def _seen(self, record: dict[str, Any], state: State) -> dict[str, Any]:

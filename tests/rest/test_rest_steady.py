@@ -11,6 +11,8 @@ import gzip
 import json
 import os
 import re
+import select
+import socket
 import subprocess
 import sys
 import time
@@ -151,22 +153,22 @@ async def test_ap08_output_that_nobody_reads_is_not_kept(served: Served, bounded
     writer.close()
 
 
-async def test_ap05_a_body_without_end_is_refused_early(served: Served, bounded: None) -> None:
-    reader, writer = await connect(served)
-    writer.write(
-        get("/v1.51/containers/create", "Content-Type: application/json", "Content-Length: 1073741824", method="POST")
+def test_ap05_a_body_without_end_is_refused_early(served: Served, bounded: None) -> None:
+    """The answer can be read though the server reads no more of the body."""
+    head = get(
+        "/v1.51/containers/create", "Content-Type: application/json", "Content-Length: 1073741824", method="POST"
     )
     before, sent = resident(served), 0
-    with contextlib.suppress(ConnectionError):
-        while sent < 128 * MIB and not reader.at_eof() and not reader._buffer:  # type: ignore[attr-defined]
-            writer.write(b"[" * MIB)
-            await writer.drain()
-            sent += MIB
-    async with asyncio.timeout(10):
-        answer = await reader.read(20)
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(10)
+        sock.connect(str(served.socket))
+        sock.sendall(head)
+        with contextlib.suppress(ConnectionError):
+            while sent < 128 * MIB and not select.select([sock], [], [], 0)[0]:
+                sent += sock.send(b"[" * MIB)
+        answer = sock.recv(20)
     assert answer.startswith(b"HTTP/1.1 413")
     assert resident(served) - before < 64 * MIB
-    writer.close()
 
 
 async def test_a_large_archive_streams_both_ways(served: Served, tmp_path: Path, bounded: None) -> None:
