@@ -179,6 +179,7 @@ async def test_a_registry_that_misbehaves(tmp_path: Path, behaviour: str, error:
         assert await engine.check() == []
     finally:
         server.shutdown()
+        server.server_close()
         await engine.close()
 
 
