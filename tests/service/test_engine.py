@@ -289,6 +289,9 @@ async def test_saving_a_file_replaces_the_container_in_one_log(
     state = await next_event(events, ServiceState, seen)
     assert isinstance(state, ServiceState)
     assert (state.phase, state.container, state.generation) == ("running", "shop-app-1", 1)
+    async for line in engine.logs("shop-app-1", follow=True):
+        if line.text == "first":  # its handler stands: before that, a stop is a kill, and said
+            break
     (folder / "app.py").write_text(source.format("second"))
     replaced = await next_event(events, Replaced, seen)
     assert isinstance(replaced, Replaced)
