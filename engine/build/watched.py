@@ -23,6 +23,7 @@ from engine.base.cancel import CancelToken
 from engine.build.dockerfile.ignore import Matcher
 from engine.build.index import ContextIndex
 from engine.build.index_file import forget
+from engine.errors import InvalidInput
 from engine.linux import inotify
 from engine.linux.inotify import Inotify
 
@@ -207,6 +208,7 @@ class ContextIndexes:
     def get(self, root: Path, matcher: Matcher | None, where: str = "") -> Watched:
         """Raises `InvalidInput` when there is no such folder."""
         real = os.path.realpath(root)
+        self._refuse_own_records(real, matcher)
         patterns = matcher.patterns if matcher else ()
         key = (real, patterns)
         with self._lock:
@@ -222,6 +224,18 @@ class ContextIndexes:
             if len(self._known) > MAX_INDEXES:
                 self._drop(self._known.popitem(last=False)[1])
             return made
+
+    def _refuse_own_records(self, real: str, matcher: Matcher | None) -> None:
+        """A process that closes a database file that it has open through SQLite as well loses its locks on it (fcntl(2)), and the
+        next one that writes damages it. So no build reads the data root of its own engine."""
+        data_root = os.path.dirname(os.path.realpath(self._folder))
+        inside = os.path.relpath(f"{data_root}/records.sqlite", real)
+        if not inside.startswith("../") and not (matcher and matcher.excluded(inside)):
+            folder = os.path.dirname(inside) or "."
+            raise InvalidInput(
+                f"build context {real}: the engine's own data root is in it, at {folder}",
+                hint=f"add {folder} to .dockerignore, or choose another data root with --root",
+            )
 
     def _drop(self, old: Watched) -> None:
         if old.index.lock.acquire(blocking=False):  # one in use is left to its build

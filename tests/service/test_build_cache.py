@@ -153,3 +153,19 @@ def test_a_context_from_a_url(served: str, tmp_path: Path, path: str, name: str,
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / name).read_text() == text
     assert [entry.name for entry in (tmp_path / "root/tmp").iterdir() if entry.name.startswith("context-")] == []
+
+
+async def test_a_context_that_holds_the_data_root_is_refused_unless_it_is_ignored(tmp_path: Path) -> None:
+    """Reading the records' files would end SQLite's locks on them."""
+    engine = await open_engine(tmp_path / "data" / "root")
+    try:
+        (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY . /\n")
+        with pytest.raises(InvalidInput, match="own data root is in it, at data/root"):
+            async for _ in engine.build(BuildRequest(tmp_path)):
+                pass
+        (tmp_path / ".dockerignore").write_text("data\n")
+        async for _ in engine.build(BuildRequest(tmp_path)):
+            pass
+        assert await engine.check() == []
+    finally:
+        await engine.close()
