@@ -767,7 +767,7 @@ class ChangeSeen:
 @dataclass(frozen=True, slots=True)
 class Replaced:
     """A new generation serves. `rule` is the text written into the log; `phases` how long each took, in seconds: noticed (save
-    to event), planned, built, started, healthy."""
+    to event), planned, built, created, started, healthy."""
 
     service: str
     container: str

@@ -287,7 +287,7 @@ class InnerLoop:
     async def _look_on(self) -> None:
         for each in self._services.values():
             try:
-                found = (await self._engine.container(each.name)).summary
+                found = await self._engine.container_summary(each.name)
             except NotFound:
                 continue
             phase = "running" if found.running else "exited"
@@ -372,7 +372,7 @@ class InnerLoop:
 
     async def _await_health(self, service: str, name: str, container: str) -> None:
         while True:
-            summary = (await self._engine.container(container)).summary
+            summary = await self._engine.container_summary(container)
             if summary.health == "healthy":
                 return
             if not summary.health:

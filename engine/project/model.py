@@ -208,6 +208,7 @@ def container_spec(
 ) -> ContainerSpec:
     """What to run for one generation. `image` is pinned by id, so that a later tag does not change what an old container was.
     `mounts` come to those of the service: its given files."""
+    hashed = config_hash(service)
     labels = {
         **service.spec.labels,
         "com.docker.compose.project": project.name,
@@ -216,14 +217,14 @@ def container_spec(
         "com.docker.compose.oneoff": "False",
         "com.docker.compose.project.working_dir": str(project.path),
         "com.docker.compose.project.config_files": ",".join(map(str, project.files or (project.file,))),
-        "com.docker.compose.config-hash": config_hash(service),
+        "com.docker.compose.config-hash": hashed,
         "com.docker.compose.depends_on": ",".join(
             f"{other}:{condition}:{'true' if other in service.restart_with else 'false'}"
             for other, condition in service.depends_on.items()
         ),
         "com.docker.compose.version": COMPOSE_VERSION,
         "workbench.generation": str(generation),
-        "workbench.config-hash": config_hash(service),
+        "workbench.config-hash": hashed,
     }
     own = replace(service.spec, image=image, name=name, labels=labels, log_path=log_path)
     own = replace(

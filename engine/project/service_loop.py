@@ -239,7 +239,7 @@ class ServiceLoop:
 
     async def _container(self) -> ContainerSummary | None:
         try:
-            found = (await self._engine.container(self.name)).summary
+            found = await self._engine.container_summary(self.name)
         except NotFound:
             return None
         return found if found.name == self.name else None

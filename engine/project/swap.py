@@ -57,7 +57,7 @@ class Next:
     spec: ContainerSpec
     generation: int
     why: words.Why | str = ""
-    phases: dict[str, float] = field(default_factory=dict)  # filled in: started, healthy
+    phases: dict[str, float] = field(default_factory=dict)  # filled in: created, started, healthy
     overlap: bool = True
     rule: str = ""
 
@@ -141,6 +141,7 @@ class Swap:
         clock = _Clock(new.phases)
         created = await self._create(new, f"{new.spec.name}-next")
         try:
+            clock.tick("created")
             await self._write(new)
             try:
                 await self._engine.start(created, standby=True)

@@ -20,7 +20,7 @@ from engine.build.dockerfile.ignore import Matcher, read_patterns
 from engine.project.watch_events import Events
 from engine.project.watch_tree import Stamp, Tree, stamp_of
 
-QUIET = 0.003  # seconds without a hint, after which a file that was closed or renamed counts as written
+QUIET = 0.001  # seconds without a hint, after which a file that was closed or renamed counts as written
 BUSY = 0.04  # the same while a file is being written or was taken away
 BURST = 0.1  # the same while very many change
 CAP = 2.0  # seconds after the first hint, whatever still comes

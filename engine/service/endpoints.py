@@ -309,7 +309,7 @@ class EndpointService:
     def _link_lines(self, spec: ContainerSpec, endpoints: Sequence[Endpoint]) -> list[tuple[str, str]]:
         """On the default network, which has no name server, links are lines in /etc/hosts."""
         plain = next((endpoint for endpoint in endpoints if not endpoint.network.resolves), None)
-        if plain is None:
+        if plain is None or not spec.links:
             return []
         others = {each["name"]: (identity, each) for identity, each in self._networks.active(plain.network.id).items()}
         lines = []

@@ -113,6 +113,6 @@ async def test_a_python_program_drives_the_loop(data_root: Path, tmp_path: Path)
     assert isinstance(replaced, Replaced)
     assert replaced.generation == 2
     assert replaced.paths == ("main.py",)
-    assert replaced.phases.keys() == {"noticed", "planned", "built", "started", "healthy"}
+    assert replaced.phases.keys() == {"noticed", "planned", "built", "created", "started", "healthy"}
     await engine.remove(replaced.container, force=True)
     await engine.close()

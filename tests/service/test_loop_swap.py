@@ -88,7 +88,7 @@ async def test_a_published_port_answers_all_the_time_by_either_way(local: LocalE
         rules = [text for stream, text in await it.log(container) if stream == "workbench"]
         assert [rule.split()[1] for rule in rules] == ["rebuilt"] * 3
         assert re.search(r" main\.py → step 2/3 COPY main\.py /m.* · \d+ ms ──$", rules[0])
-        assert list(replaced.phases) == ["noticed", "planned", "built", "started", "healthy"]
+        assert list(replaced.phases) == ["noticed", "planned", "built", "created", "started", "healthy"]
     async with asyncio.timeout(20):
         while [c for c in await local.containers(all=True) if c.name.startswith("port")]:
             await asyncio.sleep(0.05)
