@@ -562,8 +562,9 @@ class Engine(Protocol):
 
     async def kill(self, name: str, signal: str = "KILL") -> None: ...
 
-    async def remove(self, name: str, *, force: bool = False, volumes: bool = False) -> None:
-        """`volumes`: with the anonymous volumes that no other container has."""
+    async def remove(self, name: str, *, force: bool = False, volumes: bool = False, link: bool = False) -> None:
+        """`volumes`: with the anonymous volumes that no other container has. `link`: `name` is "CONTAINER/ALIAS", and that
+        legacy link of the container alone is removed."""
 
     async def pause(self, name: str) -> None:
         """Stops every process where it stands. Raises `Conflict`, `Unsupported`."""

@@ -56,8 +56,6 @@ def check_request(request: BuildRequest) -> None:
 
     Raises `InvalidInput`.
     """
-    if request.network not in ("", "default", "host", "none"):
-        raise InvalidInput(f"--network {request.network} is not known", hint="default, none and host are")
     for output in request.outputs:
         known = _OUTPUT_OPTIONS[output.type]
         for name, value in output.options.items():

@@ -20,6 +20,8 @@ LIMIT_FLAGS = [
     Flag("cpu-shares", "CPU shares (relative weight)", "c", kind="int"),
     Flag("cpu-period", "Length of a CPU CFS period in microseconds", kind="int"),
     Flag("cpu-quota", "CPU time in a period in microseconds", kind="int"),
+    Flag("cpu-rt-period", "Period of the real-time scheduler in microseconds", kind="int"),
+    Flag("cpu-rt-runtime", "Real-time CPU time in such a period in microseconds", kind="int"),
     Flag("cpuset-cpus", "CPUs in which to allow execution (0-3, 0,1)", kind="str"),
     Flag("cpuset-mems", "Memory nodes in which to allow execution (0-3, 0,1)", kind="str"),
     Flag("pids-limit", "Number of processes (-1 for unlimited)", kind="int"),
@@ -71,7 +73,7 @@ def limit_values(parsed: Parsed) -> dict[str, Any]:
     if parsed.given("memory-swap"):
         text = parsed.text("memory-swap")
         values["memory_swap"] = -1 if text == "-1" else parse_size(text)
-    for name in ("cpu-shares", "cpu-period", "cpu-quota", "blkio-weight"):
+    for name in ("cpu-shares", "cpu-period", "cpu-quota", "cpu-rt-period", "cpu-rt-runtime", "blkio-weight"):
         if parsed.given(name):
             values[name.replace("-", "_")] = parsed.number(name)
     for name in ("cpuset-cpus", "cpuset-mems"):

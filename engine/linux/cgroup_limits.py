@@ -49,6 +49,8 @@ def plan_v1(resources: dict[str, Any]) -> list[Write]:
         ("period", "cpu.cfs_period_us", "cpu"),
         ("quota", "cpu.cfs_quota_us", "cpu"),
         ("shares", "cpu.shares", "cpu shares"),
+        ("realtimePeriod", "cpu.rt_period_us", "real-time period"),
+        ("realtimeRuntime", "cpu.rt_runtime_us", "real-time runtime"),
     ):
         if key in cpu:
             plan.append(Write("cpu", file, str(cpu[key]), what))

@@ -87,7 +87,10 @@ class ContainersPart(Services):
         """Starts what has a restart policy and does not run, as Docker's daemon does when it starts; returns the names."""
         return await self._do(self._containers.life.resume)
 
-    async def remove(self, name: str, *, force: bool = False, volumes: bool = False) -> None:
+    async def remove(self, name: str, *, force: bool = False, volumes: bool = False, link: bool = False) -> None:
+        if link:
+            await self._do(self._containers.unlink, name)
+            return
         await self._do(self._containers.remove, name, force=force, volumes=volumes)
 
     async def stats(self, name: str) -> ContainerStats:

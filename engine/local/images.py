@@ -56,6 +56,7 @@ class ImagesPart(Services):
             config.document,
             manifest.document,
             tuple(self._store.images.repo_digests(image)),
+            str((self._store.images.steps(image) or [{}])[-1].get("parent") or ""),
         )
 
     def _layers(self, image: Image) -> list[LayerInfo]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from engine.model.host import HostConfig
 from engine.model.transfers import PullProgress, RegistryAuth
 
 
@@ -66,6 +67,9 @@ class BuildRequest:
     ulimits: tuple[str, ...] = ()  # "nofile=1024:2048"
     shm_size: int = 0  # bytes; 0 is 64 MiB
     memory: int = 0  # bytes; 0 no limit
+    limits: HostConfig = field(
+        default_factory=HostConfig
+    )  # of RUN steps: their other limits and their control group
     allow: tuple[str, ...] = ()  # entitlements: "network.host", "security.insecure"
     cache_from: tuple[str, ...] = ()  # "type=registry,ref=…", "type=local,src=…"
     cache_to: tuple[str, ...] = ()

@@ -77,6 +77,8 @@ class Resources:
     cpu_shares: int = 0
     cpu_period: int = 0  # microseconds
     cpu_quota: int = 0  # microseconds in a period
+    cpu_rt_period: int = 0  # microseconds; of the real-time scheduler, which cgroup v1 alone has
+    cpu_rt_runtime: int = 0  # microseconds in such a period
     cpuset_cpus: str = ""  # "0-2,4"
     cpuset_mems: str = ""
     pids_limit: int = 0  # -1 takes a limit away (update)
@@ -113,6 +115,7 @@ class HostConfig(Resources):
     oom_score_adj: int = 0
     init: bool = False  # a small init as process 1: it forwards signals and reaps
     cgroup_parent: str = ""
+    isolation: str = ""  # "" or "default": others are for Windows
     annotations: Mapping[str, str] = field(default_factory=dict)
 
 

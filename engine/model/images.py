@@ -46,3 +46,4 @@ class ImageDetail:
     config: Mapping[str, object]  # the raw image config document
     manifest: Mapping[str, object]
     repo_digests: tuple[str, ...] = ()
+    parent: str = ""  # the image whose container was committed

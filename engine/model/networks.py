@@ -34,6 +34,8 @@ class EndpointSettings:
     ipv6_address: str = ""
     mac_address: str = ""
     links: tuple[str, ...] = ()  # "container:alias"
+    link_local: tuple[str, ...] = ()  # further addresses, of the link alone: "169.254.8.8"
+    driver_options: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

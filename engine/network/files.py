@@ -65,6 +65,11 @@ def remove_line(text: str, address: str) -> str:
     return "".join(line for line in text.splitlines(keepends=True) if line.split()[:1] != [address])
 
 
+def remove_named(text: str, name: str) -> str:
+    """Without the line whose first name this is: that of a link."""
+    return "".join(line for line in text.splitlines(keepends=True) if line.split()[1:2] != [name])
+
+
 # --- resolv.conf ----------------------------------------------------------------------------------
 
 

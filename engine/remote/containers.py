@@ -190,8 +190,9 @@ class ContainersPart(Remote):
     async def kill(self, name: str, signal: str = "KILL") -> None:
         await self._client.post(f"/containers/{_quoted(name)}/kill", {"signal": signal})
 
-    async def remove(self, name: str, *, force: bool = False, volumes: bool = False) -> None:
-        await self._client.json("DELETE", f"/containers/{_quoted(name)}", {"force": force, "v": volumes})
+    async def remove(self, name: str, *, force: bool = False, volumes: bool = False, link: bool = False) -> None:
+        params = {"force": force, "v": volumes} | ({"link": True} if link else {})
+        await self._client.json("DELETE", f"/containers/{_quoted(name)}", params)
 
     async def pause(self, name: str) -> None:
         await self._client.post(f"/containers/{_quoted(name)}/pause")

@@ -54,7 +54,7 @@ def detail(document: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) ->
         config["variant"] = document["Variant"]
     found = summary(document)
     # The manifest stays with the engine: its API has no word for it.
-    return ImageDetail(found, layers, config, {}, found.repo_digests)
+    return ImageDetail(found, layers, config, {}, found.repo_digests, str(document.get("Parent") or ""))
 
 
 def _layers(history: Sequence[Mapping[str, Any]], diff_ids: Sequence[str]) -> tuple[LayerInfo, ...]:

@@ -133,6 +133,7 @@ def _isolation(spec: HostConfig) -> dict[str, Any]:
         OomScoreAdj=spec.oom_score_adj,
         Init=spec.init or None,
         CgroupParent=spec.cgroup_parent,
+        Isolation=spec.isolation,
         Annotations=dict(spec.annotations),
     )
 
@@ -152,6 +153,8 @@ def resources(limits: Resources) -> dict[str, Any]:
         CpuShares=limits.cpu_shares,
         CpuPeriod=limits.cpu_period,
         CpuQuota=limits.cpu_quota,
+        CpuRealtimePeriod=limits.cpu_rt_period,
+        CpuRealtimeRuntime=limits.cpu_rt_runtime,
         CpusetCpus=limits.cpuset_cpus,
         CpusetMems=limits.cpuset_mems,
         PidsLimit=limits.pids_limit,
@@ -166,12 +169,15 @@ def resources(limits: Resources) -> dict[str, Any]:
 
 
 def endpoint(settings: EndpointSettings) -> dict[str, Any]:
-    addresses = _given(IPv4Address=settings.ipv4_address, IPv6Address=settings.ipv6_address)
+    addresses = _given(
+        IPv4Address=settings.ipv4_address, IPv6Address=settings.ipv6_address, LinkLocalIPs=list(settings.link_local)
+    )
     return _given(
         Aliases=list(settings.aliases),
         Links=list(settings.links),
         MacAddress=settings.mac_address,
         IPAMConfig=addresses,
+        DriverOpts=dict(settings.driver_options),
     )
 
 

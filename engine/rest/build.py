@@ -9,6 +9,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,9 @@ from engine.base.cancel import CancelToken
 from engine.build.contexts import read_stream
 from engine.build.reading import is_remote
 from engine.build.remote import Fetched, fetch_context
-from engine.errors import BuildFailed, InvalidInput, Unsupported
-from engine.rest.files import BodyFile
+from engine.errors import BuildFailed, InvalidInput, NotFound, Unsupported
+from engine.model import HostConfig
+from engine.rest.files import BodyFile, begun
 from engine.rest.http import Answer, Query, Request, Response
 from engine.rest.registries import auths_of
 from engine.rest.router import Router
@@ -37,18 +39,6 @@ from engine.rest.streams import json_lines, progress_document
 from engine.rest.volumes import texts
 from engine.service import build_wire
 from engine.service.streams import on_thread
-
-_IGNORED_LIMITS = (
-    "cpushares",
-    "cpusetcpus",
-    "cpusetmems",
-    "cpuperiod",
-    "cpuquota",
-    "cgroupparent",
-    "securityopt",
-    "isolation",
-    "memswap",
-)
 
 _COMMAND = re.compile(r"RUN (.*): exit code \d+", re.DOTALL)
 _RED, _PLAIN = "\x1b[91m", "\x1b[0m"  # how the classic builder marks stderr
@@ -67,7 +57,8 @@ class BuildRoutes:
         kind = request.headers.get("content-type", "application/x-tar").partition(";")[0]
         if kind not in ("application/x-tar", "application/tar", "application/octet-stream", ""):
             raise InvalidInput(f"a build context is a tar stream, not {kind}")
-        return Response(200, json_lines(self._build(request, auths)))
+        # What is wrong with the context or the Dockerfile is told with a status: the head goes out when the steps are known.
+        return Response(200, json_lines(await begun(self._build(request, auths))))
 
     async def _build(self, request: Request, auths: tuple[RegistryAuth, ...]) -> AsyncIterator[dict[str, Any]]:
         folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="context-", dir=self._scratch))
@@ -80,19 +71,30 @@ class BuildRoutes:
             else:
                 fetched = await self._elsewhere(place, folder, closing)
             await body.drain()
-            plan = _request(request.query, fetched, auths)
-            lines = _Lines(quiet=request.query.flag("q"))
+            plan = await self._without_cache(_request(request.query, fetched, auths))
+            lines = _Lines(quiet=request.query.flag("q"), no_cache=plan.no_cache)
             own = request.headers.get(build_wire.HEADER) == "1"  # the client is a workbench as well
             async with contextlib.aclosing(_events(self._engine, plan)) as events:
                 async for event in events:
                     for line in [build_wire.encode(event)] if own else lines.feed(event):
                         yield line
+                    if isinstance(event, BuildStarted) and not own:
+                        yield {}
         except BuildFailed as error:
             raise _failed(error) from error
         finally:
             body.abandon()
             await asyncio.shield(asyncio.to_thread(closing.close))
             await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, True))
+
+    async def _without_cache(self, plan: BuildRequest) -> BuildRequest:
+        """The classic builder takes steps from the images that `cachefrom` names and from nowhere else: without any of them
+        here, each step runs."""
+        for text in plan.cache_from:
+            with contextlib.suppress(NotFound):
+                await self._engine.image(text.partition("ref=")[2])
+                return plan
+        return replace(plan, no_cache=True) if plan.cache_from else plan
 
     async def _sent(self, body: BodyFile, folder: Path) -> Fetched:
         unpacked = await on_thread(
@@ -130,10 +132,29 @@ def _refuse(query: Query) -> None:
         )
     if query.flag("squash"):
         raise Unsupported("--squash is not supported", hint="a multi-stage build with COPY --from makes one layer")
-    for name in _IGNORED_LIMITS:
-        value = query.text(name)
-        if value and value not in ("0", "-1", "default", "null", "[]"):
-            raise Unsupported(f"{name}={value} is not supported for RUN steps")
+    if query.text("isolation") not in ("", "default"):
+        raise Unsupported(f"isolation {query.text('isolation')!r} is for Windows")
+    if query.text("securityopt") not in ("", "[]", "null"):
+        raise InvalidInput("The daemon on this platform does not support setting security options on build")
+    if query.text("outputs") not in ("", "[]", "null"):
+        raise Unsupported("outputs need BuildKit", hint="`workbench build --output …`; docker cp or docker save")
+
+
+def _limits(query: Query) -> HostConfig:
+    """The classic builder's limits of RUN steps, beside memory and ulimits. Raises `InvalidInput`."""
+
+    def number(name: str) -> int:
+        return query.number(name, 0) or 0
+
+    return HostConfig(
+        memory_swap=number("memswap"),
+        cpu_shares=number("cpushares"),
+        cpu_period=number("cpuperiod"),
+        cpu_quota=number("cpuquota"),
+        cpuset_cpus=query.text("cpusetcpus"),
+        cpuset_mems=query.text("cpusetmems"),
+        cgroup_parent=query.text("cgroupparent"),
+    )
 
 
 def _request(query: Query, fetched: Fetched, auths: tuple[RegistryAuth, ...]) -> BuildRequest:
@@ -163,8 +184,9 @@ def _request(query: Query, fetched: Fetched, auths: tuple[RegistryAuth, ...]) ->
         ulimits=tuple(f"{u['Name']}={u['Soft']}:{u['Hard']}" for u in ulimits),
         shm_size=query.number("shmsize", 0) or 0,
         memory=query.number("memory", 0) or 0,
-        # The classic builder's: images that are here, which no registry is asked for.
+        limits=_limits(query),
         auths=auths,
+        # Images that are here, which no registry is asked for, as the classic builder has it.
         cache_from=tuple(f"type=image,ref={name}" for name in cache_from),
     )
 
@@ -182,8 +204,8 @@ def _failed(error: BuildFailed) -> BuildFailed:
 class _Lines:
     """The classic builder's words for each event."""
 
-    def __init__(self, *, quiet: bool) -> None:
-        self._quiet = quiet
+    def __init__(self, *, quiet: bool, no_cache: bool) -> None:
+        self._quiet, self._no_cache = quiet, no_cache
         self._numbers: dict[str, tuple[int, int]] = {}
 
     def feed(self, event: Any) -> list[dict[str, Any]]:
@@ -201,7 +223,8 @@ class _Lines:
                 if step.number == 1:  # FROM: said when it started
                     return []
                 number, total = self._numbers.get(step.key, (step.number, step.total))
-                return [{"stream": f"Step {number}/{total} : {step.instruction}\n"}, {"stream": " ---> Using cache\n"}]
+                shown = [{"stream": f"Step {number}/{total} : {step.instruction}\n"}]
+                return shown if self._no_cache else [*shown, {"stream": " ---> Using cache\n"}]
             case StepFinished(reason=reason):
                 return [{"stream": f" ---> {reason}\n"}] if reason else []
             case StepOutput(text=text, stream=stream):

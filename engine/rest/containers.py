@@ -45,7 +45,7 @@ class ContainerRoutes:
         add("POST", "/containers/{name}/attach", self.attach, keep=False)
         add("GET", "/containers/{name}/attach/ws", self.attach_websocket)
         add("GET", "/containers/{name}/logs", self.logs)
-        add("DELETE", "/containers/{name}", self.remove)
+        add("DELETE", "/containers/{name*}", self.remove)  # with a slash: a link
 
     # --- find -------------------------------------------------------------------------------------------
 
@@ -173,9 +173,9 @@ class ContainerRoutes:
 
     async def remove(self, request: Request) -> Answer:
         query = request.query
-        if query.flag("link"):
-            raise InvalidInput("links are not removed by themselves here: remove the container")
-        await self._engine.remove(request.params["name"], force=query.flag("force"), volumes=query.flag("v"))
+        await self._engine.remove(
+            request.params["name"], force=query.flag("force"), volumes=query.flag("v"), link=query.flag("link")
+        )
         return Response(204)
 
     async def wait(self, request: Request) -> Answer:

@@ -90,7 +90,7 @@ def document(detail: ImageDetail) -> dict[str, Any]:
         "Id": detail.summary.id,
         "RepoTags": list(detail.summary.tags),
         "RepoDigests": list(detail.repo_digests),
-        "Parent": "",
+        "Parent": detail.parent,
         "Comment": _comments(detail).get(len(detail.layers) - 1, ""),
         "Created": rfc3339(detail.summary.created),
         "DockerVersion": str(config.get("docker_version") or ""),

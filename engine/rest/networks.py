@@ -84,6 +84,5 @@ def _spec(body: Fields) -> NetworkSpec:
 
 
 def _ipam(config: Fields) -> IpamConfig:
-    if config.raw("AuxiliaryAddresses"):
-        raise Unsupported("auxiliary addresses are not supported")
-    return IpamConfig(config.text("Subnet"), config.text("Gateway"), config.text("IPRange"))
+    auxiliary = config.mapping("AuxiliaryAddresses")
+    return IpamConfig(config.text("Subnet"), config.text("Gateway"), config.text("IPRange"), auxiliary)

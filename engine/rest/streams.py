@@ -52,6 +52,9 @@ async def json_lines(events: AsyncIterator[dict[str, Any]]) -> AsyncIterator[byt
     """Progress as the docker client reads it. The head is out already, so a failure is the last line."""
     try:
         async for event in events:
+            if not event:  # nothing to show yet, but the head may go out
+                yield b""
+                continue
             yield json.dumps(event, ensure_ascii=False).encode() + b"\r\n"
     except EngineError as error:
         message = str(error) + (f"\n{error.hint}" if error.hint else "")

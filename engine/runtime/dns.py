@@ -153,7 +153,8 @@ class Server:
     def __init__(self, loop: Loop, udp: socket.socket, tcp: socket.socket, config: Dns) -> None:
         self.loop, self._udp, self._tcp = loop, udp, tcp
         self.forward = True
-        self._links = {alias.lower(): name.lower() for alias, name in config.links.items()}
+        self._links: dict[str, str] = {}
+        self.link(config.links)
         self.directories: list[Directory] = []
         self._upstream = Upstream(config.servers)
         self.pending: set[_Query] = set()
@@ -162,6 +163,10 @@ class Server:
         tcp.setblocking(False)
         loop.watch(udp.fileno(), READ, self._on_datagram)
         loop.watch(tcp.fileno(), READ, self._on_connect)
+
+    def link(self, names: Mapping[str, str]) -> None:
+        """Aliases that mean other names."""
+        self._links.update({alias.lower(): name.lower() for alias, name in names.items()})
 
     def close(self) -> None:
         for query in list(self.pending):

@@ -402,6 +402,7 @@ class Monitor:
         try:
             if request["op"] == "connect":
                 self.network.connect(request["endpoint"])
+                self.network.link(request.get("links") or {})
             elif request["op"] == "names":
                 self.network.rename(request["names"])
             else:

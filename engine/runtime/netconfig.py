@@ -49,11 +49,16 @@ class Endpoint:
     names: tuple[str, ...] = ()  # what other containers of the network resolve to it
     default: bool = False  # the default route goes this way, and ports are published here
     serial: str = ""  # of this start: the pair of the one before may still be on its way out
+    link_local: tuple[str, ...] = ()  # further addresses without a prefix length
 
     @property
     def host_link(self) -> str:
         """The other end of the pair, a port of the bridge."""
         return f"wv{self.id[:8]}{self.serial}"
+
+    def link_local_addresses(self) -> list[Interface]:
+        """With the prefix lengths of Docker's network library."""
+        return [ipaddress.ip_interface(f"{text}/{64 if ':' in text else 16}") for text in self.link_local]
 
     def addresses(self) -> list[Interface]:
         return [ipaddress.ip_interface(text) for text in (self.address4, self.address6) if text]
@@ -106,7 +111,15 @@ class ContainerNetwork:
 
 
 def to_json(config: ContainerNetwork) -> dict[str, Any]:
-    return asdict(config)
+    return asdict(config) | {"endpoints": [endpoint_to_json(each) for each in config.endpoints]}
+
+
+def endpoint_to_json(endpoint: Endpoint) -> dict[str, Any]:
+    """Without what is not used: a monitor from before knows nothing of it."""
+    document = asdict(endpoint)
+    if not endpoint.link_local:
+        del document["link_local"]
+    return document
 
 
 def network_from_json(document: dict[str, Any]) -> NetworkConfig:

@@ -210,7 +210,8 @@ class ContainerLink:
             link = rt.get_link(self._inside, endpoint.link)
             if link is None:
                 raise NetworkError(f"the link {endpoint.link} of network {endpoint.network.name} vanished")
-            addresses = [rt.add_address(link.index, address) for address in endpoint.addresses()]
+            own = (*endpoint.addresses(), *endpoint.link_local_addresses())
+            addresses = [rt.add_address(link.index, address) for address in own]
             routes = [rt.default_route(g.ip, link.index) for g in _gateways(endpoint)] if endpoint.default else []
             self._inside.send([*addresses, rt.set_link(index=link.index, up=True), *routes])
             self._on_host(endpoint)
@@ -261,6 +262,12 @@ class ContainerLink:
             if endpoint.network.id in names:
                 self.endpoints[index] = replace(endpoint, names=tuple(names[endpoint.network.id]))
                 self._write_name(self.endpoints[index])
+
+    def link(self, names: dict[str, str]) -> None:
+        """Further names for other containers, which this one alone knows (`--link`)."""
+        self.config.dns.links.update(names)
+        if self.server is not None:
+            self.server.link(names)
 
     def _write_name(self, endpoint: Endpoint) -> None:
         if not endpoint.network.resolves or self._standby:

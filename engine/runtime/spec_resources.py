@@ -140,6 +140,10 @@ def check(wanted: Resources) -> None:
         raise InvalidInput("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")
     if 0 < wanted.cpu_quota < 1000:
         raise InvalidInput("CPU cfs quota can not be less than 1ms (i.e. 1000)")
+    if wanted.cpu_rt_period < 0 or wanted.cpu_rt_runtime < 0:
+        raise InvalidInput("cpu real-time period and runtime cannot be negative")
+    if wanted.cpu_rt_period and wanted.cpu_rt_runtime > wanted.cpu_rt_period:
+        raise InvalidInput("cpu real-time runtime cannot be higher than cpu real-time period")
     if wanted.cpu_shares < 0 or wanted.cpu_shares == 1:
         raise InvalidInput("the minimum allowed cpu-shares is 2")
     if wanted.blkio_weight and not 10 <= wanted.blkio_weight <= 1000:
@@ -176,6 +180,10 @@ def _cpu(wanted: Resources) -> dict[str, Any]:
         cpu["period"] = wanted.cpu_period
     if wanted.cpu_quota:
         cpu["quota"] = wanted.cpu_quota
+    if wanted.cpu_rt_period:
+        cpu["realtimePeriod"] = wanted.cpu_rt_period
+    if wanted.cpu_rt_runtime:
+        cpu["realtimeRuntime"] = wanted.cpu_rt_runtime
     if wanted.cpu_shares:
         cpu["shares"] = wanted.cpu_shares
     if wanted.cpuset_cpus:

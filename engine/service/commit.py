@@ -143,7 +143,11 @@ class CommitService:
         manifest = build_manifest(Descriptor(OCI_CONFIG, self._store.blobs.put(raw), len(raw)), layers)
         records = self._store.ensure_layers(layers, config.diff_ids)
         self._store.layers.sync([entry.chain for entry in records])
-        return self._store.images.put(manifest, config, sum(entry.size for entry in records), [tag] if tag else [])
+        image = self._store.images.put(manifest, config, sum(entry.size for entry in records), [tag] if tag else [])
+        known = list(self._store.images.steps(base))[: len(config.history) - 1]
+        known += [{}] * (len(config.history) - 1 - len(known))
+        self._store.images.put_steps(image.config_digest, [*known, {"parent": str(base.config_digest)}])
+        return image
 
 
 def container_config(image: ImageConfig, spec: ContainerSpec) -> ImageConfig:
@@ -157,7 +161,7 @@ def container_config(image: ImageConfig, spec: ContainerSpec) -> ImageConfig:
     volumes = {path: {} for path in (*image.volumes, *spec.volumes)}  # type: ignore[var-annotated]
     labels = {**image.labels, **spec.labels}
     return image.with_config(
-        Env=list(env.values()) or None,
+        Env=[entry for entry in env.values() if "=" in entry] or None,
         Entrypoint=list(entrypoint) if entrypoint else None,
         Cmd=list(command) if command else None,
         User=(spec.user if spec.user is not None else image.user) or None,

@@ -58,10 +58,11 @@ def merge(spec: ContainerSpec, config: ImageConfig) -> Process:
 
 
 def _merge_env(*sources: Sequence[str]) -> tuple[str, ...]:
+    """An entry without `=` is kept: it takes the variable away when the container starts, as in Docker."""
     merged: dict[str, str] = {}
     for source in sources:
         for entry in source:
-            name, _, value = entry.partition("=")
+            name = entry.partition("=")[0]
             if name:
-                merged[name] = value
-    return tuple(f"{name}={value}" for name, value in merged.items())
+                merged[name] = entry
+    return tuple(merged.values())

@@ -39,7 +39,7 @@ from engine.network.ports import join_host
 from engine.runtime.client import ExecParams
 from engine.runtime.ports import holder
 from engine.runtime.spec import make_spec
-from engine.service import life_config
+from engine.service import life_config, links
 from engine.service.container_process import merge
 from engine.service.container_record import spec_from_json, spec_to_json
 from engine.service.container_view import ContainerView
@@ -433,6 +433,20 @@ class ContainerService:
             db.execute("UPDATE containers SET name = ? WHERE id = ?", (wanted, new_id))
         self.event("rename", old_id, {**before, "name": aside}, oldName=f"/{wanted}")
         self.event("rename", new_id, {**new, "name": wanted}, oldName=f"/{new['name']}")
+
+    def unlink(self, name: str) -> None:
+        """Removes a link, "CONTAINER/ALIAS". Raises InvalidInput, NotFound."""
+        parent, slash, alias = name.strip("/").rpartition("/")
+        if not slash:
+            raise InvalidInput(f"Conflict, cannot remove the default link name of the container: {name}")
+        container_id, document = self.resolve(parent)
+        left = links.without(document["spec"].get("links", ()), alias)
+        with self._store.records.write() as db:
+            row = db.execute("SELECT document FROM containers WHERE id = ?", (container_id,)).fetchone()
+            changed = json.loads(row["document"])
+            changed["spec"]["links"] = left
+            db.execute("UPDATE containers SET document = ? WHERE id = ?", (json.dumps(changed), container_id))
+        self.endpoints.unlinked(container_id, alias)
 
     # --- networks ---------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from engine.linux import rtnetlink as rt
 from engine.linux import userns
 from engine.model import ContainerSpec, EndpointSettings
 from engine.network import files, ipam, ports
+from engine.service import links
 
 if TYPE_CHECKING:
     from engine.service.networks import NetworkRecord
@@ -117,5 +118,9 @@ def check_settings(record: NetworkRecord, settings: EndpointSettings) -> None:
         if address.version != version:
             raise InvalidInput(f"{text} is no IPv{version} address")
         ipam.allocate(pool, (), address)
+    for text in settings.link_local:
+        if not ipam.parse_address(text, "link-local address").is_link_local:
+            raise InvalidInput(f"invalid link-local IP address: {text}", hint="169.254.0.0/16 or fe80::/10")
+    links.parse(settings.links)
     if settings.aliases and record.predefined:
         raise InvalidInput("network-scoped alias is supported only for containers in user defined networks")

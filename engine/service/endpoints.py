@@ -6,13 +6,14 @@ The table `endpoints` holds them under SQLite's lock, so that two engines never 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import ipaddress
 import os
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ from engine.network.bridge import parse_options
 from engine.runtime import netconfig
 from engine.runtime import state as states
 from engine.runtime.netconfig import ContainerNetwork, Dns, Endpoint, mac_of
-from engine.service import network_files
+from engine.service import links, network_files
 from engine.service.endpoint_checks import check, check_mac, check_settings, mode_of, ways_out
 from engine.service.inspect_network import endpoint_inspected
 
@@ -53,6 +54,7 @@ class Prepared:
     hostname: str
     domainname: str = ""
     join: Mapping[str, Join] = dataclasses.field(default_factory=dict)
+    env: Sequence[str] = ()  # variables that links bring, below those of the container
 
     def params(self) -> dict[str, Any]:
         return {
@@ -192,9 +194,10 @@ class EndpointService:
             block_metadata=self.blocks(spec),
             way_out=ways_out(),
         )
-        links = self._link_lines(spec, endpoints)
-        mounts = network_files.own_files(folder, spec, hostname, endpoints, links, resolves=bool(config.way_out))
-        return Prepared("bridge", netconfig.to_json(config), mounts, hostname, spec.domainname)
+        linked = links.resolve(self._networks, spec.links, str(record["name"]), endpoints)
+        resolves = bool(config.way_out)
+        mounts = network_files.own_files(folder, spec, hostname, endpoints, linked.lines, resolves=resolves)
+        return Prepared("bridge", netconfig.to_json(config), mounts, hostname, spec.domainname, env=linked.env)
 
     def blocks(self, spec: ContainerSpec) -> bool:
         """Whether the metadata addresses are refused."""
@@ -246,6 +249,7 @@ class EndpointService:
             settings.mac_address or mac_of(first),
             names(name, container_id, hostname, settings.aliases) if network.resolves else (),
             default,
+            link_local=settings.link_local,
         )
 
     def bindings(
@@ -288,42 +292,9 @@ class EndpointService:
         mounts = network_files.own_files(folder, spec, hostname, [endpoint], resolves=bool(config.way_out))
         return Prepared("bridge", netconfig.to_json(config), mounts, hostname)
 
-    # --- links ----------------------------------------------------------------------------------------
-
-    def _links(self, spec: ContainerSpec) -> list[tuple[str, str]]:
-        """(container, alias) of every --link."""
-        found = []
-        for text in spec.links:
-            name, _, alias = text.partition(":")
-            if not name:
-                raise InvalidInput(f"bad format for links: {text!r}", hint="write --link container:alias")
-            found.append((name.lstrip("/"), alias or name.lstrip("/")))
-        return found
-
-    def _link_names(self, spec: ContainerSpec, settings: Any) -> dict[str, str]:
-        found = {alias: name for name, alias in self._links(spec)}
-        for each in settings:
-            found |= {text.partition(":")[2] or text: text.partition(":")[0] for text in each.links}
-        return found
-
-    def _link_lines(self, spec: ContainerSpec, endpoints: Sequence[Endpoint]) -> list[tuple[str, str]]:
-        """On the default network, which has no name server, links are lines in /etc/hosts."""
-        plain = next((endpoint for endpoint in endpoints if not endpoint.network.resolves), None)
-        if plain is None or not spec.links:
-            return []
-        others = {each["name"]: (identity, each) for identity, each in self._networks.active(plain.network.id).items()}
-        lines = []
-        for name, alias in self._links(spec):
-            identity, other = others.get(name) or next(
-                (pair for pair in others.values() if pair[0].startswith(name)), ("", None)
-            )
-            if other is None:
-                raise Conflict(
-                    f"Cannot link to a non running container: {name}", hint="start it first, on the same network"
-                )
-            words = dict.fromkeys((alias, identity[:12], other["name"]))
-            lines.append((other["address4"].partition("/")[0], " ".join(words)))
-        return lines
+    @staticmethod
+    def _link_names(spec: ContainerSpec, settings: Iterable[EndpointSettings]) -> dict[str, str]:
+        return links.names([*spec.links, *(text for each in settings for text in each.links)])
 
     # --- while it runs --------------------------------------------------------------------------------
 
@@ -350,7 +321,8 @@ class EndpointService:
             endpoint = self._endpoint(
                 record, container_id, name, spec.hostname, settings, "", default=not record.internal
             )
-            self._runtime.change_network(container_id, {"op": "connect", "endpoint": dataclasses.asdict(endpoint)})
+            request = {"op": "connect", "endpoint": netconfig.endpoint_to_json(endpoint)}
+            self._runtime.change_network(container_id, request | {"links": links.names(settings.links)})
             named = files.own_names(str(document["hostname"]), spec.domainname)
             for address in endpoint.addresses():
                 line = functools.partial(files.add_line, address=str(address.ip), names=named)
@@ -379,6 +351,13 @@ class EndpointService:
                     network_files.rewrite(folder / "hosts", gone)
         self.release(container_id, record.id)
         self._networks.container_event("disconnect", record, container_id)
+
+    def unlinked(self, container_id: str, alias: str) -> None:
+        """A running container forgets the link's line in /etc/hosts."""
+        folder = self._store.containers / container_id
+        if self._runtime.state(folder).active:
+            with contextlib.suppress(FileNotFoundError):
+                network_files.rewrite(folder / "hosts", functools.partial(files.remove_named, name=alias))
 
     def renamed(self, container_id: str, document: dict[str, Any], spec: ContainerSpec) -> None:
         """A running container is known by its new name."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from engine.errors import InvalidInput, NotFound, Unsupported
-from engine.linux import apparmor, devices
+from engine.linux import apparmor, cgroup, devices
 from engine.model import Device, HostConfig, Resources
 from engine.runtime.spec_resources import DeviceNode, limited_devices
 from engine.runtime.spec_security import parse_security_options
@@ -94,6 +94,11 @@ def check_limits(wanted: Resources) -> None:
         raise InvalidInput(
             f"Range of CPUs is from 0.01 to {count:.2f}, as there are only {count} CPUs available", hint="--cpus"
         )
+    if (wanted.cpu_rt_period or wanted.cpu_rt_runtime) and not _real_time():
+        raise InvalidInput(
+            "Your kernel does not support CPU real-time scheduler",
+            hint="control groups of version 1 in a kernel with CONFIG_RT_GROUP_SCHED have it",
+        )
     for text, words, path in (
         (wanted.cpuset_cpus, "CPUs", "/sys/devices/system/cpu/online"),
         (wanted.cpuset_mems, "memory nodes", "/sys/devices/system/node/online"),
@@ -105,6 +110,11 @@ def check_limits(wanted: Resources) -> None:
             there = "0" if words == "memory nodes" else f"0-{count - 1}"
         if text and not _numbers(text) <= _numbers(there):
             raise InvalidInput(f"Requested {words} are not available - requested {text}, available: {there}")
+
+
+def _real_time() -> bool:
+    root = cgroup.here().roots.get("cpu")
+    return root is not None and (root / "cpu.rt_runtime_us").exists()
 
 
 def _numbers(text: str) -> set[int]:

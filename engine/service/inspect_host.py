@@ -38,7 +38,7 @@ def host_config_document(spec: HostConfig, runtime: str = "") -> dict[str, Any]:
         "Runtime": runtime or "native",
         "Init": spec.init or None,
         "Annotations": dict(spec.annotations) or None,
-        "Isolation": "",
+        "Isolation": spec.isolation,
         "CgroupParent": spec.cgroup_parent,
         "Devices": [
             {
@@ -70,8 +70,8 @@ def _resources(spec: HostConfig) -> dict[str, Any]:
         "BlkioDeviceWriteIOps": _limits(spec.blkio_device_write_iops),
         "CpuPeriod": spec.cpu_period,
         "CpuQuota": spec.cpu_quota,
-        "CpuRealtimePeriod": 0,
-        "CpuRealtimeRuntime": 0,
+        "CpuRealtimePeriod": spec.cpu_rt_period,
+        "CpuRealtimeRuntime": spec.cpu_rt_runtime,
         "CpusetCpus": spec.cpuset_cpus,
         "CpusetMems": spec.cpuset_mems,
         "MemoryReservation": spec.memory_reservation,

@@ -21,17 +21,14 @@ def endpoint_inspected(identity: str, settings: Mapping[str, Any], live: Mapping
     four, six = ((live or {}).get(key) or "" for key in ("address4", "address6"))
     network = (live or {}).get("network") or {}
     internal = bool(network.get("internal"))
-    config = {
-        key: value
-        for key, value in (("IPv4Address", settings["ipv4_address"]), ("IPv6Address", settings["ipv6_address"]))
-        if value
-    }
+    wishes = (("IPv4Address", "ipv4_address"), ("IPv6Address", "ipv6_address"), ("LinkLocalIPs", "link_local"))
+    config = {key: settings[name] for key, name in wishes if settings.get(name)}
     return {
         "IPAMConfig": config or None,
         "Links": list(settings["links"]) or None,
         "Aliases": list(settings["aliases"]) or None,
-        "MacAddress": (live or {}).get("mac", ""),
-        "DriverOpts": None,
+        "MacAddress": (live or {}).get("mac") or settings["mac_address"],
+        "DriverOpts": settings.get("driver_options") or None,
         "NetworkID": identity,
         "EndpointID": (live or {}).get("id", ""),
         "Gateway": "" if internal else str(network.get("gateway4") or "").partition("/")[0],

@@ -149,9 +149,8 @@ def log_options(config: LogConfig) -> dict[str, Any]:
     driver = config.type or "json-file"
     if driver not in LOG_DRIVERS:
         raise InvalidInput(
-            f"logger: no log driver named {driver!r} is registered",
-            hint=f"the drivers here are {', '.join(LOG_DRIVERS)}",
-        )
+            f"logger: no log driver named {driver!r} is registered"
+        )  # docker-py compares it to the letter
     for name in config.config:
         if name not in _LOG_OPTIONS:
             raise InvalidInput(f"unknown log opt {name!r} for {driver} log driver")

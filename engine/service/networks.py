@@ -271,6 +271,10 @@ class NetworkService:
                     found[row["id"]] = {**endpoint, "name": row["name"]}
         return found
 
+    def container_record(self, container_id: str) -> dict[str, Any]:
+        """What was asked for when a container was made; {} of none."""
+        return self._store.records.document("containers", "id", container_id) or {}
+
     def info(self, name: str) -> NetworkInfo:
         return self._info(self.find(name), with_containers=True)
 
@@ -304,7 +308,7 @@ class NetworkService:
             "Driver": record.driver,
             "EnableIPv4": True,
             "EnableIPv6": record.ipv6,
-            "IPAM": {"Driver": "default", "Options": {}, "Config": [_ipam(record, pool) for pool in record.pools]},
+            "IPAM": {"Driver": "default", "Options": None, "Config": [_ipam(record, pool) for pool in record.pools]},
             "Internal": record.internal,
             "Attachable": record.attachable,
             "Ingress": False,

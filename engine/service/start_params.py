@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import Conflict, InvalidInput
@@ -45,7 +46,7 @@ class StartParams:
         return SpecParams(
             container_id=container_id,
             args=tuple(record["args"]),
-            env=tuple(record["env"]),
+            env=_environment(prepared.env, record["env"]),
             cwd=record["cwd"],
             user=record["user"],
             tty=spec.tty,
@@ -146,3 +147,9 @@ class StartParams:
                 hint="start that one with --ipc shareable",
             )
         return Join(state.pid, state.pid_start)
+
+
+def _environment(linked: Sequence[str], own: Sequence[str]) -> tuple[str, ...]:
+    """A variable without a value takes away what links bring of that name; the container's own stand over theirs."""
+    named = {entry.partition("=")[0] for entry in own}
+    return (*(entry for entry in linked if entry.partition("=")[0] not in named), *own)

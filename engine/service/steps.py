@@ -10,17 +10,19 @@ import selectors
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from engine.base.atomic import write_atomic
 from engine.base.cancel import CancelToken
 from engine.build.interfaces import RunStep
 from engine.build.options import check_hosts, parse_ulimit
 from engine.errors import InvalidInput
-from engine.model import BuildRequest
+from engine.model import BuildRequest, host_config
 from engine.runtime.client import Runtime
 from engine.runtime.spec import BindMount, SpecParams, make_spec
 from engine.runtime.spec_mounts import UserMount
 from engine.runtime.spec_namespaces import IdMaps
+from engine.service.endpoint_checks import mode_of
 from engine.service.endpoints import EndpointService
 from engine.service.host_trust import INSIDE, HostTrust, prepare, scrub
 from engine.service.networks import NetworkService
@@ -37,7 +39,10 @@ class StepRunner:
     ) -> None:
         self._store, self._runtime, self._request, self._host_ca = store, runtime, request, host_ca
         self._block_metadata = block_metadata
-        self._endpoints = EndpointService(store, runtime, NetworkService(store, runtime))
+        networks = NetworkService(store, runtime)
+        self._endpoints = EndpointService(store, runtime, networks)
+        if mode_of(request.network) == "bridge":
+            networks.find(request.network or "default")  # raises NotFound before anything is built
         check_hosts(request.add_hosts)
         self._ulimits = tuple(parse_ulimit(text) for text in request.ulimits)
 
@@ -99,7 +104,6 @@ class StepRunner:
             env=env,
             cwd=step.cwd,
             user=step.user,
-            privileged=step.privileged,
             lowers=tuple(map(str, lowers)),
             upper=str(step.upper),
             work=str(step.work),
@@ -109,10 +113,18 @@ class StepRunner:
             volatile=True,
             **prepared.params(),
             clean_stubs=True,
-            memory=self._request.memory,
-            shm_size=self._request.shm_size,
-            ulimits=self._ulimits,
+            **self._limits(step),
         )
+
+    def _limits(self, step: RunStep) -> dict[str, Any]:
+        request = self._request
+        return {
+            **host_config(request.limits),
+            "privileged": step.privileged,
+            "memory": request.memory,
+            "shm_size": request.shm_size,
+            "ulimits": self._ulimits,
+        }
 
     def _run(self, container_id: str, folder: Path, output: Callable[[str, bytes], None], cancel: CancelToken) -> int:
         stdin = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)

@@ -165,7 +165,7 @@ def container_spec_of(document: Mapping[str, Any], name: str) -> ContainerSpec:
         auto_remove=host.flag("AutoRemove"),
         restart_policy=restart_policy(host),
         log_config=LogConfig(host.object("LogConfig").text("Type"), host.object("LogConfig").mapping("Config")),
-        runtime=host.text("Runtime"),
+        runtime=host.text("Runtime") or config.text("Runtime"),  # docker-py writes it beside HostConfig
         domainname=config.text("Domainname"),
         exposed_ports=config.keys("ExposedPorts"),
         **_network(config, host, config.object("NetworkingConfig")),
@@ -179,8 +179,6 @@ def _refuse(host: Fields) -> None:
         ("DeviceRequests", "--gpus"),
         ("StorageOpt", "--storage-opt"),
         ("Cgroup", "--cgroup"),
-        ("CpuRealtimePeriod", "--cpu-rt-period"),
-        ("CpuRealtimeRuntime", "--cpu-rt-runtime"),
         ("CpuCount", "--cpu-count"),
     ):
         if host.raw(field):
@@ -250,6 +248,8 @@ def endpoint(settings: Fields) -> EndpointSettings:
         ipam.text("IPv6Address"),
         settings.text("MacAddress"),
         settings.texts("Links"),
+        ipam.texts("LinkLocalIPs"),
+        settings.mapping("DriverOpts"),
     )
 
 
@@ -278,6 +278,7 @@ def _isolation(host: Fields) -> dict[str, Any]:
         "oom_score_adj": host.number("OomScoreAdj"),
         "init": host.flag("Init"),
         "cgroup_parent": host.text("CgroupParent"),
+        "isolation": host.text("Isolation"),
         "annotations": host.mapping("Annotations"),
     }
 
@@ -298,6 +299,8 @@ def resources(host: Fields) -> dict[str, Any]:
         "cpu_shares": host.number("CpuShares"),
         "cpu_period": host.number("CpuPeriod"),
         "cpu_quota": host.number("CpuQuota"),
+        "cpu_rt_period": host.number("CpuRealtimePeriod"),
+        "cpu_rt_runtime": host.number("CpuRealtimeRuntime"),
         "cpuset_cpus": host.text("CpusetCpus"),
         "cpuset_mems": host.text("CpusetMems"),
         "pids_limit": host.number("PidsLimit"),

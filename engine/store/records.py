@@ -156,7 +156,7 @@ class Records:
             add_event(db, type_, action, id_, attributes or {})
 
     def document(self, table: str, key_column: str, key: str) -> Any | None:
-        """The JSON document of a row of `cache`, `inputs` or `steps`, None if there is none."""
+        """The JSON document of a row of `cache`, `containers`, `inputs` or `steps`, None if there is none."""
         row = self.one(f"SELECT document FROM {table} WHERE {key_column} = ?", key)
         return json.loads(row["document"]) if row else None
 

@@ -183,8 +183,8 @@ def test_cache_from_names_images_that_are_here(docker: Docker, tmp_path: Path) -
     (tmp_path / "Dockerfile").write_text(f"FROM {BASE}\nRUN echo cached-from > /x\n")
     started = time.monotonic()
     said = docker("build", "--cache-from", "registry.invalid/none", str(tmp_path)).stdout
-    assert "no image of that name is here" in said
     assert "Successfully built" in said
+    assert "Using cache" not in said
     assert time.monotonic() - started < 10
 
 
@@ -195,7 +195,7 @@ def _remote(docker: Docker, place: str) -> str:
     with httpx.Client(transport=transport, base_url="http://engine", timeout=60) as client:
         answer = client.post("/build", params={"remote": place, "q": "1"})
     last = [json.loads(line) for line in answer.text.splitlines()][-1]
-    return str(last.get("stream") or last["error"])
+    return str(last.get("stream") or last.get("error") or last["message"])
 
 
 def test_the_build_cache_is_pruned(docker: Docker, tmp_path: Path) -> None:
@@ -267,5 +267,5 @@ def test_parameters_that_are_asked_for_and_seldom_sent(served: Served) -> None:
     rows = served.call("GET", "/images/json", params={"shared-size": "1"}).json()
     assert rows
     assert all(row["SharedSize"] >= 0 for row in rows)
-    refused = served.call("POST", "/build", params={"memswap": "1000000000"}, content=b"")
-    assert (refused.status_code, "memswap" in refused.json()["message"]) == (501, True)
+    refused = served.call("POST", "/build", params={"squash": "1"}, content=b"")
+    assert (refused.status_code, "squash" in refused.json()["message"]) == (501, True)

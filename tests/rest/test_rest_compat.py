@@ -1,0 +1,189 @@
+"""What docker-py's own tests look for beyond the docker command line: legacy links, limits, odd fields; by plain HTTP."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.rest.conftest import BASE, Served
+
+pytestmark = [pytest.mark.root]
+
+
+@pytest.fixture
+def made(served: Served) -> Iterator[list[str]]:
+    """Names of containers that are removed afterwards."""
+    names: list[str] = []
+    yield names
+    for name in names:
+        served.call("DELETE", f"/containers/{name}", params={"force": "1", "v": "1"})
+
+
+def create(served: Served, made: list[str], *command: str, **body: Any) -> str:
+    answer = served.call("POST", "/containers/create", json={"Image": BASE, "Cmd": list(command), **body})
+    assert answer.status_code == 201, answer.text
+    made.append(answer.json()["Id"])
+    return str(made[-1])
+
+
+def inspect(served: Served, name: str) -> dict[str, Any]:
+    return dict(served.call("GET", f"/containers/{name}/json").json())
+
+
+def output(served: Served, name: str) -> str:
+    """What the container says from its start to its end."""
+    assert served.call("POST", f"/containers/{name}/start").status_code == 204
+    assert served.call("POST", f"/containers/{name}/wait").json()["StatusCode"] == 0
+    return served.call("GET", f"/containers/{name}/logs", params={"stdout": "1"}).text
+
+
+def test_legacy_links_tell_of_the_other_one_and_are_removed_alone(served: Served, made: list[str]) -> None:
+    other = create(served, made, "sleep", "60", Env=["A=b"], ExposedPorts={"80/tcp": {}, "53/udp": {}})
+    served.call("POST", f"/containers/{other}/rename", params={"name": "linked-to"})
+    assert served.call("POST", f"/containers/{other}/start").status_code == 204
+    address = inspect(served, other)["NetworkSettings"]["IPAddress"]
+    host = {"Links": ["linked-to:my-db"]}
+    env = output(served, create(served, made, "env", HostConfig=host, Env=["MY_DB_PORT_80_TCP_PORT=mine"]))
+    name = inspect(served, made[-1])["Name"]
+    for line in (
+        f"MY_DB_PORT=tcp://{address}:80",
+        f"MY_DB_PORT_80_TCP=tcp://{address}:80",
+        f"MY_DB_PORT_80_TCP_ADDR={address}",
+        "MY_DB_PORT_80_TCP_PORT=mine",  # the container's own stand over them
+        "MY_DB_PORT_80_TCP_PROTO=tcp",
+        f"MY_DB_PORT_53_UDP=udp://{address}:53",
+        f"MY_DB_NAME={name}/my-db",
+        "MY_DB_ENV_A=b",
+    ):
+        assert line in env
+    user = create(served, made, "sleep", "60", HostConfig=host)
+    assert served.call("POST", f"/containers/{user}/start").status_code == 204
+    name = inspect(served, user)["Name"].strip("/")
+    assert served.call("DELETE", f"/containers/{name}/other", params={"link": "1"}).status_code == 404
+    assert served.call("DELETE", f"/containers/{name}/my-db", params={"link": "1"}).status_code == 204
+    assert inspect(served, user)["HostConfig"]["Links"] is None
+    made_exec = {"Cmd": ["cat", "/etc/hosts"], "AttachStdout": True, "Tty": True}
+    run = served.call("POST", f"/containers/{user}/exec", json=made_exec).json()["Id"]
+    assert "my-db" not in served.call("POST", f"/exec/{run}/start", json={"Tty": True}).text
+
+
+def test_fields_of_a_container_come_back_as_they_were_sent(served: Served, made: list[str]) -> None:
+    endpoint = {
+        "DriverOpts": {"a.b": "on"},
+        "MacAddress": "02:42:ac:11:00:99",
+        "IPAMConfig": {"LinkLocalIPs": ["169.254.8.8"]},
+    }
+    name = create(
+        served,
+        made,
+        "sh",
+        "-c",
+        "env; cat /proc/net/fib_trie",
+        Env=["EMPTY=", "PATH_X=1", "GONE"],
+        HostConfig={"Isolation": "default"},
+        NetworkingConfig={"EndpointsConfig": {"bridge": endpoint}},
+    )
+    found = inspect(served, name)
+    assert {"EMPTY=", "GONE"} <= set(found["Config"]["Env"])
+    assert found["HostConfig"]["Isolation"] == "default"
+    settings = found["NetworkSettings"]["Networks"]["bridge"]
+    assert (settings["DriverOpts"], settings["MacAddress"]) == ({"a.b": "on"}, "02:42:ac:11:00:99")
+    assert settings["IPAMConfig"] == {"LinkLocalIPs": ["169.254.8.8"]}
+    lines = output(served, name)
+    assert "EMPTY=" in lines
+    assert "GONE" not in lines
+    assert "169.254.8.8" in lines
+
+
+def test_what_is_refused_in_dockers_words(served: Served) -> None:
+    def refused(host: dict[str, Any], **body: Any) -> tuple[int, str]:
+        answer = served.call("POST", "/containers/create", json={"Image": BASE, "HostConfig": host, **body})
+        return answer.status_code, answer.json()["message"]
+
+    assert refused({"LogConfig": {"Type": "asdf"}}) == (400, "logger: no log driver named 'asdf' is registered")
+    assert refused({"CpuRealtimePeriod": 10, "CpuRealtimeRuntime": 20})[0] == 400
+    assert refused({"Isolation": "hyperv"})[0] == 501
+    assert refused({}, NetworkingConfig={"EndpointsConfig": {"bridge": {"IPAMConfig": {"LinkLocalIPs": ["1.2.3.4"]}}}})[
+        0
+    ] == (400)
+
+
+def test_auxiliary_addresses_are_given_to_nobody(served: Served, made: list[str]) -> None:
+    pool = {"Subnet": "10.213.7.0/29", "Gateway": "10.213.7.1", "AuxiliaryAddresses": {"router": "10.213.7.2"}}
+    body = {"Name": "aux", "IPAM": {"Config": [pool]}}
+    assert served.call("POST", "/networks/create", json=body).status_code == 201
+    try:
+        assert served.call("GET", "/networks/aux").json()["IPAM"]["Config"] == [pool]
+        name = create(served, made, "sleep", "60", HostConfig={"NetworkMode": "aux"})
+        assert served.call("POST", f"/containers/{name}/start").status_code == 204
+        assert inspect(served, name)["NetworkSettings"]["Networks"]["aux"]["IPAddress"] == "10.213.7.3"
+    finally:
+        served.call("DELETE", f"/containers/{made[-1]}", params={"force": "1"})
+        assert served.call("DELETE", "/networks/aux").status_code == 204
+
+
+def test_a_committed_image_knows_its_parent(served: Served, made: list[str]) -> None:
+    name = create(served, made, "true")
+    image = served.call("POST", "/commit", params={"container": name, "repo": "child"}).json()["Id"]
+    assert served.call("GET", f"/images/{image}/json").json()["Parent"] == inspect(served, name)["Image"]
+    assert len(served.call("GET", "/images/child/history").json()) > 1
+    served.call("DELETE", "/images/child", params={"force": "1"})
+
+
+def context(dockerfile: str) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        info = tarfile.TarInfo("Dockerfile")
+        info.size = len(dockerfile)
+        archive.addfile(info, io.BytesIO(dockerfile.encode()))
+    return out.getvalue()
+
+
+def build(served: Served, dockerfile: str, **params: str) -> tuple[int, str]:
+    headers = {"Content-Type": "application/x-tar"}
+    answer = served.call("POST", "/build", params=params, content=context(dockerfile), headers=headers)
+    return answer.status_code, answer.text
+
+
+def test_a_build_on_a_network_of_the_users_and_with_limits(served: Served, made: list[str]) -> None:
+    assert served.call("POST", "/networks/create", json={"Name": "buildnet"}).status_code == 201
+    try:
+        endpoint = {"EndpointsConfig": {"buildnet": {"Aliases": ["target.here"]}}}
+        host = {"NetworkMode": "buildnet"}
+        name = create(served, made, "sleep", "60", HostConfig=host, NetworkingConfig=endpoint)
+        assert served.call("POST", f"/containers/{name}/start").status_code == 204
+        look = "python3 -c 'import socket; print(socket.gethostbyname(\"target.here\"))'"
+        shares = "cat /sys/fs/cgroup/cpu*/cpu.shares /sys/fs/cgroup/cpu.weight || true"
+        text = f"FROM {BASE}\nRUN {look} && {{ {shares}; }}\n"
+        status, lines = build(served, text, networkmode="buildnet", nocache="1", cpushares="200")
+        assert status == 200
+        assert "Successfully built" in lines, lines
+        assert "200" in lines or '"8\\n"' in lines, lines
+    finally:
+        served.call("DELETE", f"/containers/{made[-1]}", params={"force": "1"})
+        assert served.call("DELETE", "/networks/buildnet").status_code == 204
+
+
+def test_what_is_wrong_with_a_build_is_told_with_a_status(served: Served) -> None:
+    assert build(served, f"FROM {BASE}\nBOGUS x\n")[0] == 400
+    assert build(served, f"FROM {BASE}\n", networkmode="nosuch") == (
+        404,
+        json.dumps({"message": "network nosuch not found\n`workbench network ls` lists them"}) + "\n",
+    )
+    assert build(served, f"FROM {BASE}\n", securityopt='["seccomp=unconfined"]')[0] == 400
+    assert build(served, f"FROM {BASE}\n", outputs='[{"Type":"local"}]')[0] == 501
+    assert build(served, f"FROM {BASE}\n", version="2")[0] == 501
+
+
+def test_cache_from_turns_the_cache_here_off(served: Served) -> None:
+    """The classic builder's rule: steps come from the images that are named."""
+    text = f"FROM {BASE}\nENV A=b\nRUN echo cached\n"
+    assert build(served, text, t="cached:1")[0] == 200
+    assert build(served, text, cachefrom='["cached:1"]')[1].count("Using cache") == 2
+    assert "Using cache" not in build(served, text, cachefrom='["nosuch:1"]')[1]
+    served.call("DELETE", "/images/cached:1")
