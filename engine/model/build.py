@@ -67,9 +67,7 @@ class BuildRequest:
     ulimits: tuple[str, ...] = ()  # "nofile=1024:2048"
     shm_size: int = 0  # bytes; 0 is 64 MiB
     memory: int = 0  # bytes; 0 no limit
-    limits: HostConfig = field(
-        default_factory=HostConfig
-    )  # of RUN steps: their other limits and their control group
+    limits: HostConfig = field(default_factory=HostConfig)  # of RUN steps: their other limits and their control group
     allow: tuple[str, ...] = ()  # entitlements: "network.host", "security.insecure"
     cache_from: tuple[str, ...] = ()  # "type=registry,ref=…", "type=local,src=…"
     cache_to: tuple[str, ...] = ()
