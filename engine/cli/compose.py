@@ -227,11 +227,12 @@ def _config_text(parsed: Parsed, choice: Choice, project: Project) -> str:
     document = _plain(project.document) or _bare(project)
     if parsed.args:
         document["services"] = {s.name: document["services"][s.name] for s in services}
+    # Dollars doubled, as `docker compose config` does: what is printed is a compose file that means the same.
     if parsed.text("format", "yaml") == "json":
-        return json.dumps(document, indent=2, ensure_ascii=False)
+        return json.dumps(document, indent=2, ensure_ascii=False).replace("$", "$$")
     import yaml
 
-    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True).rstrip()
+    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True).rstrip().replace("$", "$$")
 
 
 def _plain(value: Any) -> Any:

@@ -15,7 +15,7 @@ from engine.cli.flags import Flag, Parsed
 from engine.cli.project_flags import Choice, state_dir
 from engine.errors import InvalidInput
 from engine.model import ContainerSummary
-from engine.project import detached
+from engine.project import control, detached
 from engine.project.control import down, each_container, stop, stop_order
 from engine.project.model import Project
 from engine.project.resources import forget_files
@@ -85,6 +85,7 @@ class Verb:
     flags: Sequence[Flag] = ()
     wanted: Callable[[ContainerSummary], bool] = lambda container: True
     none: str = ""  # what is said when there is nothing to do
+    dependents: bool = False  # also for those that restart with a named one, unless --no-deps
 
     def __call__(self, root: Path, args: list[str], choice: Choice) -> int:
         parsed = read_verb(args, choice, f"{self.name} [OPTIONS] [SERVICE...]", self.summary, self.flags)
@@ -96,6 +97,10 @@ class Verb:
 
         async def work(engine: Engine) -> int:
             found = await find_containers(engine, choice, parsed.args)
+            if self.dependents and parsed.args and not parsed.on("no-deps"):
+                everything = await find_containers(engine, choice, ())
+                names = control.restarted_with(everything, parsed.args)
+                found = [container for container in everything if control.service_of(container) in names]
             if not found:
                 print(f"project {name} has no containers here", file=sys.stderr)
                 return 0
@@ -121,14 +126,15 @@ async def _stop(engine: Engine, parsed: Parsed, project: Project | None, contain
         await stop(engine, project, container, _timeout(parsed), say)
 
 
-start = Verb("start", "Start services", "Started", lambda engine, _p, _, c: engine.start(c.id))
+start = Verb("start", "Start services", "Started", lambda engine, _, project, c: control.start(engine, project, c))
 stop_verb = Verb("stop", "Stop services", "Stopped", _stop, [_TIMEOUT])
 restart = Verb(
     "restart",
     "Restart service containers",
     "Started",
-    lambda e, p, _, c: e.restart(c.id, timeout=_timeout(p)),
-    [_TIMEOUT],
+    lambda e, p, project, c: control.restart(e, project, c, _timeout(p), say),
+    [_TIMEOUT, Flag("no-deps", "Don't restart services that restart with those (depends_on: restart)")],
+    dependents=True,
 )
 kill = Verb(
     "kill",

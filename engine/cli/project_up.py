@@ -150,6 +150,7 @@ class _Up:
             sync=sync,
             stop_first=parsed.on("stop-first"),
             force=parsed.on("force-recreate"),
+            adopt=parsed.on("watcher"),
             reload=shaped,
         )
         self._followers = Followers(engine, self._show, since=time.time_ns())  # what was said before is in `logs`

@@ -12,8 +12,8 @@ from typing import Literal
 
 from engine.api import ContainerSummary, Engine
 from engine.errors import EngineError, NotFound
-from engine.project.hooks import run_hooks
-from engine.project.model import Project
+from engine.project.hooks import before_stop, run_hooks
+from engine.project.model import Project, Service
 
 PROJECT = "com.docker.compose.project"
 SERVICE = "com.docker.compose.service"
@@ -63,6 +63,20 @@ def _depends(container: ContainerSummary) -> set[str]:
     return {entry.partition(":")[0] for entry in container.labels.get(DEPENDS, "").split(",") if entry}
 
 
+def restarted_with(containers: Sequence[ContainerSummary], services: Collection[str]) -> set[str]:
+    """`services`, and those whose `depends_on` says that they restart with one of them, as their containers' labels have it."""
+    found, more = set(services), set(services)
+    while more:
+        more = {
+            service_of(container)
+            for container in containers
+            for entry in container.labels.get(DEPENDS, "").split(",")
+            if entry.endswith(":true") and entry.partition(":")[0] in more
+        } - found
+        found |= more
+    return found
+
+
 @dataclass(slots=True)
 class Outcome:
     failed: list[str] = field(default_factory=list)
@@ -101,13 +115,40 @@ async def stop(
     engine: Engine, project: Project | None, container: ContainerSummary, timeout: int | None, say: Say
 ) -> None:
     """With the service's `pre_stop` hooks before it, where the project's files say them."""
-    services = {service.name: service for service in project.services} if project else {}
-    hooks = services[service_of(container)].pre_stop if service_of(container) in services else ()
-    try:
-        await run_hooks(engine, container.id, hooks, "pre_stop")
-    except EngineError as error:
-        say(f"Container {container.name}", error.message)
+    await _before_stop(engine, project, container, say)
     await engine.stop(container.id, timeout=timeout)
+
+
+async def start(engine: Engine, project: Project | None, container: ContainerSummary) -> None:
+    """With the service's `post_start` hooks after it. Raises `EngineError`."""
+    await engine.start(container.id)
+    await _after_start(engine, project, container)
+
+
+async def restart(
+    engine: Engine, project: Project | None, container: ContainerSummary, timeout: int | None, say: Say
+) -> None:
+    """With both hooks. Raises `EngineError`."""
+    if container.running:
+        await _before_stop(engine, project, container, say)
+    await engine.restart(container.id, timeout=timeout)
+    await _after_start(engine, project, container)
+
+
+def _service(project: Project | None, container: ContainerSummary) -> Service | None:
+    services = (*project.services, *project.others) if project else ()
+    return next((service for service in services if service.name == service_of(container)), None)
+
+
+async def _before_stop(engine: Engine, project: Project | None, container: ContainerSummary, say: Say) -> None:
+    service = _service(project, container)
+    if service and (trouble := await before_stop(engine, container.id, service.pre_stop)):
+        say(f"Container {container.name}", trouble)
+
+
+async def _after_start(engine: Engine, project: Project | None, container: ContainerSummary) -> None:
+    if service := _service(project, container):
+        await run_hooks(engine, container.id, service.post_start, "post_start")
 
 
 async def down(

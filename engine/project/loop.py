@@ -42,7 +42,7 @@ class InnerLoop:
     `sync`: "files" brings files that the build only copies into the running container instead of rebuilding, for programs that
     load them again by themselves; "restart" restarts the container after it. "" rebuilds, which is always right. Services with
     `develop.watch` go by its rules in any case. `stop_first`: the old container stops before the new one starts.
-    `force`: at the start every container is a new one. `reload` reads the project again when one of its own files changes. `keep`: how
+    `force`: at the start every container is a new one; `adopt`: what has ended stays so. `reload` reads the project again when one of its own files changes. `keep`: how
     many generations stay; None: as the data root's settings say. Raises `InvalidInput` for settings that cannot be read."""
 
     def __init__(
@@ -54,6 +54,7 @@ class InnerLoop:
         sync: SyncMode = "",
         stop_first: bool = False,
         force: bool = False,
+        adopt: bool = False,
         reload: Callable[[], Project] | None = None,
         keep: ProjectSettings | None = None,
     ) -> None:
@@ -61,7 +62,7 @@ class InnerLoop:
         self._queue: asyncio.Queue[LoopEvent | BaseException | None] = asyncio.Queue()
         self._shared = Shared(
             engine, project, state_dir / project.name, self._say, self._spawn, self._finish, self._replaced, sync,
-            stop_first, force, keep or project_settings(state_dir.parent),
+            stop_first, force, adopt, keep or project_settings(state_dir.parent),
         )  # fmt: skip
         self._reload = reload
         self._runs: dict[str, asyncio.Task[None]] = {}
@@ -297,6 +298,7 @@ class InnerLoop:
         """Waits until the lock is free: flock(2) cannot be awaited, and its holder may be killed, so it is asked for now and then."""
         while not self._lock():
             await asyncio.sleep(_LOCK_RETRY)
+        self._shared.adopt = True
         self._say(LoopNotice("the other workbench has ended: this one rebuilds from now on"))
 
     async def _watch_all(self) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from engine.api import ContainerSpec, ContainerSummary, Engine, Mount
 from engine.errors import EngineError, NotFound
 from engine.project.control import NUMBER, number_of, project_containers
-from engine.project.hooks import run_hooks
+from engine.project.hooks import before_stop, run_hooks
 from engine.project.model import Project, Service, config_hash, container_name, container_spec
 
 
@@ -24,10 +24,17 @@ class Replicas:
     state: Path
 
     async def ensure(
-        self, image: str, generation: int, mounts: tuple[Mount, ...], *, force: bool = False, rule: str = ""
+        self,
+        image: str,
+        generation: int,
+        mounts: tuple[Mount, ...],
+        *,
+        force: bool = False,
+        rule: str = "",
+        ended: bool = False,
     ) -> list[str]:
         """As many as the service is scaled to, of this image. The names of those that were started; `rule` stands in the log of each
-        one that was another before. Raises `EngineError`."""
+        one that was another before; `ended`: those that have ended stay so. Raises `EngineError`."""
         have = await self._have()
         for number, container in have.items():
             if number > max(self.service.scale, 1):
@@ -35,7 +42,10 @@ class Replicas:
         started = []
         for number in range(2, self.service.scale + 1):
             old = have.get(number)
-            if old and old.running and not force and old.image_id == image and self._same(old):
+            if old and not force and old.image_id == image and self._same(old):
+                if not old.running and not ended:
+                    await self._again(old)
+                    started.append(old.name)
                 continue
             started.append(await self._replace(number, old, generation, mounts, rule))
         return started
@@ -57,11 +67,15 @@ class Replicas:
     def _same(self, old: ContainerSummary) -> bool:
         return old.labels.get("workbench.config-hash") == config_hash(self.service)
 
+    async def _again(self, container: ContainerSummary) -> None:
+        await self.engine.start(container.id)
+        log = self._log(number_of(container))
+        await run_hooks(self.engine, container.id, self.service.post_start, "post_start", log)
+
     async def _end(self, container: ContainerSummary) -> None:
         with contextlib.suppress(NotFound):
             if container.running:
-                with contextlib.suppress(EngineError):
-                    await run_hooks(self.engine, container.id, self.service.pre_stop, "pre_stop")
+                await before_stop(self.engine, container.id, self.service.pre_stop)
                 await self.engine.stop(container.id, hurry=True)
             await self.engine.remove(container.id, force=True)
 

@@ -322,26 +322,46 @@ class ServiceLoop:
         mounts = given_mounts(self.service, self._shared.state)
         old = await self._container()  # now: it may have ended, or been rolled back, while the image was built
         wanted = config_hash(self.service)
-        same = old is not None and old.running and old.labels.get("workbench.config-hash") == wanted
         self._forced = first and self._shared.force
-        same = same and not self._forced
-        if old is not None and same and image in (old.image_id, self._equal):
-            if batch.restart:
-                await self._in_place(batch, Act("restart", batch.restart), old, phases)
-                return
-            if not first:
-                what = words.named(batch.paths, self._folder) or self.service.name
-                self._say(LoopNotice(f"{what}: content unchanged, the container runs on", self.service.name))
-            self._synced.clear()
-            self._say(ServiceState(self.service.name, "running", old.name, image, generation_of(old)))
-            self._watch_end(old.id)
-            await self._replicate(image, generation_of(old), mounts)
-            return
-        await self._replace(batch, old, image, finished, phases, mounts)
+        same = old is not None and old.labels.get("workbench.config-hash") == wanted and not self._forced
+        if old is None or not same or image not in (old.image_id, self._equal):
+            await self._replace(batch, old, image, finished, phases, mounts)
+        elif batch.restart and old.running:
+            await self._in_place(batch, Act("restart", batch.restart), old, phases)
+        else:
+            await self._as_it_is(batch, old, image, mounts, first=first)
 
-    async def _replicate(self, image: str, generation: int, mounts: tuple[Mount, ...], rule: str = "") -> None:
-        """The further containers of a service that is scaled."""
-        for name in await self._replicas.ensure(image, generation, mounts, force=self._forced, rule=rule):
+    async def _as_it_is(
+        self, batch: Batch, old: ContainerSummary, image: str, mounts: tuple[Mount, ...], *, first: bool
+    ) -> None:
+        """Its container is what is wanted: it runs on, or is started again with the files that it has, as Docker Compose does."""
+        name, number = self.service.name, generation_of(old)
+        ended = not old.running
+        if not first and not ended:
+            what = words.named(batch.paths, self._folder) or name
+            self._say(LoopNotice(f"{what}: content unchanged, the container runs on", name))
+        if ended and not self._stays(old, first):
+            await self._engine.write_rule(self.log_path, words.restarted("it had ended"))
+            await self._engine.start(old.id)
+            await run_hooks(self._engine, old.id, self.service.post_start, "post_start", self.log_path)
+            ended = False
+            self._shared.replaced(name, False)
+        self._synced.clear()
+        code = f"exit code {old.exit_code}" if ended else ""
+        self._say(ServiceState(name, "exited" if ended else "running", old.name, image, number, code))
+        if not ended:
+            self._watch_end(old.id)
+        await self._replicate(image, number, mounts, ended=first and self._shared.adopt)
+
+    def _stays(self, old: ContainerSummary, first: bool) -> bool:
+        """What has done its work is not done again by who only goes on from another process."""
+        return first and self._shared.adopt and old.status == "exited"
+
+    async def _replicate(
+        self, image: str, generation: int, mounts: tuple[Mount, ...], rule: str = "", *, ended: bool = False
+    ) -> None:
+        """The further containers of a service that is scaled. `ended`: those that have ended stay so."""
+        for name in await self._replicas.ensure(image, generation, mounts, force=self._forced, rule=rule, ended=ended):
             self._say(ServiceState(self.service.name, "running", name, image, generation))
 
     async def _replace(
@@ -359,7 +379,7 @@ class ServiceLoop:
         number = max(listed.next_number, generation_of(old) + 1 if old else 1)
         cause = words.named(batch.paths, self._folder) or (batch.rebuild if old else "")
         if cause == FIRST and old is not None:
-            cause = "other settings" if old.running else "it had ended"
+            cause = "other settings"
         step = words.step_text(finished)
         spec = container_spec(
             self._shared.project,

@@ -28,4 +28,5 @@ class Shared:
     sync: SyncMode = ""
     stop_first: bool = False
     force: bool = False  # at the start every container is a new one
+    adopt: bool = False  # at the start what has ended is left so: another process of ours started it
     keep: ProjectSettings = field(default_factory=ProjectSettings)

@@ -23,7 +23,7 @@ from pathlib import Path
 from engine.api import ContainerSpec, ContainerSummary, Engine, LogLine, LoopEvent, LoopNotice, ServiceState
 from engine.errors import EngineError, NotFound, StartFailed, Unsupported
 from engine.project import words
-from engine.project.hooks import run_hooks
+from engine.project.hooks import before_stop, run_hooks
 from engine.project.model import Project, Service
 from engine.project.ready import NotReady, Wanted, await_ready, check_command
 
@@ -213,11 +213,8 @@ class Swap:
         await run_hooks(self._engine, created, self.service.post_start, "post_start", new.spec.log_path)
 
     async def before_stop(self, old: ContainerSummary) -> None:
-        """A hook that fails keeps nothing from stopping: it is told."""
-        try:
-            await run_hooks(self._engine, old.id, self.service.pre_stop, "pre_stop")
-        except EngineError as error:
-            self._say(LoopNotice(error.message, self.service.name))
+        if trouble := await before_stop(self._engine, old.id, self.service.pre_stop):
+            self._say(LoopNotice(trouble, self.service.name))
 
     async def _stop(self, old: ContainerSummary) -> None:
         await self.before_stop(old)

@@ -204,7 +204,7 @@ class Watcher:
         while not self._stop.is_set():
             if await self._git(start):
                 start = time.monotonic()
-                events.unfinished.clear()
+                events.waited()
             count = len(events.dirty)
             calm = not events.unfinished and count <= MANY and not events.overflowed
             many = count > VERY_MANY or events.overflowed
@@ -218,7 +218,7 @@ class Watcher:
                     break
             if left <= 0:
                 break
-        events.unfinished.clear()
+        events.waited()
         self._woken.clear()
 
     async def _git(self, start: float) -> bool:

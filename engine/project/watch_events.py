@@ -30,6 +30,7 @@ if sys.platform == "linux":
     )
     _FILE = inotify.IN_MODIFY | inotify.IN_ATTRIB | inotify.IN_CLOSE_WRITE
     _FINISHED = inotify.IN_CLOSE_WRITE | inotify.IN_MOVED_TO | inotify.IN_ATTRIB
+    _GONE = inotify.IN_DELETE | inotify.IN_MOVED_FROM
     _GOING = inotify.IN_MODIFY | inotify.IN_CREATE | inotify.IN_DELETE | inotify.IN_MOVED_FROM
 # statfs(2) f_type of file systems that change by this kernel alone, and so tell of every change.
 _LOCAL = {
@@ -82,6 +83,7 @@ class Events:
         self.root, self._skips, self._notice = root, skips, notice
         self.dirty: set[str] = set()
         self.unfinished: set[str] = set()  # being written, or just taken away: more will come
+        self._born: set[str] = set()  # made since it was last waited: what goes again was a temporary file
         self.overflowed = False
         self.root_lost = False
         self.beside = False  # a file of `watch_beside` may have changed
@@ -185,6 +187,11 @@ class Events:
 
     # --- what was told --------------------------------------------------------------------------------------
 
+    def waited(self) -> None:
+        """What was unfinished has been waited for."""
+        self.unfinished.clear()
+        self._born.clear()
+
     def read(self, known: Callable[[str], list[str]]) -> bool:
         """Takes what is queued; whether any of it matters. `known(folder)`: the known folders from there on down."""
         assert self._inotify is not None  # called when its descriptor is readable
@@ -221,7 +228,9 @@ class Events:
         if mask & inotify.IN_ISDIR and mask & inotify.IN_MOVED_FROM:
             for inner in known(path):  # their watches go with them: what they tell would bear the old names
                 self.gone(inner)
-        if mask & _FINISHED:
+        if mask & inotify.IN_CREATE:
+            self._born.add(path)
+        if mask & _FINISHED or (mask & _GONE and path in self._born):
             self.unfinished.discard(path)
         elif mask & _GOING and not mask & inotify.IN_ISDIR:
             self.unfinished.add(path)

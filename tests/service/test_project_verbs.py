@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,10 +24,11 @@ services:
     build: .
     command: ["sh", "-c", "{TRAP}"]
     environment: {{WORD: hello}}
-    depends_on: {{db: {{condition: service_healthy}}}}
+    depends_on: {{db: {{condition: service_healthy, restart: true}}}}
     secrets: [{{source: token, uid: "7", mode: 0440}}]
     configs: [{{source: motd, target: /etc/motd}}]
     post_start: [{{command: ["sh", "-c", "echo started by the hook"]}}]
+    pre_stop: [{{command: ["sh", "-c", "echo stopped by the hook >&2"]}}]
   db:
     image: workbench/base
     command: ["sh", "-c", "{TRAP}"]
@@ -100,7 +102,12 @@ def test_a_day_with_a_project(project: Project) -> None:
     project("compose", "stop", "worker")
     assert "Exited (0)" in project("compose", "ps", "-a", "worker").stdout
     project("compose", "start", "worker")
-    project("compose", "restart", "-t", "1", "db")
+    project("compose", "restart", "-t", "1", "--no-deps", "db")
+    assert "stopped by the hook" not in project("compose", "logs", "web").stdout
+    assert "verbs-web-1" in project("compose", "restart", "-t", "1", "db").stderr, "depends_on with restart"
+    told = [line.partition("| ")[2] for line in project("compose", "logs", "web").stdout.splitlines()]
+    told = [line for line in told if "hook" in line]
+    assert told == ["started by the hook", "stopped by the hook", "started by the hook"]
     assert project("compose", "ps", "-q").stdout.count("\n") == 4
     gone = project("down", "-v", "--rmi", "local").stderr
     assert "Container verbs-web-1  Removed" in gone
@@ -137,10 +144,26 @@ def test_events_for_scripts(project: Project) -> None:
 
 
 def test_a_watcher_is_left_and_ended(project: Project) -> None:
-    told = project("up", "-d", "worker").stderr
+    once = "image: workbench/base, command: [sh, -c, 'echo done > /done; echo ran']"
+    (project.folder / "compose.override.yaml").write_text(f"services: {{once: {{{once}}}}}")
+    told = project("up", "-d", "worker", "once").stderr
     found = detached.find(project.root / "projects", "verbs")
     assert found is not None
     assert f"process {found.pid} goes on watching" in told
+    with found.log.open() as log:
+        seen = ""
+        while not ('"worker", "phase": "running"' in seen and '"once", "phase": "exited"' in seen):
+            seen += log.read()
+            time.sleep(0.01)
+    assert project("compose", "logs", "once").stdout == "once-1 | ran\n", "the watcher does not do it again"
+    container = project("compose", "ps", "-aq", "once").stdout
+    project("up", "--once", "once")
+    assert project("compose", "ps", "-aq", "once").stdout == container, "started again, with the files that it has"
+    project("wait", "verbs-once-1")
+    assert project("compose", "logs", "once").stdout.count("| ran\n") == 2
+    project("up", "-d", "worker")
+    found = detached.find(project.root / "projects", "verbs")
+    assert found is not None
     assert f"process {found.pid} watches the project" in project("compose", "ps").stderr
     project("up", "--wait", "--no-watch", "db")
     assert detached.find(project.root / "projects", "verbs") is None, "the next up takes its place"
@@ -155,6 +178,10 @@ def test_config(project: Project) -> None:
     document = json.loads(project("config", "--format", "json").stdout)
     assert document["name"] == "verbs"
     assert document["services"]["web"]["build"] == {"context": str(project.folder)}
+    again = project("config")
+    (project.folder / "again.yaml").write_text(again.stdout)
+    assert "echo $$WORD" in again.stdout, "what is printed means the same as what was read"
+    assert project("config", "-f", "again.yaml").stdout == again.stdout
     assert project("config", "--images", "worker").stdout == "workbench/base\n"
     (project.folder / "compose.yaml").write_text("services:\n  a: {imag: x}\n")
     broken = project("config", status=1).stderr

@@ -87,13 +87,25 @@ def many(folder: Path, files: int, per: int = 50) -> None:
 # --- one change is one batch ----------------------------------------------------------------------------
 
 
-async def test_a_save_is_told_at_once(tmp_path: Path) -> None:
-    (tmp_path / "app.py").write_text("1")
+@pytest.mark.parametrize("way", ["written", "renamed", "sed", "beside a temporary file"])
+async def test_a_save_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    """A file that is whole is not waited for as one that is being written is."""
+    monkeypatch.setattr(watch_module, "BUSY", 3600.0)
+    file, other = tmp_path / "app.py", tmp_path / "sedXYZ"
+    file.write_text("1")
     async with watching(tmp_path) as seen:
-        (tmp_path / "app.py").write_text("2")
-        batch = await seen.change()
-        assert batch == {"app.py"}
-        assert batch.settled - batch.first < watch_module.BUSY, "a closed file is not waited for longer"
+        if way == "written":
+            file.write_text("2")
+        elif way == "renamed":
+            other.write_text("2")
+            os.rename(other, file)
+        elif way == "sed":
+            subprocess.run(["sed", "-i", "s/1/2/", str(file)], check=True)
+        else:
+            other.write_text("")
+            file.write_text("2")
+            other.unlink()
+        assert await seen.change() == {"app.py"}
 
 
 async def test_the_iterator(tmp_path: Path) -> None:
