@@ -120,6 +120,7 @@ class Services:
         if "_builds" in self.__dict__:
             await asyncio.to_thread(self._builds.close)
         await asyncio.to_thread(self._containers.graves.close)
+        self._containers.listing.close()
         await asyncio.to_thread(self._store.close)
         self._pool.shutdown(wait=False)
 

@@ -37,8 +37,7 @@ class ContainersPart(Services):
     """One container at a time."""
 
     async def containers(self, *, all: bool = False) -> Sequence[ContainerSummary]:
-        await self._do(self._containers.life.reconcile)
-        return await self._do(self._containers.list, all=all)
+        return await self._do(self._containers.list_settled, all=all)
 
     async def container(self, name: str) -> ContainerDetail:
         return await self._do(self._containers.detail, name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from engine.api import ContainerDetail, ContainerSummary, Engine, LogRecord, Stream
@@ -14,8 +14,9 @@ from engine.base.keys import DETACH_KEYS, parse_keys
 from engine.errors import Conflict, EngineError, InvalidInput, NotFound
 from engine.model import Port
 from engine.rest.duplex import Duplex
-from engine.rest.http import Answer, Hijack, Query, Request, Response, json_response
+from engine.rest.http import Answer, Hijack, Query, Request, Response, encoded, json_response
 from engine.rest.router import Router
+from engine.rest.rows import Rows, list_response
 from engine.rest.streams import MULTIPLEXED, RAW, Channel, Encode, converse, multiplex, raw
 from engine.rest.websocket import WebSocket, accept, same_origin
 from engine.service import container_filters
@@ -28,6 +29,7 @@ _KILL_SECONDS = 10.0
 class ContainerRoutes:
     def __init__(self, engine: Engine, router: Router) -> None:
         self._engine = engine
+        self._rows = Rows(_row)
         self._waiting: dict[str, list[asyncio.Future[Stream]]] = {}  # attached before the start, by container id
         add = router.add
         add("GET", "/containers/json", self.list)
@@ -56,11 +58,16 @@ class ContainerRoutes:
         found = await self._engine.containers(all=True)
         wanted = container_filters.containers(found, filters)
         shown = [container for container in wanted if everything or container.running]
-        rows = [_row(container) for container in (shown[:limit] if limit > 0 else shown)]
-        if query.flag("size"):
-            sizes = await self._sizes()
-            rows = [row | sizes.get(row["Id"], {}) for row in rows]
-        return json_response(rows)
+        shown = shown[:limit] if limit > 0 else shown
+        self._rows.keep(container.id for container in found)
+        sizes = await self._sizes() if query.flag("size") else {}
+        return list_response(self._row(container, sizes.get(container.id)) for container in shown)
+
+    def _row(self, container: ContainerSummary, sizes: Mapping[str, int] | None) -> bytes:
+        """Its status is told anew each time: it holds how long ago something was."""
+        begin, end = self._rows.of(container.id, container)
+        status = b'"Status": ' + encoded(status_text(container))
+        return begin + status + (b", " + encoded(sizes)[1:-1] if sizes else b"") + end
 
     async def _sizes(self) -> dict[str, dict[str, int]]:
         """SizeRw and SizeRootFs of each container: what it wrote, and that with its image's."""
@@ -287,8 +294,9 @@ class ContainerRoutes:
         return Response(200, body, kind)
 
 
-def _row(container: ContainerSummary) -> dict[str, Any]:
-    return {
+def _row(container: ContainerSummary) -> tuple[bytes, bytes]:
+    """The JSON in front of what changes with time, and behind it."""
+    begin = {
         "Id": container.id,
         "Names": [f"/{container.name}"],
         "Image": container.image,
@@ -298,11 +306,13 @@ def _row(container: ContainerSummary) -> dict[str, Any]:
         "Ports": [_port(port) for port in container.published],
         "Labels": dict(container.labels),
         "State": container.status,
-        "Status": status_text(container),
+    }
+    end = {
         "HostConfig": {"NetworkMode": container.network_mode},
         "NetworkSettings": {"Networks": {name: dict(values) for name, values in container.networks.items()}},
         "Mounts": [dict(mount) for mount in container.mounts],
     }
+    return encoded(begin)[:-1] + b", ", b", " + encoded(end)[1:]
 
 
 async def _waited(waiting: asyncio.Future[int]) -> AsyncIterator[bytes]:

@@ -153,8 +153,15 @@ Answer = Response | Hijack
 Handler = Callable[[Request], Awaitable[Answer]]
 
 
+_encode = json.JSONEncoder(ensure_ascii=False).encode  # `json.dumps` with an argument makes an encoder for each call
+
+
+def encoded(document: object) -> bytes:
+    return _encode(document).encode()
+
+
 def json_response(document: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(status, json.dumps(document, ensure_ascii=False).encode() + b"\n", headers=headers or {})
+    return Response(status, encoded(document) + b"\n", headers=headers or {})
 
 
 def error_response(error: EngineError, status: int | None = None) -> Response:

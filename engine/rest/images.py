@@ -8,13 +8,15 @@ from engine.api import Engine, ImageDetail, ImageSummary
 from engine.base.clock import rfc3339
 from engine.errors import InvalidInput
 from engine.oci.reference import Reference
-from engine.rest.http import Answer, Request, Response, json_response
+from engine.rest.http import Answer, Request, Response, encoded, json_response
 from engine.rest.router import Router
+from engine.rest.rows import Rows, list_response
 
 
 class ImageRoutes:
     def __init__(self, engine: Engine, router: Router) -> None:
         self._engine = engine
+        self._rows: Rows[ImageSummary, bytes] = Rows(lambda image: encoded(list_row(image)))
         router.add("GET", "/images/json", self.list)
         router.add("GET", "/images/{name*}/json", self.inspect)
         router.add("GET", "/images/{name*}/history", self.history)
@@ -23,11 +25,12 @@ class ImageRoutes:
 
     async def list(self, request: Request) -> Answer:
         images = await self._engine.images(all=request.query.flag("all"), filters=request.query.filters())
-        rows = [list_row(image) for image in images]
         if request.query.flag("shared-size"):
             shared = {entry.image.id: entry.shared for entry in (await self._engine.disk_usage()).images}
-            rows = [row | {"SharedSize": shared.get(row["Id"], -1)} for row in rows]
-        return json_response(rows)
+            return json_response([list_row(image) | {"SharedSize": shared.get(image.id, -1)} for image in images])
+        if not request.query.given("filters"):
+            self._rows.keep(image.digest for image in images)
+        return list_response(self._rows.of(image.digest, image) for image in images)
 
     async def inspect(self, request: Request) -> Answer:
         return json_response(document(await self._engine.image(request.params["name"])))
@@ -75,7 +78,7 @@ def list_row(image: ImageSummary) -> dict[str, Any]:
         "Size": image.size,
         "SharedSize": -1,
         "VirtualSize": image.size,
-        "Labels": None,
+        "Labels": dict(image.labels) or None,
         "Containers": len(image.used_by),
     }
 

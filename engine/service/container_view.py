@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from engine.runtime.client import Runtime
     from engine.runtime.state import State
     from engine.service.endpoints import EndpointService
+    from engine.service.networks import NetworkRecord
 
 
 class ContainerView:
@@ -28,9 +29,16 @@ class ContainerView:
     def __init__(self, runtime: Runtime, endpoints: EndpointService, bundle: Callable[[str], Path]) -> None:
         self._runtime, self._endpoints, self._bundle = runtime, endpoints, bundle
 
-    def summary(self, container_id: str, record: dict[str, Any]) -> ContainerSummary:
+    def summary(
+        self,
+        container_id: str,
+        record: dict[str, Any],
+        state: State | None = None,
+        networks: Mapping[str, NetworkRecord] | None = None,
+    ) -> ContainerSummary:
+        """`state` and `networks` (by id) where the caller knows them already."""
         spec = record["spec"]
-        state = self._runtime.state(self._bundle(container_id))
+        state = self._runtime.state(self._bundle(container_id)) if state is None else state
         return ContainerSummary(
             container_id,
             record["name"],
@@ -46,20 +54,22 @@ class ContainerView:
             labels=spec["labels"],
             error=state.error,
             oom_killed=state.oom_killed,
-            **self._seen(record, state),
+            **self._seen(record, state, networks),
             health=str(state.health["status"]) if state.health else "",
             restart_count=state.restart_count,
             warnings=(*discarded(spec), *state.notes),
             mounts=tuple(point.inspected() for point in points_of(record)),
         )
 
-    def _seen(self, record: dict[str, Any], state: State) -> dict[str, Any]:
+    def _seen(
+        self, record: dict[str, Any], state: State, networks: Mapping[str, NetworkRecord] | None
+    ) -> dict[str, Any]:
         """A summary's fields about the network."""
         published = self._endpoints.published(record, state)
         shown = displayable(published)
         return {
             "ports": tuple(shown.split(", ")) if shown else (),
-            "networks": self._endpoints.inspected(record, state),
+            "networks": self._endpoints.inspected(record, state, networks),
             "network_mode": record["spec"].get("network_mode", "default"),
             "published": published,
         }

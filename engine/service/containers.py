@@ -47,6 +47,7 @@ from engine.service.endpoints import EndpointService, exposed
 from engine.service.graves import Graves
 from engine.service.inspect_network import PORT_DENIED, PORT_TAKEN, SUBNET_TAKEN
 from engine.service.life import Life, signal_number
+from engine.service.listing import Entry, Listing
 from engine.service.logs import log_files, rule_record
 from engine.service.mounts import Mounts, points_of
 from engine.service.networks import NetworkService
@@ -79,6 +80,7 @@ class ContainerService:
         self.endpoints = EndpointService(store, runtime, self.networks)
         self.life = Life(store, runtime, self)
         self._view = ContainerView(runtime, self.endpoints, self.bundle)
+        self.listing = Listing(store, runtime, self.networks, self._view, self.bundle)
         self._start_params = StartParams(store, runtime, self._mounts, self)
         self.graves = Graves()
 
@@ -100,10 +102,16 @@ class ContainerService:
             raise Conflict(f"container id {name!r} is ambiguous", hint="give more digits, or the name")
         return rows[0]["id"], {**json.loads(rows[0]["document"]), "name": rows[0]["name"]}
 
-    def list(self, *, all: bool) -> list[ContainerSummary]:
-        rows = self._store.records.read("SELECT id, name, document FROM containers ORDER BY created DESC")
-        found = [self._view.summary(row["id"], {**json.loads(row["document"]), "name": row["name"]}) for row in rows]
-        return [summary for summary in found if all or summary.running]
+    def list(self, *, all: bool) -> Sequence[ContainerSummary]:
+        return self._listed(self.listing.entries(), all=all)
+
+    def list_settled(self, *, all: bool) -> Sequence[ContainerSummary]:
+        """The same, after `Life.reconcile`."""
+        entries = self.listing.entries()
+        return self._listed(self.listing.entries() if self.life.settle(entries) else entries, all=all)
+
+    def _listed(self, entries: Sequence[Entry], *, all: bool) -> Sequence[ContainerSummary]:
+        return [summary for summary in self.listing.summaries(entries) if all or summary.running]
 
     def summary(self, name: str) -> ContainerSummary:
         return self._view.summary(*self.resolve(name))

@@ -390,14 +390,16 @@ class EndpointService:
                 found.append(Port(int(number), kind))
         return tuple(found)
 
-    def inspected(self, record: Mapping[str, Any], state: states.State) -> dict[str, dict[str, object]]:
-        """`NetworkSettings.Networks`."""
+    def inspected(
+        self, record: Mapping[str, Any], state: states.State, networks: Mapping[str, NetworkRecord] | None = None
+    ) -> dict[str, dict[str, object]]:
+        """`NetworkSettings.Networks`; `networks` by id, where they are known already."""
         mode = mode_of(str(record["spec"].get("network_mode", "default")))
         found: dict[str, dict[str, object]] = {}
         live = (
             {each["network"]["id"]: each for each in (state.network or {}).get("endpoints", ())} if state.active else {}
         )
-        by_id = {each.id: each for each in self._networks.records()}
+        by_id = {each.id: each for each in self._networks.records()} if networks is None else networks
         wanted: Mapping[str, dict[str, Any]] = record.get("networks") or {}
         if mode in ("host", "none"):
             network = next(each for each in by_id.values() if each.name == mode)

@@ -43,6 +43,7 @@ class ImageService:
 
     def __init__(self, store: Store, auths: Sequence[RegistryAuth] = ()) -> None:
         self._store, self._auths = store, auths
+        self._listed: tuple[int | None, list[ImageSummary]] = (None, [])
 
     def as_user(self, *auths: RegistryAuth | None) -> ImageService:
         """The same images, pulled with these credentials."""
@@ -272,9 +273,17 @@ class ImageService:
         return users
 
     def summaries(self) -> list[ImageSummary]:
-        """Every image, the one that came last first."""
+        """Every image, the one that came last first. Made again when any record can have changed."""
+        version = self._store.records.version()  # before the reading: what comes in between counts as new
+        known, found = self._listed
+        if known == version:
+            return list(found)
         users, names = self.users(), self._store.images.all_repo_digests()
-        return [self.summary(image, users, names.get(str(image.digest), ())) for image in self._store.images.list()]
+        old = {image.digest: image for image in found}
+        fresh = [self.summary(image, users, names.get(str(image.digest), ())) for image in self._store.images.list()]
+        found = [same if (same := old.get(image.digest)) == image else image for image in fresh]
+        self._listed = version, found
+        return list(found)
 
     def summary(
         self, image: Image, users: Mapping[str, Sequence[str]], names: Sequence[str] | None = None

@@ -20,7 +20,7 @@ import json
 import os
 import select
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from engine.runtime.client import Runtime
     from engine.runtime.state import State
     from engine.service.containers import ContainerService
+    from engine.service.listing import Entry
     from engine.store.store import Store
 
 STOP_SECONDS = 10
@@ -50,6 +51,7 @@ class Life:
 
     def __init__(self, store: Store, runtime: Runtime, containers: ContainerService) -> None:
         self._store, self._runtime, self._containers = store, runtime, containers
+        self._settled: dict[str, Entry] = {}  # what `reconcile` has nothing more to do for
         self._copied: dict[str, int] = {}  # how much of each monitor's journal this process knows to be in ours
 
     def state(self, container_id: str) -> State:
@@ -177,19 +179,33 @@ class Life:
 
     def reconcile(self, container_id: str | None = None) -> None:
         """See the module. Of one container, or of all."""
-        where, values = ("WHERE id = ?", (container_id,)) if container_id else ("", ())
-        rows = self._store.records.read(f"SELECT id, name, document FROM containers {where}", *values)
         if container_id is None:
-            self._sweep({row["id"] for row in rows})
-        for row in rows:
+            self.settle(self._containers.listing.entries())
+            return
+        row = self._store.records.one("SELECT id, name, document FROM containers WHERE id = ?", container_id)
+        if row is not None:
             record = {**json.loads(row["document"]), "name": row["name"]}
-            if not self._containers.bundle(row["id"]).exists():  # an engine was killed while it removed it
-                self._containers.finish_removal(row["id"], record, volumes=bool(record["spec"]["auto_remove"]))
-                continue
-            state = self.state(row["id"])
-            self.copy_journal(row["id"], record)
-            if state.status == "exited":
-                self._after_end(row["id"], record, state)
+            self._settle(container_id, record, self._containers.bundle(container_id).exists())
+
+    def settle(self, entries: Sequence[Entry]) -> bool:
+        """Of all: of those that have changed since this process last looked. Whether it did something to a container."""
+        self._sweep({entry.id for entry in entries})
+        settled, acted = {}, False
+        for entry in entries:
+            if self._settled.get(entry.id) is not entry and self._settle(entry.id, entry.record, entry.present):
+                acted = True
+            else:
+                settled[entry.id] = entry
+        self._settled = settled
+        return acted
+
+    def _settle(self, container_id: str, record: dict[str, Any], present: bool) -> bool:
+        if not present:  # an engine was killed while it removed it
+            self._containers.finish_removal(container_id, record, volumes=bool(record["spec"]["auto_remove"]))
+            return True
+        state = self.state(container_id)
+        self.copy_journal(container_id, record)
+        return state.status == "exited" and self._after_end(container_id, record, state)
 
     def _sweep(self, known: set[str]) -> None:
         """What an engine that was killed in a `create` or a `rm` left: folders without a record."""
@@ -204,14 +220,18 @@ class Life:
                 os.rename(self._store.containers / name, self._store.tmp / f"stale-{name[:16]}")
                 shutil.rmtree(self._store.tmp / f"stale-{name[:16]}", ignore_errors=True)
 
-    def _after_end(self, container_id: str, record: dict[str, Any], state: State) -> None:
+    def _after_end(self, container_id: str, record: dict[str, Any], state: State) -> bool:
+        """Whether its end asks for something."""
         policy = self._policy(record)
         lost = state.error == LOST and policy != "no" and not state.stopped_by_hand
         if lost or (state.error == REBOOTED and on_boot(policy, by_hand=state.stopped_by_hand)):
             self._start_again(container_id)
-        elif record["spec"]["auto_remove"] and not state.kept:
+            return True
+        if record["spec"]["auto_remove"] and not state.kept:
             with contextlib.suppress(NotFound, Conflict):
                 self._containers.remove(container_id, force=False, volumes=True)
+            return True
+        return False
 
     @staticmethod
     def _policy(record: dict[str, Any]) -> str:

@@ -67,6 +67,8 @@ class Records:
         self._idle: list[sqlite3.Connection] = []
         self._lock = threading.Lock()
         self._writer = threading.Lock()  # SQLite's own queue of writers is sleeping and trying again
+        self._watcher: sqlite3.Connection | None = None
+        self._watching = threading.Lock()
         with self.write() as db:
             found = db.execute("PRAGMA user_version").fetchone()[0]
             if found > VERSION:
@@ -155,6 +157,17 @@ class Records:
         with self.write(durable=durable) as db:
             add_event(db, type_, action, id_, attributes or {})
 
+    def version(self) -> int:
+        """Changes with whatever any connection of any process commits (sqlite.org/pragma.html#pragma_data_version); it means
+        nothing in another process."""
+        try:
+            with self._watching:
+                if self._watcher is None:  # one that never writes: its own commits would not count
+                    self._watcher = self._open()
+                return int(self._watcher.execute("PRAGMA data_version").fetchone()[0])
+        except sqlite3.DatabaseError as error:
+            raise self._explain(error) from error
+
     def document(self, table: str, key_column: str, key: str) -> Any | None:
         """The JSON document of a row of `cache`, `containers`, `inputs` or `steps`, None if there is none."""
         row = self.one(f"SELECT document FROM {table} WHERE {key_column} = ?", key)
@@ -172,6 +185,10 @@ class Records:
             self._closed, connections, self._idle = True, self._idle, []
         for db in connections:
             db.close()
+        with self._watching:
+            if self._watcher is not None:
+                self._watcher.close()
+                self._watcher = None
 
     def _explain(self, error: sqlite3.DatabaseError) -> Exception:
         text = str(error)

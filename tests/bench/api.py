@@ -2,7 +2,8 @@
 
     PEER_DOCKER_HOST=unix:///… sudo -E python tests/bench/api.py IMAGE [ps] [images] [inspect] [logs] [run] [build] [bare]
 
-IMAGE is a name that both can pull, with `true` and `seq` in it. Each row has the client's start in it. `bare` compares
+IMAGE is NAME:TAG that both can pull, with `true` and `seq` in it. Each row has the client's start in it, and what that is: the same
+command against a server that answers at once with the same bytes. What is above that is the engine's share. `bare` compares
 `workbench --help` and `ps` with the start of an interpreter that does nothing.
 """
 
@@ -23,6 +24,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
+from canned import Answers, canned, of_build, of_run, recorded
 from start import Api, serving
 
 CONTAINERS, IMAGES, ROUNDS, BLOCKS = 200, 500, 5, 3
@@ -60,9 +62,10 @@ class Bench:
     def __init__(self, folder: Path, ours: str, peer: str, image: str) -> None:
         self.folder, self.image, self.hosts = folder, image, {"ours": ours, "peer": peer}
         self.apis = {"ours": Api(ours), "peer": Api(peer)}
-        name, _, tag = image.partition(":")
+        self.hosts["client"] = str(folder / "canned.sock")
+        name, _, tag = image.rpartition(":")
         for api in self.apis.values():
-            api.ask("POST", f"/images/create?fromImage={quote(name)}&tag={tag or 'latest'}")
+            api.ask("POST", f"/images/create?fromImage={quote(name)}&tag={tag}")
 
     def docker(self, who: str, *words: str) -> float:
         env = {**os.environ, "DOCKER_HOST": f"unix://{self.hosts[who]}", "DOCKER_BUILDKIT": "0"}
@@ -73,16 +76,19 @@ class Bench:
             [sys.executable, "-m", "engine.cli.main", "--root", str(self.folder / "root"), *words], dict(os.environ)
         )
 
-    def compare(self, name: str, *words: str, peer: tuple[str, ...] | None = None) -> None:
+    def compare(self, name: str, *words: str, answers: Answers, peer: tuple[str, ...] | None = None) -> None:
         """`peer`: its words where a container's id differs."""
-        mine, theirs, direct = [], [], []
-        for _ in range(BLOCKS):
-            mine += [self.docker("ours", *words) for _ in range(ROUNDS)]
-            direct += [self.own(*words) for _ in range(ROUNDS)]
-            theirs += [self.docker("peer", *(peer or words)) for _ in range(ROUNDS)]
-        a, b, c = (statistics.median(found) * 1000 for found in (mine, direct, theirs))
+        mine, theirs, alone, direct = [], [], [], []
+        with canned(self.folder / "canned.sock", answers):
+            for _ in range(BLOCKS):
+                mine += [self.docker("ours", *words) for _ in range(ROUNDS)]
+                theirs += [self.docker("peer", *(peer or words)) for _ in range(ROUNDS)]
+                alone += [self.docker("client", *(peer or words)) for _ in range(ROUNDS)]
+                direct += [self.own(*words) for _ in range(ROUNDS)]
+        a, b, c, d = (statistics.median(found) * 1000 for found in (mine, theirs, alone, direct))
         print(
-            f"{name:<26} docker on ours {a:7.1f} ms (1/{c / a:.1f})   workbench {b:7.1f} ms (1/{c / b:.1f})   docker {c:7.1f} ms",
+            f"{name:<24} docker on ours {a:6.1f}  on Docker {b:6.1f}  client alone {c:5.1f} ms: 1/{b / a:.1f} of all, "
+            f"1/{(b - c) / max(a - c, 0.1):.1f} of the engine's share;   workbench {d:6.1f} ms, 1/{b / d:.1f}",
             flush=True,
         )
 
@@ -101,24 +107,28 @@ class Bench:
 
     def ps(self) -> None:
         with self.containers(CONTAINERS):
-            self.compare(f"ps -a, {CONTAINERS} containers", "ps", "-a")
+            answers = recorded(self.apis["peer"], "/containers/json?all=1")
+            self.compare(f"ps -a, {CONTAINERS} containers", "ps", "-a", answers=answers)
 
     def images(self) -> None:
         data = archive(IMAGES)
         path = self.folder / "images.tar"
         path.write_bytes(data)
-        for who in self.hosts:
+        for who in self.apis:
             self.docker(who, "load", "-q", "-i", str(path))
         try:
-            self.compare(f"images, {IMAGES} images", "images")
+            answers = recorded(self.apis["peer"], "/images/json")
+            self.compare(f"images, {IMAGES} images", "images", answers=answers)
         finally:
-            for who in self.hosts:
+            for who in self.apis:
                 for some in _batched(IMAGES, 100):
                     self.docker(who, "rmi", *(f"bench:{number}" for number in some))
 
     def inspect(self) -> None:
         with self.containers(1) as made:
-            self.compare("inspect", "inspect", made["ours"][0], peer=("inspect", made["peer"][0]))
+            peer = made["peer"][0]
+            answers = recorded(self.apis["peer"], f"/containers/{peer}/json")
+            self.compare("inspect", "inspect", made["ours"][0], peer=("inspect", peer), answers=answers)
 
     def logs(self) -> None:
         with self.containers(1, "seq", "100000") as made:
@@ -126,17 +136,20 @@ class Bench:
                 api.ask("POST", f"/containers/{made[who][0]}/start")
                 api.ask("POST", f"/containers/{made[who][0]}/wait")
             words = ("logs", "--tail", "100")
-            self.compare("logs --tail 100", *words, made["ours"][0], peer=(*words, made["peer"][0]))
+            peer = made["peer"][0]
+            logs = f"/containers/{peer}/logs?stdout=1&stderr=1&tail=100"
+            answers = recorded(self.apis["peer"], f"/containers/{peer}/json", logs)
+            self.compare("logs --tail 100", *words, made["ours"][0], peer=(*words, peer), answers=answers)
 
     def run(self) -> None:
-        self.compare("run --rm true", "run", "--rm", self.image, "true")
+        self.compare("run --rm true", "run", "--rm", self.image, "true", answers=of_run())
 
     def build(self) -> None:
         context = self.folder / "context"
         context.mkdir()
         (context / "file").write_text("x")
         (context / "Dockerfile").write_text(f'FROM {self.image}\nCOPY file /file\nRUN true\nCMD ["true"]\n')
-        self.compare("build, nothing to do", "build", "-q", str(context))
+        self.compare("build, nothing to do", "build", "-q", str(context), answers=of_build())
 
     def bare(self) -> None:
         """Medians: our command line beside an interpreter that starts and ends."""
