@@ -94,14 +94,23 @@ async def _healthy(engine: Engine, name: str, check: tuple[str, ...], waiting: C
     async for passed in _rhythm(_SLOWEST_CHECK):
         if await _passes(engine, name, check):
             return
-        health = (await engine.container(name)).summary.health
+        detail = await engine.container(name)
+        health = detail.summary.health
         if health == "healthy":
             return
         if health == "unhealthy":
-            raise NotReady("the new container is unhealthy", hint="`workbench inspect` shows its last checks")
+            raise NotReady(f"the new container is unhealthy{_said(detail.config)}")
         if passed > GRACE and not said:
             said = True
             waiting("until it is healthy")
+
+
+def _said(inspect: object) -> str:
+    """The last line of the last health check in an `inspect` document."""
+    with contextlib.suppress(KeyError, TypeError, IndexError):
+        lines = str(inspect["State"]["Health"]["Log"][-1]["Output"]).strip().splitlines()  # type: ignore[index]
+        return f": {lines[-1][:200]}"
+    return ""
 
 
 async def _passes(engine: Engine, name: str, check: tuple[str, ...]) -> bool:

@@ -283,8 +283,7 @@ class ServiceLoop:
         elif act.kind == "restart":
             await self._engine.write_rule(self.log_path, words.restarted(cause))
         if act.restart or act.kind == "restart":
-            await self._swap.before_stop(old)
-            await self._engine.stop(old.id, hurry=True)
+            await self._swap.stop(old)
             await self._engine.start(old.id)
             self._watch_end(old.id)
             await run_hooks(self._engine, old.id, self.service.post_start, "post_start", self.log_path)

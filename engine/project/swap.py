@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +28,8 @@ from engine.project.model import Project, Service
 from engine.project.ready import NotReady, Wanted, await_ready, check_command
 
 LAST_LINES = 8
+_SLOW_STOP = 1.0  # seconds
+_KILLED = 137
 _SHARED_NETWORKS = ("host", "container:", "service:")
 
 
@@ -73,7 +75,7 @@ class Swap:
         spawn: Callable[[Coroutine[object, object, None]], asyncio.Task[None]],
     ) -> None:
         self._engine, self.service, self._say, self._spawn = engine, service, say, spawn
-        self._deaf = False
+        self._killed = False  # an old one was, and that was told
         self._alone = False  # the engine cannot have two beside each other
         self.standing = False  # the new container may still be given up: newer changes may cancel
 
@@ -206,27 +208,34 @@ class Swap:
 
     async def _retire(self, old: ContainerSummary) -> None:
         with contextlib.suppress(EngineError):
-            await self._stop(old)
+            await self.stop(old)
             await self._engine.remove(old.id, force=True)
 
     async def _after_start(self, created: str, new: Next) -> None:
         await run_hooks(self._engine, created, self.service.post_start, "post_start", new.spec.log_path)
 
-    async def before_stop(self, old: ContainerSummary) -> None:
+    async def stop(self, old: ContainerSummary) -> None:
+        """With its hooks; the first time that its signal does not end it, why is told."""
         if trouble := await before_stop(self._engine, old.id, self.service.pre_stop):
             self._say(LoopNotice(trouble, self.service.name))
+        began = asyncio.get_running_loop().time()
+        deaf = await self._engine.stop(old.id, hurry=True)
+        seconds = asyncio.get_running_loop().time() - began
+        if not self._killed and (text := words.DEAF if deaf else await self._ignored(old, seconds)):
+            self._killed = True
+            self._say(LoopNotice(text, self.service.name))
 
-    async def _stop(self, old: ContainerSummary) -> None:
-        await self.before_stop(old)
-        if await self._engine.stop(old.id, hurry=True) and not self._deaf:
-            self._deaf = True
-            self._say(
-                LoopNotice(
-                    "the container was killed at once: its first process has no handler for the stop signal. "
-                    "If it should end in order: the exec form of CMD, a handler, or `init: true`",
-                    self.service.name,
-                )
-            )
+    async def _ignored(self, old: ContainerSummary, seconds: float) -> str:
+        """What there is to say of a stop that took `seconds`."""
+        if seconds < _SLOW_STOP:
+            return ""
+        with contextlib.suppress(EngineError):
+            detail = await self._engine.container(old.id)
+            if detail.summary.exit_code == _KILLED:
+                config = detail.config["Config"]
+                signal = str(config["StopSignal"]) if isinstance(config, Mapping) else ""
+                return words.ignored(detail.summary.command, signal, seconds)
+        return ""
 
     # --- one after the other ------------------------------------------------------------------------------
 
@@ -246,7 +255,7 @@ class Swap:
 
     async def _exchange(self, new: Next, created: str, old: ContainerSummary, written: bool) -> str:
         clock = _Clock(new.phases)
-        await self._stop(old)
+        await self.stop(old)
         clock.tick("stopped")
         if not written:
             await self._write(new)

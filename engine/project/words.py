@@ -12,6 +12,11 @@ from engine.base.units import brief_seconds
 from engine.model import BuildFinished
 
 WIDTH = 80  # columns of a rule
+DEAF = (
+    "the container was killed at once: its first process has no handler for the stop signal. "
+    "If it should end in order: the exec form of CMD, a handler, or `init: true`"
+)
+_SHELL = re.compile(r"(\S*/)?(ba|da|a|z|k)?sh\b")
 _MORE = re.compile(r" and (\d+) more$")
 
 
@@ -85,6 +90,20 @@ def _cut_end(text: str, width: int) -> str:
 def failed(generation: int, reason: str, *, goes_on: int) -> str:
     after = f"generation {goes_on} goes on" if goes_on else "nothing runs"
     return f"── generation {generation} given up {_now()} · {reason} · {after} ──"
+
+
+def ignored(command: str, signal: str, seconds: float) -> str:
+    """Of a container that was killed when its grace was over, though its first process hears the signal."""
+    head = f"the container did not end {brief_seconds(seconds)} after {signal or 'its stop signal'} and was killed: its first process"
+    if _SHELL.match(command):
+        return (
+            f"{head} is a shell, which passes no signal on and comes to its own traps only between two commands. "
+            "The exec form of CMD, or `exec` before the program, lets that one hear it"
+        )
+    return (
+        f"{head} (`{command}`) has a handler for it and goes on. If it ends at another one: `stop_signal`; "
+        "if it never does: a shorter `stop_grace_period`"
+    )
 
 
 def rolled_back(number: int) -> str:

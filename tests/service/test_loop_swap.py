@@ -248,3 +248,20 @@ async def test_a_loop_that_closes_in_the_middle_of_a_swap_ends_it(local: LocalEn
         await made.loop.close()
         names = [one.name for one in await local.containers(all=True) if one.name.startswith("closing")]
         assert names == ["closing-app-1"]
+
+
+async def test_what_a_check_says_and_why_a_stop_took_its_whole_grace(local: LocalEngine, tmp_path: Path) -> None:
+    check = "[CMD-SHELL, 'test -e /healthy || { echo not yet; echo no good; exit 1; }']"
+    health = f"    stop_grace_period: 1s\n    healthcheck: {{test: {check}, interval: 50ms, retries: 1, start_interval: 50ms}}\n"
+    stubborn = "import pathlib\n{make}\n" + PROGRAM.replace("sys.exit(0)", "print('no')")
+    healthy = "pathlib.Path('/healthy').touch()"
+    given = files(free_port(8690), stubborn.format(make=healthy, word="one"), health)
+    async with looping(local, tmp_path / "stubborn", given) as it:
+        await it.running()
+        it.save("main.py", stubborn.format(make="", word="two"))
+        assert "the new container is unhealthy: no good" in (await it.until(ServiceBuildFailed)).message
+        it.save("main.py", stubborn.format(make=healthy, word="three"))
+        await it.until(Replaced)
+        text = (await it.until(LoopNotice, lambda e: "did not end" in e.text)).text
+        assert "after SIGTERM and was killed" in text
+        assert "(`python3 -u /main.py`) has a handler for it and goes on" in text

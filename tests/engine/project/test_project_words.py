@@ -50,3 +50,9 @@ def test_a_sync_has_one_line_too() -> None:
 
 def test_phases_leave_out_what_took_no_time() -> None:
     assert words.phases_text({"noticed": 0.004, "planned": 0.00001, "built": 0.0182}) == "noticed 4 ms, built 18 ms"
+
+
+def test_why_a_container_had_to_be_killed() -> None:
+    assert "is a shell" in words.ignored("/bin/sh -c 'python app.py'", "SIGTERM", 10.0)
+    assert "after its stop signal" in words.ignored("bash run.sh", "", 10.0)
+    assert "(`shop --serve`) has a handler" in words.ignored("shop --serve", "SIGINT", 10.0)
