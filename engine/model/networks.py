@@ -36,6 +36,7 @@ class EndpointSettings:
     links: tuple[str, ...] = ()  # "container:alias"
     link_local: tuple[str, ...] = ()  # further addresses, of the link alone: "169.254.8.8"
     driver_options: Mapping[str, str] = field(default_factory=dict)
+    gateway_priority: int = 0  # the network with the highest gives the default route; of equal ones the first by name
 
 
 @dataclass(frozen=True, slots=True)

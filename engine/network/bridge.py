@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from engine.errors import InvalidInput, Unsupported
+from engine.errors import AccessDenied, InvalidInput, Unsupported
 from engine.network.ports import check_host_ip
 
 PREFIX = "com.docker.network."
@@ -26,14 +26,14 @@ class BridgeOptions:
 
 
 def check_network_name(name: str) -> str:
-    """`name`, or InvalidInput."""
+    """`name`, or InvalidInput, AccessDenied."""
     if not _NAME.fullmatch(name):
         raise InvalidInput(
             f"network name {name!r} is invalid",
             hint="up to 128 characters without / and :, no space at its ends, no - first",
         )
     if name in ("bridge", "host", "none", "default", "container"):
-        raise InvalidInput(f"operation is not permitted on predefined {name} network")
+        raise AccessDenied(f"operation is not permitted on predefined {name} network")
     return name
 
 
@@ -52,7 +52,8 @@ def _switch(key: str, value: str) -> bool:
 
 
 def parse_options(options: Mapping[str, str]) -> BridgeOptions:
-    """Raises InvalidInput for a bad value, Unsupported for an option that would be without effect."""
+    """Raises InvalidInput for a bad value, Unsupported for one of Docker's options that would be without effect. Other names are
+    kept for whoever gave them, as Docker's bridge driver does."""
     values: dict[str, object] = {}
     for key, value in options.items():
         if key == f"{PREFIX}bridge.name":
@@ -71,7 +72,7 @@ def parse_options(options: Mapping[str, str]) -> BridgeOptions:
             values["mtu"] = int(value)
         elif key == f"{PREFIX}bridge.default_bridge":
             _switch(key, value)
-        else:
+        elif key.startswith(PREFIX):
             raise Unsupported(
                 f"network option {key} is not known to this engine",
                 hint="bridge.name, bridge.enable_icc, bridge.enable_ip_masquerade, bridge.host_binding_ipv4, driver.mtu are",

@@ -178,6 +178,7 @@ def endpoint(settings: EndpointSettings) -> dict[str, Any]:
         MacAddress=settings.mac_address,
         IPAMConfig=addresses,
         DriverOpts=dict(settings.driver_options),
+        GwPriority=settings.gateway_priority,
     )
 
 

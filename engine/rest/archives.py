@@ -62,6 +62,7 @@ class ArchiveRoutes:
         return Response(200, body, _TAR, headers)
 
     async def put(self, request: Request) -> Answer:
+        await self._engine.container_summary(request.params["name"])  # before the body is asked for
         body = BodyFile(request.body)
         try:
             await self._engine.put_archive(
@@ -87,6 +88,8 @@ class ArchiveRoutes:
 
     async def commit(self, request: Request) -> Answer:
         query = request.query
+        if not query.text("container"):
+            raise InvalidInput('invalid name or ID supplied: ""')
         # The body is a container's Config; some clients send it within one.
         body = Fields(await request.json())
         given = _config_changes(body.object("Config") if body.raw("Config") else body)

@@ -31,6 +31,7 @@ from engine.build.reading import is_remote
 from engine.build.remote import Fetched, fetch_context
 from engine.errors import BuildFailed, InvalidInput, NotFound, Unsupported
 from engine.model import HostConfig
+from engine.oci.reference import Reference
 from engine.rest.files import BodyFile, begun
 from engine.rest.http import Answer, Query, Request, Response
 from engine.rest.registries import auths_of
@@ -130,6 +131,10 @@ def _refuse(query: Query) -> None:
         raise Unsupported(
             "BuildKit sessions are not served", hint="DOCKER_BUILDKIT=0 docker build …, or `workbench build`"
         )
+    if query.text("version", "1") not in ("", "1"):
+        raise InvalidInput(f'invalid version "{query.text("version")}"')
+    for tag in query.all("t"):
+        Reference.parse(tag)
     if query.flag("squash"):
         raise Unsupported("--squash is not supported", hint="a multi-stage build with COPY --from makes one layer")
     if query.text("isolation") not in ("", "default"):

@@ -74,7 +74,10 @@ class ContainerRoutes:
         usage = await self._engine.disk_usage()
         images = {entry.image.id: entry.image.size for entry in usage.images}
         return {
-            container.id: {"SizeRw": size, "SizeRootFs": size + images.get(container.image_id, 0)}
+            container.id: {
+                **({"SizeRw": size} if size else {}),  # Docker leaves a zero out
+                "SizeRootFs": size + images.get(container.image_id, 0),
+            }
             for container, size in usage.containers
         }
 
@@ -114,7 +117,6 @@ class ContainerRoutes:
         return True
 
     async def start(self, request: Request) -> Answer:
-        parse_keys(request.query.text("detachKeys"))  # those of `attach` count; Docker checks these too
         found = await self._engine.container_summary(request.params["name"])
         container_id = found.id
         if found.running:
@@ -200,6 +202,7 @@ class ContainerRoutes:
     async def attach(self, request: Request) -> Answer:
         query = request.query
         detail = await self._attachable(request)
+        parse_keys(query.text("detachKeys"))
         if not (query.flag("stream") or query.flag("logs")):
             return Response(200, b"", RAW)
         encode, kind = _form(tty=detail.spec.tty, version=request.version)
@@ -233,7 +236,9 @@ class ContainerRoutes:
         """What goes on between a client and the container from now on, over any kind of connection. Raises `InvalidInput`."""
         wanted = frozenset(name for name in ("stdout", "stderr") if query.flag(name))
         stdin = query.flag("stdin") and detail.spec.open_stdin
-        keys = parse_keys(query.text("detachKeys") or DETACH_KEYS) if detail.spec.tty else b""
+        keys = parse_keys(query.text("detachKeys") or DETACH_KEYS)
+        if not detail.spec.tty:
+            keys = b""
         stream = await self._attached(detail.summary, stdin=stdin) if query.flag("stream") else None
 
         async def talk(channel: Channel) -> None:
@@ -313,6 +318,13 @@ def _row(container: ContainerSummary) -> tuple[bytes, bytes]:
         "Mounts": [dict(mount) for mount in container.mounts],
     }
     return encoded(begin)[:-1] + b", ", b", " + encoded(end)[1:]
+
+
+def container_row(container: ContainerSummary) -> dict[str, Any]:
+    """A row of the list, without sizes."""
+    begin, end = _row(container)
+    status = b'"Status": ' + encoded(status_text(container))
+    return dict(json.loads(begin + status + end))
 
 
 async def _waited(waiting: asyncio.Future[int]) -> AsyncIterator[bytes]:

@@ -21,6 +21,11 @@ class EventHub:
         self._clients: set[_Queue] = set()
         self._reader: asyncio.Task[None] | None = None
 
+    @property
+    def listeners(self) -> int:
+        """How many clients follow."""
+        return len(self._clients)
+
     async def follow(self, since: int | None, until: int | None) -> AsyncGenerator[EngineEvent]:
         """What happened since `since` (nanoseconds; None: nothing of the past), and what happens until `until`.
 

@@ -33,7 +33,8 @@ class ImageRoutes:
         return list_response(self._rows.of(image.digest, image) for image in images)
 
     async def inspect(self, request: Request) -> Answer:
-        return json_response(document(await self._engine.image(request.params["name"])))
+        found = document(await self._engine.image(request.params["name"]))
+        return json_response(_as_before(found, request.version))
 
     async def history(self, request: Request) -> Answer:
         detail = await self._engine.image(request.params["name"])
@@ -56,6 +57,8 @@ class ImageRoutes:
         repo, tag = request.query.text("repo"), request.query.text("tag")
         if not repo:
             raise InvalidInput("repo is needed: the name to give the image")
+        if repo.partition(":")[0] == "sha256":
+            raise InvalidInput("refusing to create an ambiguous tag using digest algorithm as name")
         await self._engine.tag(request.params["name"], f"{repo}:{tag}" if tag else repo)
         return Response(201)
 
@@ -107,6 +110,39 @@ def document(detail: ImageDetail) -> dict[str, Any]:
         "RootFS": {"Type": "layers", "Layers": diff_ids},
         "Metadata": {"LastTagTime": "0001-01-01T00:00:00Z"},
     }
+
+
+_FIELDS_BEFORE: dict[str, Any] = {
+    "Hostname": "",
+    "Domainname": "",
+    "User": "",
+    "AttachStdin": False,
+    "AttachStdout": False,
+    "AttachStderr": False,
+    "Tty": False,
+    "OpenStdin": False,
+    "StdinOnce": False,
+    "Env": None,
+    "Cmd": None,
+    "Image": "",
+    "Volumes": None,
+    "WorkingDir": "",
+    "Entrypoint": None,
+    "OnBuild": None,
+    "Labels": None,
+}
+
+
+def _as_before(document: dict[str, Any], version: tuple[int, int]) -> dict[str, Any]:
+    """With what older versions of the API have: a container's fields in Config until 1.50, its own Config until 1.45, VirtualSize
+    until 1.44."""
+    if version < (1, 50):
+        document["Config"] = _FIELDS_BEFORE | document["Config"]
+    if version < (1, 45):
+        document |= {"Container": "", "ContainerConfig": dict(_FIELDS_BEFORE)}
+    if version < (1, 44):
+        document["VirtualSize"] = document["Size"]
+    return document
 
 
 def _comments(detail: ImageDetail) -> dict[int, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.api import Engine
-from engine.errors import InvalidInput, Unsupported
+from engine.errors import InvalidInput, NotFound, Unsupported
 from engine.model import EndpointSettings, IpamConfig, NetworkSpec
 from engine.rest.http import Answer, Request, Response, json_response
 from engine.rest.router import Router
@@ -26,7 +26,14 @@ class NetworkRoutes:
         return json_response([dict(network.config) for network in found])
 
     async def inspect(self, request: Request) -> Answer:
-        return json_response(dict((await self._engine.network(request.params["name"])).config))
+        """`verbose` tells more of swarm's networks alone."""
+        name, query = request.params["name"], request.query
+        if query.text("verbose").lower() not in ("", "1", "t", "true", "0", "f", "false"):
+            raise InvalidInput(f"invalid value for verbose: {query.text('verbose')}")
+        found = await self._engine.network(name)
+        if query.text("scope") not in ("", found.scope):
+            raise NotFound(f"network {name} not found")
+        return json_response(dict(found.config))
 
     async def create(self, request: Request) -> Answer:
         body = Fields(await request.json())
@@ -70,7 +77,7 @@ def _spec(body: Fields) -> NetworkSpec:
     if body.flag("Ingress") or body.text("Scope") == "swarm":
         raise Unsupported("swarm networks are not supported: this engine has no swarm")
     if body.object("IPAM").text("Driver") not in ("", "default"):
-        raise Unsupported(f"the IPAM driver {body.object('IPAM').text('Driver')!r} is not known here")
+        raise NotFound(f'plugin "{body.object("IPAM").text("Driver")}" not found', hint="the IPAM driver is `default`")
     return NetworkSpec(
         body.text("Name"),
         body.text("Driver") or "bridge",

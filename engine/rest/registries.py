@@ -33,6 +33,8 @@ class RegistryRoutes:
         auth = _auth(Fields(await request.json()), _HUB)
         if auth is None:
             raise InvalidInput("a name and a password (or an identity token) are needed")
+        if any(c.isspace() for c in auth.server):
+            raise InvalidInput(f"unable to parse server address: {auth.server!r}")
         await self._engine.login(auth)
         return json_response({"Status": "Login Succeeded", "IdentityToken": ""})
 
@@ -97,7 +99,10 @@ def _truth(filters: dict[str, list[str]], name: str) -> bool | None:
 
 def auth_of(request: Request, domain: str) -> RegistryAuth | None:
     """`X-Registry-Auth`: who this request goes to `domain`'s registry as; None leaves it to the engine. Raises `InvalidInput`."""
-    document = _header(request, "x-registry-auth")
+    try:
+        document = _header(request, "x-registry-auth")
+    except InvalidInput:
+        return None  # as Docker, which takes it for none
     return _auth(Fields(document, "X-Registry-Auth"), domain)
 
 

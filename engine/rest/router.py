@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from engine.errors import EngineError, InvalidInput, NotFound, from_os_error
-from engine.rest.http import Answer, Request, error_response
+from engine.rest.http import Answer, Request, Response, error_response
 
 API_VERSION = (1, 51)  # the newest that docker 28 speaks
 MIN_VERSION = (1, 24)
@@ -16,11 +16,6 @@ _VERSION = re.compile(r"^/v(\d{1,3})\.(\d{1,3})(?=/)")
 _log = logging.getLogger("workbench.rest")
 
 Endpoint = Callable[[Request], Awaitable[Answer]]
-
-
-class _MethodNotAllowed(EngineError):
-    code = "method"
-    status = 405
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +54,8 @@ class Router:
 
     async def __call__(self, request: Request) -> Answer:
         """Answers every request; what goes wrong is an error document with Docker's status."""
+        if request.method == "OPTIONS":
+            return Response(200, b"", "text/plain; charset=utf-8")  # as Docker; no page learns that it may ask more
         try:
             route = self._find(request)
             request.keep = route.keep
@@ -80,7 +77,6 @@ class Router:
             request.path = request.path[match.end() :]
             self._check(request.version)
         routes = self._routes.get(request.path.split("/")[1] if "/" in request.path else "", [])
-        others = set()
         for route in routes:
             match = route.pattern.fullmatch(request.path)
             if match is None:
@@ -88,10 +84,7 @@ class Router:
             if route.method == request.method or (request.method == "HEAD" and route.method == "GET"):
                 request.params = match.groupdict()
                 return route
-            others.add(route.method)
-        if others:
-            raise _MethodNotAllowed(f"{request.method} is not allowed for {request.path}")
-        raise NotFound("page not found")
+        raise NotFound("page not found")  # also for another method, as in Docker
 
     def _check(self, version: tuple[int, int]) -> None:
         given = f"{version[0]}.{version[1]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -68,6 +69,7 @@ class SystemRoutes:
                 "Os": "linux",
                 "Arch": machine,
                 "KernelVersion": kernel,
+                "BuildTime": "",
             }
         )
 
@@ -99,13 +101,19 @@ class SystemRoutes:
                 "CPUSet": info.cgroup != "none",
                 "PidsLimit": info.cgroup != "none",
                 "IPv4Forwarding": _forwarding(),
+                "BridgeNfIptables": False,  # the bridges' rules are nf_tables' own
+                "BridgeNfIp6tables": False,
+                "KernelMemoryTCP": False,
                 "OomKillDisable": info.cgroup in ("v1", "hybrid"),
                 "LoggingDriver": "json-file",
                 "CgroupDriver": "cgroupfs",
                 "CgroupVersion": "2" if info.cgroup == "v2" else "1",
-                "NEventsListener": 0,
+                "NEventsListener": self._hub.listeners,
+                "NFd": len(os.listdir("/proc/self/fd")),
+                "NGoroutines": len(asyncio.all_tasks()),
                 "KernelVersion": info.kernel,
-                "OperatingSystem": _os_name(),
+                "OperatingSystem": _os_release().get("PRETTY_NAME", "Linux"),
+                "OSVersion": _os_release().get("VERSION_ID", ""),
                 "OSType": "linux",
                 "Architecture": platform.machine(),
                 "NCPU": os.cpu_count() or 1,
@@ -116,7 +124,14 @@ class SystemRoutes:
                 "SystemTime": rfc3339(),
                 "Runtimes": {name: {"path": path or name} for name, path in info.runtimes.items()},
                 "DefaultRuntime": info.default_runtime,
-                "Swarm": {"NodeID": "", "LocalNodeState": "inactive", "ControlAvailable": False, "Error": ""},
+                "Swarm": {
+                    "NodeID": "",
+                    "NodeAddr": "",
+                    "LocalNodeState": "inactive",
+                    "ControlAvailable": False,
+                    "Error": "",
+                    "RemoteManagers": None,
+                },
                 "SecurityOptions": ["name=seccomp,profile=builtin"],
                 "Warnings": list(info.notes) or None,
                 "Debug": False,
@@ -127,6 +142,17 @@ class SystemRoutes:
                 "NoProxy": "",
                 "Labels": [],
                 "InitBinary": "",
+                "ContainerdCommit": {"ID": ""},
+                "RuncCommit": {"ID": ""},
+                "InitCommit": {"ID": ""},
+                "Isolation": "",
+                "GenericResources": None,
+                "CDISpecDirs": [],
+                "DefaultAddressPools": [
+                    *({"Base": f"172.{second}.0.0/16", "Size": 16} for second in range(17, 32)),
+                    {"Base": "192.168.0.0/16", "Size": 20},
+                ],
+                "FirewallBackend": {"Driver": "nftables"},
                 "RegistryConfig": {"IndexConfigs": {}, "InsecureRegistryCIDRs": [], "Mirrors": []},
             }
         )
@@ -135,6 +161,10 @@ class SystemRoutes:
         filters = request.query.filters()
         check_filters(filters)
         since, until = _moment(request.query.text("since")), _moment(request.query.text("until"))
+        if since is not None and until is not None and since > until:
+            raise InvalidInput(
+                f"`since` time ({request.query.text('since')}) cannot be after `until` time ({request.query.text('until')})"
+            )
         return Response(200, self._events(filters, since, until))
 
     async def _events(
@@ -168,8 +198,8 @@ def _forwarding() -> bool:
         return False
 
 
-def _os_name() -> str:
+def _os_release() -> dict[str, str]:
     try:
-        return platform.freedesktop_os_release().get("PRETTY_NAME", "Linux")
+        return platform.freedesktop_os_release()
     except OSError:
-        return "Linux"
+        return {}

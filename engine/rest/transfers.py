@@ -133,7 +133,7 @@ class TransferRoutes:
             raise InvalidInput(
                 "fromSrc: only - (the body) is read by the engine", hint="the docker client sends local files so"
             )
-        return Response(200, json_lines(self._import(request)))
+        return Response(200, json_lines(await begun(self._import(request))))
 
     async def _import(self, request: Request) -> AsyncIterator[dict[str, Any]]:
         query = request.query

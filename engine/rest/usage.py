@@ -12,6 +12,7 @@ from engine.api import Engine, Pruned
 from engine.base.clock import rfc3339
 from engine.errors import Conflict, InvalidInput, NotFound, Unsupported
 from engine.model import ContainerStats, CpuStats, Resources
+from engine.rest.containers import container_row
 from engine.rest.http import Answer, Request, Response, json_response
 from engine.rest.images import list_row
 from engine.rest.router import Router
@@ -100,7 +101,7 @@ class UsageRoutes:
 
     async def df(self, request: Request) -> Answer:
         usage = await self._engine.disk_usage()
-        kinds = set(request.query.all("type"))
+        kinds = set(request.query.all("type")) if request.version >= (1, 42) else set()  # not known before
         if kinds - {"container", "image", "volume", "build-cache"}:
             raise InvalidInput(f"unknown object type: {', '.join(sorted(kinds))}")
 
@@ -111,20 +112,9 @@ class UsageRoutes:
         if wanted("image"):
             document["Images"] = [{**list_row(entry.image), "SharedSize": entry.shared} for entry in usage.images]
         if wanted("container"):
+            images = {entry.image.id: entry.image.size for entry in usage.images}
             document["Containers"] = [
-                {
-                    "Id": container.id,
-                    "Names": [f"/{container.name}"],
-                    "Image": container.image,
-                    "ImageID": container.image_id,
-                    "Command": container.command,
-                    "Created": container.created // 1_000_000_000,
-                    "State": container.status,
-                    "Status": container.status,
-                    "Labels": dict(container.labels),
-                    "SizeRw": size,
-                    "SizeRootFs": size,
-                }
+                container_row(container) | _sizes(size, images.get(container.image_id, 0))
                 for container, size in usage.containers
             ]
         if wanted("volume"):
@@ -133,6 +123,7 @@ class UsageRoutes:
             document["BuildCache"] = [
                 {
                     "ID": entry.id,
+                    **({"Parents": None} if request.version >= (1, 42) else {"Parent": ""}),
                     "Type": "regular",
                     "Description": "",
                     "InUse": entry.in_use,
@@ -145,6 +136,10 @@ class UsageRoutes:
                 for entry in usage.cache
             ]
         return json_response(document)
+
+
+def _sizes(written: int, image: int) -> dict[str, int]:
+    return {**({"SizeRw": written} if written else {}), "SizeRootFs": written + image}
 
 
 def _words(pruned: Pruned) -> list[tuple[str, str]]:
@@ -178,6 +173,19 @@ _NO_CPU: dict[str, Any] = {
 }
 
 
+# Those that are null were measured by the scheduler CFQ, which kernels have no longer (5.0).
+_BLOCK_KINDS = (
+    "io_service_bytes_recursive",
+    "io_serviced_recursive",
+    "io_queue_recursive",
+    "io_service_time_recursive",
+    "io_wait_time_recursive",
+    "io_merged_recursive",
+    "io_time_recursive",
+    "sectors_recursive",
+)
+
+
 def _empty(container_id: str, name: str) -> dict[str, Any]:
     """What dockerd sends of a container that does not run."""
     return {
@@ -186,7 +194,7 @@ def _empty(container_id: str, name: str) -> dict[str, Any]:
         "read": "0001-01-01T00:00:00Z",
         "preread": "0001-01-01T00:00:00Z",
         "pids_stats": {},
-        "blkio_stats": {"io_service_bytes_recursive": None, "io_serviced_recursive": None},
+        "blkio_stats": dict.fromkeys(_BLOCK_KINDS),
         "num_procs": 0,
         "storage_stats": {},
         "cpu_stats": _NO_CPU,
@@ -200,7 +208,7 @@ def stats_document(now: ContainerStats, before: ContainerStats | None) -> dict[s
     memory = now.memory
     detail: dict[str, Any] = {"usage": memory.usage, "limit": memory.limit, "stats": dict(memory.stat)}
     if not now.cgroup_v2:
-        detail |= {"max_usage": memory.max_usage, "failcnt": memory.failures}
+        detail |= {"max_usage": memory.max_usage} | ({"failcnt": memory.failures} if memory.failures else {})
     blocks = [
         (b.major, b.minor, b.kind.capitalize() if not now.cgroup_v2 else b.kind, b.size, b.count) for b in now.block
     ]
@@ -210,7 +218,8 @@ def stats_document(now: ContainerStats, before: ContainerStats | None) -> dict[s
         "read": rfc3339(now.time),
         "preread": rfc3339(before.time) if before else "0001-01-01T00:00:00Z",
         "pids_stats": {"current": now.pids, **({"limit": now.pids_limit} if now.pids_limit else {})},
-        "blkio_stats": {
+        "blkio_stats": dict.fromkeys(_BLOCK_KINDS)
+        | {
             "io_service_bytes_recursive": [{"major": a, "minor": i, "op": op, "value": s} for a, i, op, s, _ in blocks],
             "io_serviced_recursive": [{"major": a, "minor": i, "op": op, "value": c} for a, i, op, _, c in blocks],
         },

@@ -120,7 +120,7 @@ def limits(wanted: Resources, numbers: Mapping[str, tuple[int, int]]) -> dict[st
 
 def check(wanted: Resources) -> None:
     """Docker's rules for the numbers. Raises InvalidInput in its words."""
-    if 0 < wanted.memory < MIN_MEMORY:
+    if wanted.memory < 0 or 0 < wanted.memory < MIN_MEMORY:
         raise InvalidInput("Minimum memory limit allowed is 6MB")
     if wanted.memory_swap > 0 and not wanted.memory:
         raise InvalidInput("You should always set the Memory limit when using Memoryswap limit, see usage")

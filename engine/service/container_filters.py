@@ -11,7 +11,7 @@ from engine.model import ContainerSummary, Port
 from engine.service.filters import Filters, check, labelled
 
 KEYS = (
-    "ancestor", "before", "exited", "expose", "health", "id", "is-task", "label", "name", "network", "publish", "since", "status",
+    "ancestor", "before", "exited", "expose", "health", "id", "is-task", "isolation", "label", "name", "network", "publish", "since", "status",
     "volume",
 )  # fmt: skip
 _STATUS = ("created", "restarting", "running", "removing", "paused", "exited", "dead")
@@ -42,6 +42,8 @@ def containers(found: Sequence[ContainerSummary], filters: Filters) -> list[Cont
     _check_values(filters)
     kept = list(found)
     for key, values in filters.items():
+        if key == "isolation":
+            continue  # Windows' alone: on Linux it leaves all
         if key == "label":
             kept = [one for one in kept if labelled(one.labels, {"label": values})]
         elif key in ("before", "since"):
@@ -69,7 +71,8 @@ def _check_values(filters: Filters) -> None:
             raise InvalidInput(f"invalid filter 'is-task={value}'", hint="it is true or false")
     for key in ("publish", "expose"):
         for value in filters.get(key, ()):
-            if not _PORT.fullmatch(value):
+            match = _PORT.fullmatch(value)
+            if match is None or max(int(match[1]), int(match[2] or 0)) > 65535:
                 raise InvalidInput(f"error while looking up for {key} {value}: it is PORT[-PORT][/PROTOCOL]")
 
 

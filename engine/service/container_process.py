@@ -40,6 +40,13 @@ def merge(spec: ContainerSpec, config: ImageConfig) -> Process:
             f"no command specified for {spec.image}", hint=f"the image names none: workbench run {spec.image} COMMAND"
         )
     env = _merge_env((DEFAULT_PATH,), config.env, ("TERM=xterm",) if spec.tty else (), spec.env)
+    for entry in spec.env:
+        if not entry.partition("=")[0]:
+            raise InvalidInput(f"invalid environment variable: {entry}")
+    if spec.working_dir and not spec.working_dir.startswith("/"):
+        raise InvalidInput(
+            f"the working directory '{spec.working_dir}' is invalid, it needs to be an absolute path", hint="-w /PATH"
+        )
     for value in (*args, *env, spec.user or "", spec.working_dir or "", spec.hostname):
         if "\0" in value:
             raise InvalidInput("a NUL byte in a command, variable, user or path")

@@ -10,6 +10,7 @@ from engine.base.clock import rfc3339
 from engine.model import ContainerSpec, ContainerSummary
 from engine.network.ports import displayable
 from engine.runtime.client import UNKNOWN_CODE
+from engine.service.container_process import STOP_SIGNAL
 from engine.service.endpoint_checks import discarded
 from engine.service.inspect_host import host_config_document
 from engine.service.inspect_network import host_network, network_settings
@@ -24,10 +25,16 @@ if TYPE_CHECKING:
 
 
 class ContainerView:
-    """Of a record and its monitor's state file. `bundle` gives a container's folder."""
+    """Of a record and its monitor's state file. `bundle` gives a container's folder, `trees` those of its image's layers."""
 
-    def __init__(self, runtime: Runtime, endpoints: EndpointService, bundle: Callable[[str], Path]) -> None:
-        self._runtime, self._endpoints, self._bundle = runtime, endpoints, bundle
+    def __init__(
+        self,
+        runtime: Runtime,
+        endpoints: EndpointService,
+        bundle: Callable[[str], Path],
+        trees: Callable[[str], Sequence[Path]],
+    ) -> None:
+        self._runtime, self._endpoints, self._bundle, self._trees = runtime, endpoints, bundle, trees
 
     def summary(
         self,
@@ -102,11 +109,15 @@ class ContainerView:
             "Name": f"/{summary.name}",
             "LogPath": record["log_path"],
             "Driver": "overlay2",
+            "MountLabel": "",
+            "ProcessLabel": "",
+            "AppArmorProfile": "",
+            "GraphDriver": {"Name": "overlay2", "Data": self._tree(summary.id)},
             "Platform": "linux",
             "HostConfig": {
                 **host_network(spec, blocked=self._endpoints.blocks(spec)),
                 "Binds": [m.bind for m in spec.mounts if m.bind] or None,
-                "Mounts": [mount_to_api(m) for m in spec.mounts if not m.bind],
+                **({"Mounts": typed} if (typed := [mount_to_api(m) for m in spec.mounts if not m.bind]) else {}),
                 "VolumesFrom": list(spec.volumes_from) or None,
                 "VolumeDriver": spec.volume_driver,
                 "AutoRemove": spec.auto_remove,
@@ -133,10 +144,11 @@ class ContainerView:
                 "Image": spec.image,
                 "WorkingDir": record["cwd"],
                 "Labels": dict(spec.labels),
-                "StopSignal": record["stop_signal"],
+                **({"StopSignal": record["stop_signal"]} if record["stop_signal"] != STOP_SIGNAL else {}),
+                "OnBuild": None,
                 **({} if spec.stop_timeout is None else {"StopTimeout": spec.stop_timeout}),
                 **({"Healthcheck": record["healthcheck"]} if record.get("healthcheck") else {}),
-                "ExposedPorts": {port: {} for port in record.get("exposed", ())},
+                **({"ExposedPorts": {port: {} for port in exposed}} if (exposed := record.get("exposed")) else {}),
                 "Volumes": {path: {} for path in record.get("volumes", ())} or None,
             },
             "Mounts": list(summary.mounts),
@@ -145,6 +157,17 @@ class ContainerView:
                 f"{key}Path": str(self._bundle(summary.id) / name)
                 for key, name in (("ResolvConf", "resolv.conf"), ("Hostname", "hostname"), ("Hosts", "hosts"))
             },
+        }
+
+    def _tree(self, container_id: str) -> dict[str, str]:
+        """The folders that its root is made of, topmost layer first."""
+        bundle = self._bundle(container_id)
+        return {
+            "ID": container_id,
+            "LowerDir": ":".join(map(str, self._trees(container_id))),
+            "MergedDir": str(bundle / "rootfs"),
+            "UpperDir": str(bundle / "upper"),
+            "WorkDir": str(bundle / "work"),
         }
 
     def _exec_ids(self, summary: ContainerSummary) -> Sequence[str] | None:

@@ -36,6 +36,7 @@ from engine.model import (
     ContainerSummary,
 )
 from engine.network.ports import join_host
+from engine.oci.chain import chain_ids
 from engine.runtime.client import ExecParams
 from engine.runtime.ports import holder
 from engine.runtime.spec import make_spec
@@ -79,7 +80,7 @@ class ContainerService:
         self.networks = NetworkService(store, runtime)
         self.endpoints = EndpointService(store, runtime, self.networks)
         self.life = Life(store, runtime, self)
-        self._view = ContainerView(runtime, self.endpoints, self.bundle)
+        self._view = ContainerView(runtime, self.endpoints, self.bundle, self._trees)
         self.listing = Listing(store, runtime, self.networks, self._view, self.bundle)
         self._start_params = StartParams(store, runtime, self._mounts, self)
         self.graves = Graves()
@@ -132,6 +133,7 @@ class ContainerService:
         process = merge(spec, config)
         signal_number(process.stop_signal)
         spec = self._start_params.settled(spec)
+        self._check_links(spec)
         name = check_name(spec.name) if spec.name else random_name()
         container_id = new_id()
         folder = self.bundle(container_id)
@@ -169,6 +171,15 @@ class ContainerService:
                 raise from_os_error(error, f"creating container {name}") from error
             raise
         return container_id
+
+    def _check_links(self, spec: ContainerSpec) -> None:
+        """On the default network a link is to a container that there is. Raises InvalidInput."""
+        if spec.network_mode in ("", "default", "bridge"):
+            for other, _ in links.parse(spec.links):
+                try:
+                    self.resolve(other)
+                except NotFound as error:
+                    raise InvalidInput(f"could not get container for {other}: {error}", hint=error.hint) from None
 
     def _hostname(self, spec: ContainerSpec, container_id: str) -> str:
         if spec.uts_mode == "host" or (spec.network_mode == "host" and not spec.hostname):
@@ -321,6 +332,14 @@ class ContainerService:
     def lowers(self, container_id: str) -> Sequence[Path]:
         """The layer trees that a container's root begins with, topmost first."""
         return self._store.lowers(self.image_of(container_id))
+
+    def _trees(self, container_id: str) -> Sequence[Path]:
+        """The same as they are named, whether or not they are there."""
+        try:
+            config = self._store.images.config(self.image_of(container_id))
+            return self._store.layers.trees(chain_ids(config.diff_ids))
+        except EngineError:
+            return ()
 
     def image_of(self, container_id: str) -> Image:
         row = self._store.records.one("SELECT image FROM containers WHERE id = ?", container_id)

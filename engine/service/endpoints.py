@@ -181,7 +181,8 @@ class EndpointService:
             return Prepared(mode, {}, mounts, hostname, spec.domainname)
         settings = {identity: endpoint_settings(values) for identity, values in record["networks"].items()}
         records = [self._usable(self._networks.find(identity)) for identity in settings]
-        way_out = min((r.name for r in records if not r.internal), default="")
+        ways = [(-settings[r.id].gateway_priority, r.name) for r in records if not r.internal]
+        way_out = min(ways, default=(0, ""))[1]
         endpoints = [
             self._endpoint(r, container_id, str(record["name"]), spec.hostname, settings[r.id], f"eth{number}", default=r.name == way_out)
             for number, r in enumerate(records)

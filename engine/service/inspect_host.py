@@ -30,14 +30,10 @@ def host_config_document(spec: HostConfig, runtime: str = "") -> dict[str, Any]:
         "Privileged": spec.privileged,
         "ReadonlyRootfs": spec.read_only,
         "SecurityOpt": list(spec.security_opt) or None,
-        "Tmpfs": dict(spec.tmpfs) or None,
         "UTSMode": spec.uts_mode,
         "UsernsMode": spec.userns_mode,
         "ShmSize": spec.shm_size or SHM_SIZE,
-        "Sysctls": dict(spec.sysctls) or None,
         "Runtime": runtime or "native",
-        "Init": spec.init or None,
-        "Annotations": dict(spec.annotations) or None,
         "Isolation": spec.isolation,
         "CgroupParent": spec.cgroup_parent,
         "Devices": [
@@ -53,7 +49,21 @@ def host_config_document(spec: HostConfig, runtime: str = "") -> dict[str, Any]:
         "Ulimits": [{"Name": limit.name, "Hard": limit.hard, "Soft": limit.soft} for limit in spec.ulimits] or None,
         "MaskedPaths": [] if bare else list(MASKED_PATHS),
         "ReadonlyPaths": [] if bare else list(READONLY_PATHS),
+        "Cgroup": "",
+        "ConsoleSize": [0, 0],
+        "ContainerIDFile": "",
         **_resources(spec),
+        **{name: value for name, value in _rare(spec).items() if value},
+    }
+
+
+def _rare(spec: HostConfig) -> dict[str, Any]:
+    """What Docker leaves out where there is none of it."""
+    return {
+        "Tmpfs": dict(spec.tmpfs),
+        "Sysctls": dict(spec.sysctls),
+        "Init": spec.init,
+        "Annotations": dict(spec.annotations),
     }
 
 
@@ -79,4 +89,8 @@ def _resources(spec: HostConfig) -> dict[str, Any]:
         "MemorySwappiness": spec.memory_swappiness if spec.memory_swappiness >= 0 else None,
         "OomKillDisable": spec.oom_kill_disable,
         "PidsLimit": spec.pids_limit or None,
+        "CpuCount": 0,  # these four are Windows'
+        "CpuPercent": 0,
+        "IOMaximumIOps": 0,
+        "IOMaximumBandwidth": 0,
     }

@@ -29,6 +29,7 @@ def endpoint_inspected(identity: str, settings: Mapping[str, Any], live: Mapping
         "Aliases": list(settings["aliases"]) or None,
         "MacAddress": (live or {}).get("mac") or settings["mac_address"],
         "DriverOpts": settings.get("driver_options") or None,
+        "GwPriority": settings.get("gateway_priority", 0),
         "NetworkID": identity,
         "EndpointID": (live or {}).get("id", ""),
         "Gateway": "" if internal else str(network.get("gateway4") or "").partition("/")[0],

@@ -11,9 +11,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from engine.base.clock import rfc3339
+from engine.base.clock import parse_moment, rfc3339
 from engine.base.ids import new_id
-from engine.errors import Conflict, Corrupt, InvalidInput, NotFound, Unsupported
+from engine.errors import AccessDenied, Conflict, Corrupt, InvalidInput, NotFound
 from engine.linux import userns
 from engine.linux.netlink import Netlink
 from engine.model import IpamConfig, NetworkInfo, NetworkSpec
@@ -133,10 +133,8 @@ class NetworkService:
         name = bridge.check_network_name(spec.name)
         if spec.driver != "bridge":
             if spec.driver in ("host", "null", "none"):
-                raise Conflict(f'only one instance of "{spec.driver}" network is allowed')
-            raise Unsupported(
-                f"network driver {spec.driver!r} is not there", hint="bridge is the driver of this engine"
-            )
+                raise AccessDenied(f'only one instance of "{spec.driver}" network is allowed')
+            raise NotFound(f'plugin "{spec.driver}" not found', hint="bridge is the driver of this engine")
         options = bridge.parse_options(spec.options)
         if options.link and any(
             bridge.parse_options(other.options).link == options.link for other in self.records() if not other.predefined
@@ -202,7 +200,7 @@ class NetworkService:
         """Raises Conflict while containers are on it."""
         record = self.find(name)
         if record.predefined:
-            raise InvalidInput(f"{record.name} is a pre-defined network and cannot be removed")
+            raise AccessDenied(f"{record.name} is a pre-defined network and cannot be removed")
         users = self.active(record.id)
         if users:
             shown = ", ".join(sorted(endpoint["name"] for endpoint in users.values()))
@@ -222,6 +220,7 @@ class NetworkService:
         for key in filters or {}:
             if key not in ("label", "label!", "until"):
                 raise InvalidInput(f"invalid filter '{key}'", hint="label, label! and until are known")
+        _until(filters or {})
         used = self.referred()
         removed = []
         for record in self.records():
@@ -286,6 +285,10 @@ class NetworkService:
             raise InvalidInput(
                 f"invalid filter '{sorted(unknown)[0]}'", hint="driver, id, label, name, scope, type, dangling"
             )
+        for key, known in (("dangling", ("true", "false", "1", "0")), ("type", ("builtin", "custom"))):
+            for value in wanted.get(key, ()):
+                if value not in known:
+                    raise InvalidInput(f"invalid filter: '{key}'='{value}'", hint=f"one of {', '.join(known)}")
         used = self.referred() if "dangling" in wanted else set()
         found = sorted((r for r in self.records() if _matches(r, wanted, used)), key=lambda record: record.name)
         return [self._info(record) for record in found]
@@ -400,18 +403,16 @@ def _matches(record: NetworkRecord, filters: Mapping[str, Sequence[str]], used: 
     return True
 
 
+def _until(filters: Mapping[str, Sequence[str]]) -> list[int]:
+    """The moments (ns) before which what goes was made. Raises InvalidInput."""
+    now = time.time_ns()
+    return [parse_moment(text, now) for text in filters.get("until", ())]
+
+
 def _kept_by(record: NetworkRecord, filters: Mapping[str, Sequence[str]]) -> bool:
     """Whether `prune`'s filters let the record through."""
-    from engine.base.clock import parse_rfc3339
-
-    for text in filters.get("until", ()):
-        unit = {"s": 1, "m": 60, "h": 3600}.get(text[-1:], 0)
-        try:
-            limit = time.time_ns() - int(float(text[:-1]) * unit * 1e9) if unit else parse_rfc3339(text)
-        except ValueError:
-            raise InvalidInput(f"invalid value for until: {text!r}", hint="10m, 2h or 2026-11-23T10:00:00Z") from None
-        if record.created >= limit:
-            return False
+    if any(record.created >= limit for limit in _until(filters)):
+        return False
     if not all(_labelled(record, value) for value in filters.get("label", ())):
         return False
     return not any(_labelled(record, value) for value in filters.get("label!", ()))

@@ -184,7 +184,9 @@ def _refuse(host: Fields) -> None:
         if host.raw(field):
             raise Unsupported(f"{flag} is not supported by this engine")
     if host.text("Isolation") not in ("", "default"):
-        raise Unsupported(f"isolation {host.text('Isolation')!r} is for Windows")
+        raise InvalidInput(f"invalid isolation: \"{host.text('Isolation')}\" - linux only supports 'default'")
+    if host.number("ShmSize") < 0:
+        raise InvalidInput("SHM size can not be less than 0")
 
 
 def _healthcheck(config: Fields) -> Healthcheck | None:
@@ -250,6 +252,7 @@ def endpoint(settings: Fields) -> EndpointSettings:
         settings.texts("Links"),
         ipam.texts("LinkLocalIPs"),
         settings.mapping("DriverOpts"),
+        settings.number("GwPriority"),
     )
 
 

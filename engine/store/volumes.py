@@ -56,7 +56,7 @@ class Volume:
 def check_volume(name: str, driver: str, options: Mapping[str, str]) -> None:
     """Raises `InvalidInput`, `Unsupported` for a volume that cannot be."""
     if driver not in ("", DRIVER):
-        raise Unsupported(
+        raise NotFound(
             f'volume {name}: plugin "{driver}" not found', hint='this engine has the driver "local" and no plugins'
         )
     if name and len(name) < 2:

@@ -156,7 +156,10 @@ async def test_a_bug_is_a_500_without_a_traceback(talk: Talk) -> None:
 
 async def test_unknown_path_and_method(talk: Talk) -> None:
     assert (await talk(get("/nope"))).startswith(b"HTTP/1.1 404")
-    assert (await talk(get("/hang", method="DELETE"))).startswith(b"HTTP/1.1 405")
+    assert (await talk(get("/hang", method="DELETE"))).startswith(b"HTTP/1.1 404")
+    options = await talk(get("/hang", method="OPTIONS"))
+    assert options.startswith(b"HTTP/1.1 200")
+    assert b"access-control" not in options.lower()
 
 
 async def test_two_requests_on_one_connection(talk: Talk) -> None:

@@ -80,7 +80,7 @@ def test_distribution_and_its_errors(served: Served, locked: str) -> None:
     assert served.call("GET", f"/distribution/{locked}/seen:1/json").status_code == 401
     assert served.call("GET", f"/distribution/{locked}/none/json", headers=header).status_code == 404
     bad = served.call("GET", f"/distribution/{locked}/seen:1/json", headers={"X-Registry-Auth": "???"})
-    assert (bad.status_code, "X-Registry-Auth" in bad.json()["message"]) == (400, True)
+    assert bad.status_code == 401  # taken for none, as Docker does
     assert served.call("POST", "/auth", json={**document, "password": "x"}).status_code == 401
     assert served.call("POST", "/auth", json={}).status_code == 400
     served.docker("rmi", f"{locked}/seen:1")

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from engine.errors import Conflict, InvalidInput, Unsupported
+from engine.errors import AccessDenied, Conflict, InvalidInput, Unsupported
 from engine.model import Port, PortBinding
 from engine.network import bridge, files, ipam, ports
 
@@ -147,7 +147,8 @@ def test_driver_options() -> None:
         with pytest.raises(InvalidInput):
             bridge.parse_options({prefix + key: value})
     with pytest.raises(Unsupported, match="not known"):
-        bridge.parse_options({"foo": "bar"})
+        bridge.parse_options({f"{prefix}bridge.inhibit_ipv4": "true"})
+    assert bridge.parse_options({"org.example.note": "bar"}) == bridge.BridgeOptions()  # somebody else's word
     for name in ("host", "-x", "a/b", ""):
-        with pytest.raises(InvalidInput):
+        with pytest.raises((InvalidInput, AccessDenied)):
             bridge.check_network_name(name)
