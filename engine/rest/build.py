@@ -32,6 +32,7 @@ from engine.build.remote import Fetched, fetch_context
 from engine.errors import BuildFailed, InvalidInput, NotFound, Unsupported
 from engine.model import HostConfig
 from engine.oci.reference import Reference
+from engine.rest.buildkit.routes import BuildkitRoutes
 from engine.rest.files import BodyFile, begun
 from engine.rest.http import Answer, Query, Request, Response
 from engine.rest.registries import auths_of
@@ -46,13 +47,16 @@ _RED, _PLAIN = "\x1b[91m", "\x1b[0m"  # how the classic builder marks stderr
 
 
 class BuildRoutes:
-    """`scratch` is a folder for contexts while they are built; None: the system's own place for such."""
+    """`scratch` is a folder for contexts while they are built; None: the system's own place for such. `buildkit` serves the
+    clients that want BuildKit."""
 
-    def __init__(self, engine: Engine, router: Router, scratch: Path | None = None) -> None:
-        self._engine, self._scratch = engine, scratch
+    def __init__(self, engine: Engine, router: Router, buildkit: BuildkitRoutes, scratch: Path | None = None) -> None:
+        self._engine, self._buildkit, self._scratch = engine, buildkit, scratch
         router.add("POST", "/build", self.build, keep=False)
 
     async def build(self, request: Request) -> Answer:
+        if request.query.text("version", "1") == "2" or request.query.text("buildid").startswith("upload-request:"):
+            return await self._buildkit.build(request)
         _refuse(request.query)
         auths = auths_of(request)
         kind = request.headers.get("content-type", "application/x-tar").partition(";")[0]
@@ -127,10 +131,6 @@ async def _events(engine: Engine, plan: BuildRequest) -> AsyncGenerator[Any, Non
 
 def _refuse(query: Query) -> None:
     """What would change the result and cannot be done ends the build."""
-    if query.text("version", "1") == "2":
-        raise Unsupported(
-            "BuildKit sessions are not served", hint="DOCKER_BUILDKIT=0 docker build …, or `workbench build`"
-        )
     if query.text("version", "1") not in ("", "1"):
         raise InvalidInput(f'invalid version "{query.text("version")}"')
     for tag in query.all("t"):

@@ -20,6 +20,7 @@ from engine.errors import Conflict, InvalidInput, from_os_error
 from engine.rest.absent import AbsentRoutes
 from engine.rest.archives import ArchiveRoutes
 from engine.rest.build import BuildRoutes
+from engine.rest.buildkit.routes import BuildkitRoutes
 from engine.rest.calls import CallRoutes
 from engine.rest.connection import HEAD_SECONDS, Connection, Reader, protocol
 from engine.rest.containers import ContainerRoutes
@@ -82,7 +83,7 @@ def build_router(engine: Engine, scratch: Path | None = None) -> Router:
         AbsentRoutes,
     ):
         routes(engine, router)
-    BuildRoutes(engine, router, scratch)
+    BuildRoutes(engine, router, BuildkitRoutes(engine, router, scratch), scratch)
     return router
 
 
