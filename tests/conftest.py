@@ -38,7 +38,13 @@ PEERS = {
     "ip": "ip",
     "nft": "nft",
     "iptables-legacy": "iptables-legacy",
+    "buildx": "docker-buildx",
+    "compose": "docker-compose",
 }
+# Plugins of the docker command line: one installed for all would change what `docker build` is in every test.
+PLUGINS = os.pathsep.join(
+    [os.environ.get("DOCKER_PLUGINS", ""), "/usr/libexec/docker/cli-plugins", "/usr/lib/docker/cli-plugins"]
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -50,7 +56,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("needs root: namespaces, mounts and ownership")
     for mark in item.iter_markers("peer"):
         program = PEERS[mark.args[0]]
-        if shutil.which(program) is None:
+        if shutil.which(program, path=PLUGINS if mark.args[0] in ("buildx", "compose") else None) is None:
             if os.environ.get("CI") == "true":
                 pytest.fail(f"{program} is missing in CI: .ci/run installs it")
             pytest.skip(f"{program} is not installed")

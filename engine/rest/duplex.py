@@ -78,6 +78,10 @@ class Duplex:
         found: socket.socket | None = self._writer.get_extra_info("socket")
         return found.fileno() if found is not None else -1
 
+    def close(self) -> None:
+        """Ends the connection, both ways."""
+        self._writer.close()
+
     def finish(self) -> None:
         """Closes our side of the stream; what was written still arrives."""
         with contextlib.suppress(OSError):

@@ -65,7 +65,7 @@ class Tls:
         return context
 
 
-def build_router(engine: Engine, scratch: Path | None = None) -> Router:
+def _build_router(engine: Engine, buildkit: BuildkitRoutes, scratch: Path | None) -> Router:
     """Every endpoint over `engine`; `scratch` is where build contexts are unpacked."""
     router = Router()
     for routes in (
@@ -83,7 +83,8 @@ def build_router(engine: Engine, scratch: Path | None = None) -> Router:
         AbsentRoutes,
     ):
         routes(engine, router)
-    BuildRoutes(engine, router, BuildkitRoutes(engine, router, scratch), scratch)
+    buildkit.add_to(router)
+    BuildRoutes(engine, router, buildkit, scratch)
     return router
 
 
@@ -91,7 +92,8 @@ class ApiServer:
     """Serves one engine on any number of listening sockets until `close`."""
 
     def __init__(self, engine: Engine, *, scratch: Path | None = None) -> None:
-        self._router = build_router(engine, scratch)
+        self._buildkit = BuildkitRoutes(engine, scratch)
+        self._router = _build_router(engine, self._buildkit, scratch)
         self._servers: list[asyncio.Server] = []
         self._clients: set[asyncio.Task[None]] = set()
         self._paths: list[tuple[Path, int]] = []
@@ -228,6 +230,7 @@ class ApiServer:
         for task in list(self._clients):
             task.cancel()
         await asyncio.gather(*self._clients, return_exceptions=True)
+        await asyncio.to_thread(self._buildkit.close)
         for path, inode in self._paths:
             with contextlib.suppress(FileNotFoundError):
                 if os.stat(path).st_ino == inode:

@@ -36,7 +36,7 @@ class SystemRoutes:
     async def ping(self, request: Request) -> Answer:
         headers = {
             "Api-Version": dotted(API_VERSION),
-            "Builder-Version": "1",  # `docker build` without buildx then posts the context to /build
+            "Builder-Version": "2",  # docker 18.09 to 20.10 then asks for BuildKit (`engine.rest.buildkit.classic`)
             "Docker-Experimental": "false",
             "Ostype": "linux",
             "Server": "container-workbench (linux)",

@@ -333,5 +333,5 @@ def test_versions_from_1_24_to_1_51(served: Served) -> None:
         answer = served.call("GET", f"http://engine/v{version}/version")
         assert answer.status_code == status, version
     ping = served.call("HEAD", "http://engine/_ping")
-    assert (ping.headers["api-version"], ping.headers["builder-version"]) == ("1.51", "1")
+    assert (ping.headers["api-version"], ping.headers["builder-version"]) == ("1.51", "2")
     assert served.call("POST", "/session").status_code == 404

@@ -75,19 +75,17 @@ class _Protocol(H2Protocol):
 class _Transport(asyncio.Transport):
     """What grpclib writes to, over a `Duplex`: TCP, a unix socket or TLS alike."""
 
-    def __init__(self, duplex: Duplex) -> None:
+    def __init__(self, duplex: Duplex, protocol: H2Protocol) -> None:
         super().__init__()
-        self._duplex = duplex
+        self._duplex, self._protocol = duplex, protocol
         self._waiting = bytearray()
         self._more = asyncio.Event()
-        self._protocol: H2Protocol | None = None
         self._paused = self._closing = False
-
-    async def run(self, protocol: H2Protocol) -> None:
-        """Moves bytes until either side closes."""
-        self._protocol = protocol
         protocol.connection_made(self)
-        reading = asyncio.create_task(self._read(protocol))
+
+    async def run(self) -> None:
+        """Moves bytes until either side closes."""
+        reading = asyncio.create_task(self._read())
         writing = asyncio.create_task(self._write())
         try:
             await asyncio.wait([reading, writing], return_when=asyncio.FIRST_COMPLETED)
@@ -96,12 +94,14 @@ class _Transport(asyncio.Transport):
             for task in (reading, writing):
                 task.cancel()
             await asyncio.gather(reading, writing, return_exceptions=True)
-            protocol.connection_lost(None)
+            self._protocol.connection_lost(None)
 
-    async def _read(self, protocol: H2Protocol) -> None:
-        with contextlib.suppress(ConnectionError, NotImplementedError):
+    async def _read(self) -> None:
+        with contextlib.suppress(
+            ConnectionError, NotImplementedError
+        ):  # the latter: an event that grpclib does not know
             while data := await self._duplex.read():
-                protocol.data_received(data)
+                self._protocol.data_received(data)
 
     async def _write(self) -> None:
         with contextlib.suppress(ConnectionError):
@@ -111,14 +111,14 @@ class _Transport(asyncio.Transport):
                 data, self._waiting = bytes(self._waiting), bytearray()
                 if data:
                     await self._duplex.write(data)
-                if self._paused and len(self._waiting) < _LOW and self._protocol is not None:
+                if self._paused and len(self._waiting) < _LOW:
                     self._paused = False
                     self._protocol.resume_writing()
 
     def write(self, data: Any) -> None:
         self._waiting += data
         self._more.set()
-        if len(self._waiting) > _HIGH and not self._paused and self._protocol is not None:
+        if len(self._waiting) > _HIGH and not self._paused:
             self._paused = True
             self._protocol.pause_writing()
 
@@ -146,7 +146,7 @@ async def serve(duplex: Duplex, methods: Mapping[str, Handler]) -> None:
     config = Configuration(http2_connection_window_size=_WINDOW, http2_stream_window_size=_WINDOW)
     server = Server([_Services(methods)], codec=_Codec(), status_details_codec=_Details(), config=config)
     made = server._protocol_factory()  # what `Server.start` gives to a listening socket
-    await _Transport(duplex).run(_Protocol(made.handler, made.config, made.h2_config))
+    await _Transport(duplex, _Protocol(made.handler, made.config, made.h2_config)).run()
     await cast(Any, made.handler).wait_closed()
 
 
@@ -156,11 +156,11 @@ class Channel(_Channel):
     def __init__(self, duplex: Duplex) -> None:
         config = Configuration(http2_connection_window_size=_WINDOW, http2_stream_window_size=_WINDOW)
         super().__init__("localhost", 0, codec=_Codec(), status_details_codec=_Details(), config=config)
-        self._transport = _Transport(duplex)
         self._ready = _Protocol(_ClientHandler(), self._config, self._h2_config)
+        self._transport = _Transport(duplex, self._ready)
 
     async def run(self) -> None:
-        await self._transport.run(self._ready)
+        await self._transport.run()
 
     async def _create_connection(self) -> H2Protocol:
         if self._transport.is_closing():

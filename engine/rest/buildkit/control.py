@@ -11,7 +11,8 @@ import platform as machine
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
-from grpclib.const import Cardinality, Handler
+from grpclib.const import Cardinality, Handler, Status
+from grpclib.exceptions import GRPCError
 
 from engine.api import CacheUsage, Engine
 from engine.errors import EngineError, InvalidInput, Unsupported
@@ -47,6 +48,11 @@ _CAPABILITIES = (
     "frontend.inputs",
     "gateway.evaluate",
 )
+# What looks into a result, or runs something in it, while the build function is at work.
+_ABSENT = (
+    "ResolveImageConfig", "ResolveSourceMeta", "ReadFile", "ReadDir", "StatFile", "Inputs", "NewContainer",
+    "ReleaseContainer", "ExecProcess", "ReadFileContainer", "ReadDirContainer", "StatFileContainer",
+)  # fmt: skip
 
 
 class Control:
@@ -73,6 +79,8 @@ class Control:
             bridge + "Return": _unary(self.gateway_return, messages.ReturnRequest),
             bridge + "Warn": _unary(self.nothing, Empty),
             bridge + "Evaluate": _unary(self.nothing, Empty),
+            **{control + name: _absent(name) for name in ("Session", "ListenBuildHistory", "UpdateBuildHistory")},
+            **{bridge + name: _absent(name) for name in _ABSENT},
         }
 
     # --- builds ------------------------------------------------------------------------------------------
@@ -133,10 +141,17 @@ class Control:
         architecture = {"x86_64": "amd64", "aarch64": "arm64"}.get(system, system)
         # The label that says that several platforms, archives and caches can be made (buildx `driver/docker/driver.go`).
         labels = {
-            "org.mobyproject.buildkit.worker.moby.host-gateway-ip": "",
+            "org.mobyproject.buildkit.worker.moby.host-gateway-ip": await self._gateway(),
             "org.mobyproject.buildkit.worker.snapshotter": "overlayfs",
         }
         return WorkerRecord("workbench", labels, [messages.Platform(architecture, "linux")], _VERSION)
+
+    async def _gateway(self) -> str:
+        """The address that `host-gateway` stands for; "" on a host without a bridge."""
+        with contextlib.suppress(EngineError):
+            config: Any = (await self._engine.network("bridge")).config
+            return str(config["IPAM"]["Config"][0].get("Gateway", ""))
+        return ""
 
     async def info(self, stream: Any, request: Empty) -> messages.InfoResponse:
         return messages.InfoResponse(_VERSION)
@@ -227,3 +242,12 @@ def _unary(method: Callable[[Any, Any], Awaitable[Any]], request: type) -> Handl
             await stream.send_message(await method(stream, message))
 
     return Handler(called, Cardinality.UNARY_UNARY, request, object)
+
+
+def _absent(name: str) -> Handler:
+    """Answered as a BuildKit without it does: grpclib's own answer has no content type, which Go's clients take for a broken server."""
+
+    async def called(stream: Any) -> None:
+        raise GRPCError(Status.UNIMPLEMENTED, f"{name} is not supported by this engine")
+
+    return Handler(called, Cardinality.STREAM_STREAM, Empty, Empty)

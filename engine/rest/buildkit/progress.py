@@ -23,6 +23,7 @@ from engine.rest.buildkit.messages import StatusResponse, Timestamp, Vertex, Ver
 
 _SHOWN = ("FROM", "RUN", "COPY", "ADD", "WORKDIR")  # the others only write the config: no vertex of BuildKit's
 _STREAMS: Mapping[str, int] = {"stdout": 1, "stderr": 2}
+_FLAGS = re.compile(r"^(--\S+\s+)+")
 _COMMAND = re.compile(r"RUN (.*): exit code (\d+)", re.DOTALL)
 
 
@@ -35,7 +36,8 @@ def failure(message: str) -> str:
     found = _COMMAND.fullmatch(message)
     if found is None:
         return message
-    command = found[1] if found[1].startswith("[") else f"/bin/sh -c {found[1]}"
+    text = _FLAGS.sub("", found[1])
+    command = text if text.startswith("[") else f"/bin/sh -c {text}"
     return f'process "{command}" did not complete successfully: exit code: {found[2]}'
 
 

@@ -17,9 +17,13 @@ if TYPE_CHECKING:
 
 
 class BuildkitRoutes:
-    def __init__(self, engine: Engine, router: Router, scratch: Path | None = None) -> None:
+    """`close` takes away the folders that are kept for clients."""
+
+    def __init__(self, engine: Engine, scratch: Path | None = None) -> None:
         self._engine, self._scratch = engine, scratch
         self._service: Service | None = None
+
+    def add_to(self, router: Router) -> None:
         router.add("POST", "/grpc", self.grpc, keep=False)
         router.add("POST", "/session", self.session, keep=False)
 
