@@ -12,6 +12,7 @@ from pathlib import Path
 
 from engine.api import BuildOutput, BuildRequest
 from engine.errors import InvalidInput, Unsupported
+from engine.model import HostConfig
 from engine.rest.buildkit.messages import CacheEntry, Exporter
 
 _FRONTENDS = ("dockerfile.v0", "gateway.v0")
@@ -22,7 +23,7 @@ _WITHOUT_MEANING = (
     "filename", "context", "multi-platform", "cache-from", "local-sessionid:", "build-arg:BUILDKIT_SYNTAX",
 )  # fmt: skip
 _READ = {
-    "target", "no-cache", "platform", "image-resolve-mode", "force-network-mode", "add-hosts", "shm-size", "ulimit",
+    "cgroup-parent", "target", "no-cache", "platform", "image-resolve-mode", "force-network-mode", "add-hosts", "shm-size", "ulimit",
     "cache-imports", "dockerfilekey", "hostname",
 }  # fmt: skip
 # Attributes of results that say how BuildKit and containerd keep and call them; ours are kept in one way.
@@ -107,6 +108,7 @@ def build_request(wanted: Wanted, context: Path, dockerfile: Path, scratch: Path
         add_hosts=tuple(host.replace("=", ":", 1) for host in _list(options.get("add-hosts", ""))),
         ulimits=_list(options.get("ulimit", "")),
         shm_size=_number(options, "shm-size"),
+        limits=HostConfig(cgroup_parent=options.get("cgroup-parent", "")),
         allow=tuple(wanted.entitlements),
         cache_from=tuple(_cache(entry) for entry in _imports(wanted)),
         cache_to=tuple(_cache(entry) for entry in wanted.cache_exports),
@@ -124,8 +126,6 @@ def unknown_options(options: Mapping[str, str]) -> list[str]:
                 f"attestations are not supported ({name.partition(':')[2]})",
                 hint="build with --provenance=false --sbom=false",
             )
-        if name in ("cgroup-parent",):
-            raise Unsupported("--cgroup-parent is not supported for RUN steps")
         known = name in _READ or name.startswith((*_WITHOUT_MEANING, "build-arg:", "label:", "context:"))
         if not known:
             unknown.append(name)
