@@ -334,4 +334,3 @@ def test_versions_from_1_24_to_1_51(served: Served) -> None:
         assert answer.status_code == status, version
     ping = served.call("HEAD", "http://engine/_ping")
     assert (ping.headers["api-version"], ping.headers["builder-version"]) == ("1.51", "2")
-    assert served.call("POST", "/session").status_code == 404
