@@ -13,7 +13,7 @@ def initial_entries(rules: ServiceRules) -> list[SyncEntry]:
     """Every path that a rule with `initial_sync` speaks of, parents first."""
     found: dict[str, SyncEntry] = {}
     for rule in initial_syncs(rules):
-        for path in _walk(rule.path):
+        for path in everything(rule.path):
             inner = below(rule, path, rules.ignored, rules.context)
             if inner is not None:
                 target = target_of(rule, inner)
@@ -21,7 +21,8 @@ def initial_entries(rules: ServiceRules) -> list[SyncEntry]:
     return list(found.values())
 
 
-def _walk(top: Path) -> list[Path]:
+def everything(top: Path) -> list[Path]:
+    """A file, or a folder and all that is in it."""
     found = [top]
     if not top.is_dir():
         return found

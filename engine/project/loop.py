@@ -17,10 +17,12 @@ import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
 
-from engine.api import Engine, LoopEvent, LoopNotice, ProjectFound, ServiceState
+from engine.api import Engine, LoopEvent, LoopNotice, ProjectFound, ServiceBuildFailed, ServiceState
 from engine.base.atomic import locked
 from engine.base.settings import ProjectSettings, project_settings
 from engine.errors import EngineError, NotFound, StartFailed
+from engine.project import words
+from engine.project.initial import everything
 from engine.project.model import Project, Service, container_name
 from engine.project.plan import SyncMode
 from engine.project.reload import compare, project_files
@@ -151,8 +153,11 @@ class InnerLoop:
         if not self._lock():
             text = f"another workbench looks after {project.name}: this one shows it, and takes over when that one ends"
             self._say(LoopNotice(text))
-            await self._look_on()
+            missing = await self._look_on()
             if once:
+                for name in missing:
+                    text = f"not started: another workbench looks after {project.name}, and does not run it"
+                    self._say(ServiceBuildFailed(name, text))
                 self._queue.put_nowait(None)
                 return
             await self._take_over()
@@ -221,12 +226,13 @@ class InnerLoop:
                 await watcher.next()
                 said = await self._read_again(read, said)  # what changed since the project was read last
                 while not self._stop.is_set() and files == project_files(self._project):
-                    if await watcher.next():
-                        said = await self._read_again(read, said)
+                    if changed := await watcher.next():
+                        paths = [Path(os.path.normpath(files[0] / path)) for path in changed]
+                        said = await self._read_again(read, said, words.named(paths, self._project.path))
             finally:
                 watcher.close()
 
-    async def _read_again(self, read: Callable[[], Project], said: str) -> str:
+    async def _read_again(self, read: Callable[[], Project], said: str, cause: str = "") -> str:
         try:
             try:
                 project = await asyncio.to_thread(read)
@@ -235,21 +241,23 @@ class InnerLoop:
                 project = await asyncio.to_thread(read)
         except EngineError as error:
             if str(error) != said and self._project.path.is_dir():  # a folder that is gone is told of by its watcher
-                self._say(LoopNotice(f"{error}\nnot taken over: what runs goes on as it is"))
+                hint = f"\n{error.hint}" if error.hint else ""
+                self._say(LoopNotice(f"{error}{hint}\nnot taken over: what runs goes on as it is"))
             return str(error)
+        cause = cause or project.file.name
         if said:
-            self._say(LoopNotice(f"{project.file.name} is read again"))
-        await self._take(project)
+            self._say(LoopNotice(f"{cause} is read again"))
+        await self._take(project, cause)
         return ""
 
-    async def _take(self, project: Project) -> None:
+    async def _take(self, project: Project, cause: str) -> None:
         """The project as its files have it now: what changed is built and run anew, the rest is left alone."""
         before, self._project = self._project, project
         found = compare(before, project)
         self._shared.project = project
         if not found:
             return
-        self._say(LoopNotice(f"{project.file.name}: {found}"))
+        self._say(LoopNotice(f"{cause}: {found}"))
         for note in project.notes:
             if note not in before.notes:
                 self._say(LoopNotice(f"note: {note}"))
@@ -271,7 +279,7 @@ class InnerLoop:
                 await asyncio.gather(run, return_exceptions=True)
             await each.end()
         for name in found.changed:
-            self._services[name].want(rebuild=f"{project.file.name} changed")
+            self._services[name].want(rebuild=f"{cause} changed")
         for name, each in fresh.items():
             await self._bring_up(each)
             self._runs[name] = self._spawn(each.run())
@@ -285,14 +293,18 @@ class InnerLoop:
         self._owner = True
         return True
 
-    async def _look_on(self) -> None:
+    async def _look_on(self) -> list[str]:
+        """Tells how the services are; the names of those that have no container."""
+        missing = []
         for each in self._services.values():
             try:
                 found = await self._engine.container_summary(each.name)
             except NotFound:
+                missing += [each.service.name] if each.service.scale else []
                 continue
             phase = "running" if found.running else "exited"
             self._say(ServiceState(each.service.name, phase, found.name, found.image_id, generation_of(found)))  # type: ignore[arg-type]
+        return missing
 
     async def _take_over(self) -> None:
         """Waits until the lock is free: flock(2) cannot be awaited, and its holder may be killed, so it is asked for now and then."""
@@ -313,15 +325,23 @@ class InnerLoop:
         for key, services in folders.items():
             self._followed.setdefault(key, [])[:] = services
         for root, dockerfile in folders.keys() - known:
-            watcher = Watcher(Watched(root, dockerfile), self._stop, lambda text: self._say(LoopNotice(text)))
-            self._undo.callback(watcher.close)
-            await watcher.next()
-            self._spawn(self._follow(watcher, root, self._followed[root, dockerfile]))
+            watched = Watched(root, dockerfile)
+            self._spawn(self._follow(await self._watcher(watched), watched, self._followed[root, dockerfile]))
 
-    async def _follow(self, watcher: Watcher, root: Path, services: Sequence[ServiceLoop]) -> None:
+    async def _watcher(self, watched: Watched) -> Watcher:
+        watcher = Watcher(watched, self._stop, lambda text: self._say(LoopNotice(text)))
+        self._undo.callback(watcher.close)
+        await watcher.next()
+        return watcher
+
+    async def _follow(self, watcher: Watcher, watched: Watched, services: Sequence[ServiceLoop]) -> None:
         while not self._stop.is_set():
             if changed := await watcher.next():
-                paths = [Path(os.path.normpath(root / path)) for path in changed]
+                paths = [Path(os.path.normpath(watched.root / path)) for path in changed]
+                if watcher.outgrown:
+                    watcher.close()
+                    watcher = await self._watcher(watched)
+                    paths += everything(watched.root)
                 for each in list(services):
                     each.changed(paths)
 
@@ -397,5 +417,10 @@ def _folders(service: Service) -> list[Watched]:
     others = [Path(where) for where in (build.contexts.values() if build else ()) if where.startswith("/")]
     for path in [*others, *(rule.path for rule in service.watch)]:
         if not any(path.is_relative_to(each.root) for each in found):
-            found.append(Watched(path))
+            found.append(Watched(_there(path)))
     return found
+
+
+def _there(path: Path) -> Path:
+    """The path, or the first of the folders on the way to it that is missing: when that is made, it is seen."""
+    return next((each for each in reversed(path.parents) if not each.exists()), path)

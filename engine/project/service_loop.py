@@ -48,7 +48,7 @@ from engine.project.model import Hook, Service, config_hash, container_name, con
 from engine.project.plan import NOTHING, Act
 from engine.project.ready import NotReady
 from engine.project.replicas import Replicas
-from engine.project.resources import check_volumes, given_mounts
+from engine.project.resources import check_volumes, given_mounts, make_resources
 from engine.project.shared import Shared
 from engine.project.swap import Next, Swap, generation_of, stops_first
 
@@ -138,6 +138,7 @@ class ServiceLoop:
 
     async def start(self) -> None:
         """Builds or pulls, and starts what does not run as it should."""
+        self._pending.rebuild = self._pending.restart = ""  # others are new: so will this one be
         await self._turn(Batch(rebuild=FIRST, noticed=time.monotonic(), saved=time.monotonic()), first=True)
 
     def update(self, service: Service) -> None:
@@ -299,11 +300,13 @@ class ServiceLoop:
         self._say(ServiceState(self.service.name, "running", self.name, old.image_id, generation_of(old)))
 
     async def _run_hook(self, container: str, hook: Hook) -> None:
-        """What it says goes into the service's log. Raises `StartFailed` when it cannot run; its own failure is told."""
-        code = await run_hook(self._engine, container, hook, self.log_path)
-        if code:
-            command = " ".join(hook.command)
-            self._say(LoopNotice(f"`{command}` ended with exit code {code}", self.service.name))
+        """What it says goes into the service's log. Its failure is told, and no reason to do again what went well."""
+        command = " ".join(hook.command)
+        try:
+            if code := await run_hook(self._engine, container, hook, self.log_path):
+                self._say(LoopNotice(f"`{command}` ended with exit code {code}", self.service.name))
+        except StartFailed as error:
+            self._say(LoopNotice(f"`{command}` cannot run in the container: {error.message}", self.service.name))
 
     # --- rebuild ------------------------------------------------------------------------------------------
 
@@ -320,6 +323,8 @@ class ServiceLoop:
         await check_volumes(self._engine, self._shared.project, self.service)
         mounts = given_mounts(self.service, self._shared.state)
         old = await self._container()  # now: it may have ended, or been rolled back, while the image was built
+        if old is None and not first:  # taken down, perhaps with its networks
+            await make_resources(self._engine, self._shared.project)
         wanted = config_hash(self.service)
         self._forced = first and self._shared.force
         same = old is not None and old.labels.get("workbench.config-hash") == wanted and not self._forced

@@ -141,6 +141,11 @@ class Watcher:
         self._look_at = 0.0  # when folders without events are looked through next
         self._events = self._make_events()
 
+    @property
+    def outgrown(self) -> bool:
+        """What was watched as a file, or was not there, is a folder now: it takes another watcher."""
+        return self._single and os.path.isdir(self._given)
+
     def close(self) -> None:
         if self._events.fd >= 0:
             self._loop.remove_reader(self._events.fd)

@@ -55,6 +55,14 @@ async def test_what_is_built_on_another_service_s_image_and_what_restarts_with_i
         now = (await local.container("family-friend-1")).summary
         assert now.id == friend.id
         assert now.started > friend.started
+        rules = [text for stream, text in await it.log("family-friend-1") if stream == "workbench"]
+        assert [rule.split()[1] for rule in rules] == ["restarted"], "not at the start: the other one was new before it"
+        for service in ("child", "friend", "base"):  # `down` somewhere else: with the next save it is there again
+            await local.remove(f"family-{service}-1", force=True)
+        await local.remove_network("family_default")
+        it.save("base/note.txt", "three")
+        await it.running("base")
+        assert await it.inside("family-base-1", "cat", "/note.txt") == "three"
 
 
 async def test_initial_sync_brings_files_that_the_image_has_not(local: LocalEngine, tmp_path: Path) -> None:

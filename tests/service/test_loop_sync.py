@@ -75,6 +75,24 @@ async def test_a_rule_syncs_writes_makes_and_removes_without_a_new_container(
         }
 
 
+async def test_a_rule_for_a_folder_that_is_made_later(
+    local: LocalEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service_loop, "BEHIND", 1000)
+    outside = tmp_path / "outside"
+    given = files("sync")
+    given["compose.yaml"] = given["compose.yaml"].replace("path: src", "path: ../outside/made/later")
+    async with looping(local, tmp_path / "later", given) as it:
+        container = (await it.running()).container
+        (outside / "made/later/deep").mkdir(parents=True)
+        (outside / "made/later/deep/one.txt").write_text("one")
+        while await it.inside(container, "cat", "/app/src/deep/one.txt") != "one":
+            await it.until(Synced)
+        (outside / "made/later/two.txt").write_text("two")
+        await it.until(Synced, lambda e: any(path.endswith("two.txt") for path in e.paths))
+        assert await it.inside(container, "cat", "/app/src/two.txt") == "two"
+
+
 async def test_after_syncs_an_image_is_built_behind(local: LocalEngine, tmp_path: Path) -> None:
     async with looping(local, tmp_path / "behind", files("sync")) as it:
         container = (await it.running()).container
@@ -110,6 +128,11 @@ async def test_sync_and_restart_and_sync_and_exec(local: LocalEngine, tmp_path: 
         assert (await it.until(Synced)).then == "exec"
         lines = [text for stream, text in await it.log(container) if stream == "workbench"]
         assert lines[-3:] == ["hook", "65534", "/tmp"]
+    async with looping(local, tmp_path / "nohook", files("sync+exec", ", exec: {command: nonesuch -x}")) as it:
+        await it.running()
+        it.save("src/page.html", "two")
+        assert "`nonesuch -x` cannot run in the container" in (await it.until(LoopNotice)).text
+        assert (await it.until(Synced)).then == "exec", "what was synced is there, and no reason to try again"
 
 
 async def test_a_failed_sync_is_not_forgotten(local: LocalEngine, tmp_path: Path) -> None:

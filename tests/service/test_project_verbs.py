@@ -51,20 +51,19 @@ class Project:
     def __init__(self, root: Path, folder: Path) -> None:
         self.root, self.folder = root, folder
 
+    @property
+    def env(self) -> dict[str, str]:
+        own = {"WORKBENCH_ROOT": str(self.root), "PYTHONPATH": str(REPOSITORY), "SECRET_OF_THE_TEST": "hush"}
+        return {**os.environ, **own}
+
     def __call__(self, *words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
-        env = {
-            **os.environ,
-            "WORKBENCH_ROOT": str(self.root),
-            "PYTHONPATH": str(REPOSITORY),
-            "SECRET_OF_THE_TEST": "hush",
-        }
         done = subprocess.run(
             [sys.executable, "-m", "engine.cli.main", *words],
             capture_output=True,
             text=True,
             check=False,
             cwd=self.folder,
-            env=env,
+            env=self.env,
             stdin=subprocess.DEVNULL,
         )
         assert done.returncode == status, done.stdout + done.stderr
@@ -156,6 +155,13 @@ def test_a_watcher_is_left_and_ended(project: Project) -> None:
             seen += log.read()
             time.sleep(0.01)
     assert project("compose", "logs", "once").stdout == "once-1 | ran\n", "the watcher does not do it again"
+    words = [sys.executable, "-m", "engine.cli.main", "up", "--json", "worker"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=project.folder, env=project.env) as holder:
+        assert holder.stdout is not None
+        assert any('"running"' in line for line in holder.stdout)
+        assert "not started: another workbench looks after verbs" in project("up", "--once", "db", status=1).stderr
+        holder.terminate()
+        holder.communicate()
     container = project("compose", "ps", "-aq", "once").stdout
     project("up", "--once", "once")
     assert project("compose", "ps", "-aq", "once").stdout == container, "started again, with the files that it has"

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from engine.errors import InvalidInput
 from engine.project.compose.positions import Map, problem
 from engine.project.compose.values import entries, flag, pairs, text, texts, words
 from engine.project.model import Hook, WatchRule
@@ -42,11 +41,9 @@ def _rule(entry: Map, env: Mapping[str, str], place: Any) -> WatchRule:
         raise problem(place, "develop.watch: sync+exec needs exec", "exec: {command: …}")
     if entry.get("exec") and action != "sync+exec":
         raise problem(place, f"develop.watch: exec goes with sync+exec, not with {action}")
-    path = Path(os.path.abspath(text(entry["path"])))
-    if not path.exists():
-        raise problem(place, f"develop.watch: {path} does not exist")
+    path = Path(os.path.abspath(text(entry["path"])))  # which need not be there yet
     if entry.get("initial_sync") and not action.startswith("sync"):
-        raise InvalidInput(f"initial_sync goes with the sync actions, not with {action}")
+        raise problem(place, f"develop.watch: initial_sync goes with the sync actions, not with {action}")
     return WatchRule(
         path,
         action,
