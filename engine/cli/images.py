@@ -15,7 +15,7 @@ from engine.cli.common import clean, read, run
 from engine.cli.flags import Flag
 from engine.cli.nouns import filters
 from engine.cli.tables import render, table
-from engine.errors import EngineError, InvalidInput, NotFound
+from engine.errors import EngineError, InvalidInput
 from engine.oci.reference import Reference
 from engine.service.describe import ago
 
@@ -162,15 +162,14 @@ def cmd_pull(root: Path, args: list[str]) -> int:
 
     async def work(engine: Engine) -> int:
         quiet = parsed.on("quiet")
-        before = await _id_of(engine, parsed.args[0])
         if not quiet:
             if name != full:
                 print("Using default tag: latest")
             print(f"{full.digest or full.tag}: Pulling from {full.path}", flush=True)
-        await show_pull(engine.pull(parsed.args[0], platform=parsed.text("platform")), quiet=quiet, out=sys.stdout)
+        events = engine.pull(parsed.args[0], platform=parsed.text("platform"))
+        same = await show_pull(events, quiet=quiet, out=sys.stdout)
         if not quiet:
-            new = before != await _id_of(engine, parsed.args[0])
-            print(f"Status: {'Downloaded newer image' if new else 'Image is up to date'} for {full.familiar}")
+            print(f"Status: {'Image is up to date' if same else 'Downloaded newer image'} for {full.familiar}")
         print(full)
         return 0
 
@@ -206,25 +205,20 @@ def drawn(out: TextIO) -> Iterator[Callable[[PullProgress], None]]:
         drawer.close()
 
 
-async def _id_of(engine: Engine, name: str) -> str:
-    try:
-        return (await engine.image(name)).summary.id
-    except NotFound:
-        return ""
-
-
 async def show_pull(
     events: AsyncIterator[PullProgress],
     *,
     quiet: bool = False,
     out: TextIO = sys.stderr,
     words: Mapping[str, str] | None = None,
-) -> None:
-    """Draws a transfer: bars with bytes, rate and time left on a terminal, Docker's lines elsewhere."""
-    drawer = PullDrawer(quiet=quiet, out=out, words=words)
+) -> bool:
+    """Draws a transfer: bars with bytes, rate and time left on a terminal, Docker's lines elsewhere. True: it was here already."""
+    drawer, same = PullDrawer(quiet=quiet, out=out, words=words), False
     try:
         async for event in events:
+            same = same or (event.phase == "exists" and not event.layer)
             drawer.feed(event)
+        return same
     finally:
         drawer.close()
 

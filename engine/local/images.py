@@ -110,14 +110,14 @@ class ImagesPart(Services):
     async def login(self, auth: RegistryAuth) -> None:
         from engine.service import registries
 
-        await self._do(registries.login, self.root, auth)
+        await self._do(registries.login, self._store, auth)
 
     async def search_images(
         self, term: str, *, limit: int = 25, auth: RegistryAuth | None = None
     ) -> Sequence[RegistryMatch]:
         from engine.service import registries
 
-        return await self._cancellable(lambda cancel: registries.search(self.root, term, limit, auth, cancel))
+        return await self._cancellable(lambda cancel: registries.search(self._store, term, limit, auth, cancel))
 
     async def distribution(self, reference: str, *, auth: RegistryAuth | None = None) -> Distribution:
         from engine.service import registries

@@ -11,7 +11,7 @@ class PullProgress:
     """State of one blob of a pull (waiting, downloading, extracting, done or exists) or push (packing, uploading, mounted)."""
 
     reference: str
-    layer: str  # short digest; "" speaks of the whole image
+    layer: str  # short digest; "" speaks of the whole image: "exists" says that the name meant it before
     phase: Literal[
         "resolving",
         "waiting",

@@ -38,12 +38,11 @@ class Artifact:
     ) -> None:
         self._stop = CancelToken()
         cancel.on_cancel(self._stop.cancel)
-        self._network = Network(config.retry, self._stop, config.certs)
+        self._network = Network(config, self._stop)
         self._pull = Puller(reference.with_default_tag(), sink, config, self._network, progress)
 
     def close(self) -> None:
         self._stop.cancel()
-        self._network.close()
 
     def top(self) -> Manifest | Index:
         reference = self._pull.reference

@@ -9,15 +9,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from engine.errors import EngineError
 from engine.registry.config import Credentials, Endpoint, hostname, is_loopback
 from engine.registry.errors import Again, Unreachable, refused_address, registry_message, unauthorized, unavailable
-from engine.registry.net import Network, parse_url, read_limited, refusal
-
-if TYPE_CHECKING:
-    import httpx
+from engine.registry.net import Network, read_limited, refusal
+from engine.registry.url import Url, parse_url
+from engine.registry.wire import Response
 
 _TOKEN_LIMIT = 1 << 20
 _ANY = ""  # the scope of basic credentials, which hold for every request
@@ -76,7 +74,7 @@ class Authorizer:
         token = self._tokens.get(scope) or self._tokens.get(_ANY)
         return token.header if token is not None and token.expires > time.monotonic() else None
 
-    def renew(self, response: httpx.Response, scope: str, stale: str | None, what: str, verb: str = "read") -> str:
+    def renew(self, response: Response, scope: str, stale: str | None, what: str, verb: str = "read") -> str:
         """The header that answers the 401 `response`; `stale` is what had been sent with it."""
         challenges = {
             one.scheme: one for one in reversed(parse_challenges(response.headers.get_list("www-authenticate")))
@@ -102,16 +100,15 @@ class Authorizer:
     def _fetch(self, parameters: Mapping[str, str], scope: str, what: str) -> _Token:
         realm = parse_url(parameters.get("realm", ""))
         text = parameters.get("realm", "")
-        why = "not an address" if realm is None else refusal(realm, self._endpoint)
+        why = "not an http address" if realm is None else refusal(realm, self._endpoint)
         if realm is None or why:
             raise refused_address(self._endpoint.label, text, f"as a token server it is {why}")
-        realm = realm.copy_with(username=None, password=None, fragment=None)
         credentials = self._find() if self._may_send_credentials(realm) else None
         scopes = _scopes(scope, parameters.get("scope") or "")
         # One parameter a scope (distribution, token specification).
-        query: dict[str, str | list[str]] = {"scope": scopes}
+        query = [("scope", one) for one in scopes]
         if service := parameters.get("service"):
-            query["service"] = service
+            query.append(("service", service))
         if credentials is not None and credentials.identity_token:
             form = {
                 "scope": " ".join(scopes),  # RFC 6749 3.3: one value in a form
@@ -123,18 +120,18 @@ class Authorizer:
             return self._ask(realm, None, form, what)
         authorization = _basic(credentials) if credentials is not None else None
         if credentials is not None:
-            query["account"] = credentials.username
-        return self._ask(realm.copy_merge_params(query), authorization, None, what)
+            query.append(("account", credentials.username))
+        return self._ask(realm.with_query(query), authorization, None, what)
 
-    def _may_send_credentials(self, realm: httpx.URL) -> bool:
+    def _may_send_credentials(self, realm: Url) -> bool:
         """Over TLS, or in the clear to the registry's own host when that one is spoken to in the clear anyway."""
         if realm.scheme == "https":
             return True
         ours = hostname(self._endpoint.host)
         both_here = is_loopback(self._endpoint.host) and is_loopback(realm.host)
-        return self._endpoint.relaxed and (realm.host.lower() == ours or both_here)
+        return self._endpoint.relaxed and (realm.host == ours or both_here)
 
-    def _ask(self, url: httpx.URL, authorization: str | None, form: Mapping[str, str] | None, what: str) -> _Token:
+    def _ask(self, url: Url, authorization: str | None, form: Mapping[str, str] | None, what: str) -> _Token:
         label = self._endpoint.label
         try:
             response = self._network.follow(

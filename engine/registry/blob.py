@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Literal, Protocol
 
 from engine.errors import Corrupt, EngineError
 from engine.oci.descriptor import Descriptor
@@ -15,9 +15,7 @@ from engine.oci.digest import Digest
 from engine.registry.errors import Again, Unreachable, corrupt, unavailable
 from engine.registry.net import chunks
 from engine.registry.transport import Session, pause
-
-if TYPE_CHECKING:
-    import httpx
+from engine.registry.wire import Response
 
 Phase = Literal["waiting", "downloading", "uploading", "exists", "mounted", "done"]
 _RANGE = re.compile(r"^bytes (\d+)-(\d+)/(\d+|\*)$")
@@ -195,7 +193,7 @@ class _Download:
         if self.offset < size:
             raise Again(self._cut("the answer ended"))
 
-    def _skip(self, response: httpx.Response) -> int:
+    def _skip(self, response: Response) -> int:
         """How many bytes of this answer we have already. A 200 to a range request is the whole blob again."""
         if response.status_code == 200:
             length = response.headers.get("content-length", "")

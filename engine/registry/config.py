@@ -14,11 +14,14 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeGuard
+from typing import TYPE_CHECKING, TypeGuard
 from urllib.parse import urlsplit
 
 from engine.errors import InvalidInput
 from engine.registry.credentials import HUB, HUB_HOST, Credentials, Keychain, canonical, read_json
+
+if TYPE_CHECKING:
+    from engine.registry.connections import Connections
 
 __all__ = ["Credentials", "Endpoint", "RegistryConfig", "Retry"]
 
@@ -68,6 +71,7 @@ class RegistryConfig:
     retry: Retry = Retry()
     keychain: Keychain | None = field(default=None, repr=False)
     certs: tuple[Path, ...] = ()
+    connections: Connections | None = field(default=None, repr=False, compare=False)  # None: a transfer has its own
 
     @classmethod
     def load(

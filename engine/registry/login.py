@@ -16,7 +16,7 @@ def try_login(domain: str, credentials: Credentials, config: RegistryConfig) -> 
     """Returns when `domain` accepts `credentials`. Raises `Unauthorized`, `Unavailable`."""
     endpoint = config.registry(domain)
     stop = CancelToken()
-    network = Network(replace(config.retry, tries=2), stop, config.certs)
+    network = Network(config, stop, replace(config.retry, tries=2))
     session = Session(endpoint, lambda: credentials, network, "its base", "see")
 
     def attempt() -> None:
@@ -34,4 +34,3 @@ def try_login(domain: str, credentials: Credentials, config: RegistryConfig) -> 
         raise error.final from error
     finally:
         stop.cancel()
-        network.close()

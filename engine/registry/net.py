@@ -1,127 +1,150 @@
-"""Single HTTP exchanges: clients per kind of connection, redirects by hand, cancellation that interrupts reads."""
+"""Single HTTP exchanges: connections per kind of trust, redirects by hand, cancellation that interrupts reads."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import ipaddress
-import os
 import socket
 import ssl
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 from engine.base.cancel import CancelToken
 from engine.errors import InvalidInput
-from engine.registry.config import Endpoint, Retry, hostname, is_loopback, literal_address
+from engine.registry.config import Endpoint, RegistryConfig, Retry, hostname, is_loopback, literal_address
+from engine.registry.connections import Connections
 from engine.registry.errors import Unreachable, refused_address, unavailable
-
-if TYPE_CHECKING:
-    import httpx
+from engine.registry.proxies import proxy_for
+from engine.registry.url import Url, parse_url
+from engine.registry.wire import Body, Broken, Connection, NotHttp, Response, Route
 
 MAX_REDIRECTS = 10
 _REDIRECTS = {301, 302, 303, 307, 308}
 Origin = tuple[str, str, int]
 
 
-def origin(url: httpx.URL) -> Origin:
-    """Scheme, host and port: what must all be equal before an Authorization header may be sent."""
-    return (url.scheme, url.host.lower(), url.port or (443 if url.scheme == "https" else 80))
-
-
-def refusal(url: httpx.URL, endpoint: Endpoint) -> str:
+def refusal(url: Url, endpoint: Endpoint) -> str:
     """Why a registry at `endpoint` may not send us to `url`; "" when it may.
 
     An answer of a registry must not make this machine talk to its cloud metadata service, or to services that
     only it can reach (CVE-2026-33540 and its class).
     """
-    if url.scheme not in ("http", "https") or not url.host:
-        return "not an http address"
     if url.scheme == "http" and not endpoint.relaxed:
         return "plain http, and the registry is not configured as insecure"
     address = literal_address(url.host)
     if address is not None and (address.is_link_local or address.is_multicast or address.is_unspecified):
         return "a link-local address"
     inside = is_loopback(url.host) or (address is not None and address.is_private)
-    same = url.host.lower() == hostname(endpoint.host)
+    same = url.host == hostname(endpoint.host)
     if inside and not (same or endpoint.relaxed):
         return "a private address"
     return ""
 
 
 class Network:
-    """The HTTP clients of one pull. Closing or cancelling it breaks every connection, also from another thread."""
+    """The exchanges of one transfer, until `cancel`: that breaks every connection in use, also from another thread."""
 
-    def __init__(self, retry: Retry, cancel: CancelToken, certs: Sequence[Path] = ()) -> None:
-        self.retry, self.cancel, self._certs = retry, cancel, certs
+    def __init__(self, config: RegistryConfig, cancel: CancelToken, retry: Retry | None = None) -> None:
+        self.retry, self.cancel, self._certs = retry or config.retry, cancel, config.certs
+        self._own = config.connections is None
+        self.connections = config.connections or Connections()
         self._lock = threading.Lock()
-        self._clients: dict[tuple[bool, bool, bool, Path | None], httpx.Client] = {}
-        self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self._used: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         cancel.on_cancel(self._break)
 
-    def close(self) -> None:
-        with self._lock:
-            clients, self._clients = list(self._clients.values()), {}
-        for client in clients:
-            client.close()
-
     def send(
-        self,
-        url: httpx.URL,
-        headers: Mapping[str, str],
-        *,
-        verify: bool,
-        method: str = "GET",
-        form: Mapping[str, str] | None = None,
-        content: Iterator[bytes] | bytes | None = None,
-    ) -> httpx.Response:
+        self, url: Url, headers: Mapping[str, str], *, verify: bool, method: str = "GET", content: Body = None
+    ) -> Response:
         """One request, without following redirects; the body is still to be read, and the caller closes it."""
-        import httpx
-
         self.cancel.check()
-        client = self._client(url, verify)
-        every = {"accept-encoding": "identity", "user-agent": "container-workbench", **headers}
-        request = client.build_request(
-            method if form is None else "POST",
-            url,
-            headers=every,
-            data=form,
-            content=content,
-            extensions={"trace": self._trace},
-        )
+        route = self._route(url, verify)
+        target = str(url) if route.proxy and url.scheme == "http" else url.target
+        every = {"host": url.netloc, "accept-encoding": "identity", "user-agent": "container-workbench", **headers}
+        if route.proxy and url.scheme == "http" and route.proxy.authorization:
+            every["proxy-authorization"] = route.proxy.authorization
+        if isinstance(content, bytes):
+            every["content-length"] = str(len(content))
+        kept = self.connections.take(route)
+        if kept is not None:
+            try:
+                return self._exchange(route, kept, url, method, target, every, content)
+            except Broken as error:
+                # Closed in the moment that it was taken: the server has seen nothing of this.
+                if not isinstance(content, bytes | None) or isinstance(error.__cause__, TimeoutError):
+                    raise self._unreachable(error) from error.__cause__
+                self.cancel.check()
         try:
-            return client.send(request, stream=True)
-        except httpx.HTTPError as error:
+            fresh = Connection.open(route, self.retry.connect_timeout, lambda: _trust(route.certificates, route.verify))
+            return self._exchange(route, fresh, url, method, target, every, content)
+        except Broken as error:
+            raise self._unreachable(error) from error.__cause__
+
+    def _unreachable(self, error: Broken) -> Unreachable:
+        self.cancel.check()
+        return Unreachable(error.__cause__ or error, connecting=error.connecting)
+
+    def _exchange(
+        self,
+        route: Route,
+        connection: Connection,
+        url: Url,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        content: Body,
+    ) -> Response:
+        sock = connection.sock
+        sock.settimeout(self.retry.read_timeout)
+        with self._lock:
+            self._used.add(sock)
+
+        def done(reusable: bool) -> None:
+            with self._lock:  # not in the middle of a `_break`
+                self._used.discard(sock)
+                if reusable and not self.cancel.cancelled:
+                    self.connections.give(route, connection)
+                    return
+            connection.close()
+
+        try:
             self.cancel.check()
-            connecting = isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError))
-            raise Unreachable(error, connecting=connecting) from error
+            return Response(url, connection, connection.exchange(method, target, headers, content), done)
+        except (OSError, NotHttp, ValueError) as error:
+            done(False)
+            raise Broken(connecting=False) from error
+        except BaseException:
+            done(False)
+            raise
 
     def follow(
         self,
-        url: httpx.URL,
+        url: Url,
         headers: Mapping[str, str],
         *,
         endpoint: Endpoint,
         authorization: str | None = None,
         method: str = "GET",
         form: Mapping[str, str] | None = None,
-        content: Iterator[bytes] | bytes | None = None,
+        content: Body = None,
         home: Origin | None = None,
-    ) -> httpx.Response:
-        """Follows redirects of what only reads; `authorization` goes to `home` (the origin of `url`) alone.
+    ) -> Response:
+        """Follows redirects of what only reads; `authorization` goes to `home` (the origin of `url`) alone. A `form` is posted.
 
         Close the response after use.
         """
-        home = home or origin(url)
+        home = home or url.origin
+        if form is not None:
+            method, content = "POST", urlencode(form).encode()
+            headers = {**headers, "content-type": "application/x-www-form-urlencoded"}
         for _ in range(MAX_REDIRECTS + 1):
             sent = dict(headers)
-            if authorization is not None and origin(url) == home:
+            if authorization is not None and url.origin == home:
                 sent["authorization"] = authorization
             response = self.send(
-                url, sent, verify=endpoint.verify or origin(url) != home, method=method, form=form, content=content
+                url, sent, verify=endpoint.verify or url.origin != home, method=method, content=content
             )
             location = response.headers.get("location")
             if response.status_code not in _REDIRECTS or location is None:
@@ -136,76 +159,43 @@ class Network:
         raise unavailable(endpoint.label, f"more than {MAX_REDIRECTS} redirects")
 
     @staticmethod
-    def next_url(url: httpx.URL, location: str, endpoint: Endpoint) -> httpx.URL:
+    def next_url(url: Url, location: str, endpoint: Endpoint) -> Url:
         """The address that a `Location` names, after the checks that every address of a registry must pass."""
         target = parse_url(location, url)
-        why = "not an address" if target is None else refusal(target, endpoint)
+        why = "not an http address" if target is None else refusal(target, endpoint)
         if target is None or why:
             raise refused_address(endpoint.label, location, why)
-        # "user@host" would make httpx send what stands there as a password.
-        return target.copy_with(username=None, password=None, fragment=None)
+        return target
 
-    def _client(self, url: httpx.URL, verify: bool) -> httpx.Client:
-        import httpx
-
+    def _route(self, url: Url, verify: bool) -> Route:
         tls = url.scheme == "https"
-        # Go's net/http never asks a proxy for loopback, nor for networks in NO_PROXY; httpx would.
-        direct = is_loopback(url.host) or in_no_proxy(url.host)
         # A host's certificates are for that host and port alone.
         folder = certificates(self._certs, url) if tls else None
-        key = (tls, verify and tls, direct, folder)
-        with self._lock:
-            self.cancel.check()
-            client = self._clients.get(key)
-            if client is None:
-                client = self._clients[key] = httpx.Client(
-                    verify=_own_trust(folder, verify) if folder else _trust() if tls and verify else _no_trust(),
-                    trust_env=not direct,
-                    follow_redirects=False,
-                    timeout=httpx.Timeout(self.retry.read_timeout, connect=self.retry.connect_timeout, pool=None),
-                )
-            return client
-
-    def _trace(self, event: str, info: Mapping[str, Any]) -> None:
-        if event.endswith(("connect_tcp.complete", "start_tls.complete")):
-            sock = info["return_value"].get_extra_info("socket")
-            if isinstance(sock, socket.socket):
-                self._sockets.add(sock)
-                if self.cancel.cancelled:
-                    self._break()
+        return Route(url.scheme, url.host, url.port, verify and tls, folder, proxy_for(url))
 
     def _break(self) -> None:
         # shutdown(2) wakes a recv blocked in another thread; close would not, and would free the number for reuse.
-        for sock in list(self._sockets):
-            with contextlib.suppress(OSError):
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+        with self._lock:
+            for sock in list(self._used):
+                with contextlib.suppress(OSError):
+                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
+        if self._own:
+            self.connections.close()
 
 
-def parse_url(text: str, base: httpx.URL | None = None) -> httpx.URL | None:
-    """An address out of a header, relative to `base`; None when it is none."""
-    import httpx
-
-    try:
-        return base.join(text) if base is not None else httpx.URL(text)
-    except (httpx.InvalidURL, ValueError):
-        return None
-
-
-def chunks(network: Network, response: httpx.Response) -> Iterator[bytes]:
+def chunks(network: Network, response: Response) -> Iterator[bytes]:
     """The body as it arrives, undecoded (a decoder could be fed a bomb). `Unreachable` when it breaks off."""
-    import httpx
-
     try:
-        for chunk in response.iter_raw():
+        for chunk in response.chunks():
             network.cancel.check()
             yield chunk
-    except httpx.HTTPError as error:
+    except Broken as error:
         network.cancel.check()
-        raise Unreachable(error, connecting=False) from error
+        raise Unreachable(error.__cause__ or error, connecting=False) from error.__cause__
     network.cancel.check()
 
 
-def read_limited(network: Network, response: httpx.Response, limit: int, too_long: Callable[[], Exception]) -> bytes:
+def read_limited(network: Network, response: Response, limit: int, too_long: Callable[[], Exception]) -> bytes:
     """The whole body, at most `limit` bytes."""
     body = bytearray()
     for chunk in chunks(network, response):
@@ -215,22 +205,14 @@ def read_limited(network: Network, response: httpx.Response, limit: int, too_lon
     return bytes(body)
 
 
-def in_no_proxy(host: str) -> bool:
-    """`NO_PROXY` names a network (`10.0.0.0/8`) that the literal address `host` is in."""
-    address = literal_address(host)
-    if address is None:
-        return False
-    for part in (os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or "").split(","):
-        with contextlib.suppress(ValueError):
-            if "/" in part and address in ipaddress.ip_network(part.strip(), strict=False):
-                return True
-    return False
-
-
-def certificates(folders: Sequence[Path], url: httpx.URL) -> Path | None:
+def certificates(folders: Sequence[Path], url: Url) -> Path | None:
     """The `certs.d` folder of a host; None where nobody made one."""
-    names = [f"{url.host}:{url.port or 443}"] + ([url.host] if url.port in (None, 443) else [])
+    names = [f"{url.host}:{url.port}"] + ([url.host] if url.port == 443 else [])
     return next((folder / name for folder in folders for name in names if (folder / name).is_dir()), None)
+
+
+def _trust(folder: Path | None, verify: bool) -> ssl.SSLContext:
+    return _own_trust(folder, verify) if folder else _host_trust() if verify else _no_trust()
 
 
 def _own_trust(folder: Path, verify: bool) -> ssl.SSLContext:
@@ -254,7 +236,7 @@ def _own_trust(folder: Path, verify: bool) -> ssl.SSLContext:
 
 
 @functools.cache
-def _trust() -> ssl.SSLContext:
+def _host_trust() -> ssl.SSLContext:
     """The host's certificate authorities (where companies install theirs); certifi's where the host has none."""
     context = ssl.create_default_context()
     paths = ssl.get_default_verify_paths()

@@ -38,7 +38,7 @@ from engine.registry.blob import BlobProgress, BlobSink, BlobWriter, Phase, down
 from engine.registry.config import RegistryConfig
 from engine.registry.errors import corrupt
 from engine.registry.net import Network
-from engine.registry.transport import Session
+from engine.registry.transport import Session, repeating
 
 __all__ = ["BlobProgress", "BlobSink", "BlobWriter", "Pulled", "Puller", "pull"]
 
@@ -68,10 +68,14 @@ def pull(
     progress: Callable[[BlobProgress], None],
     on_image: Callable[[Manifest, ImageConfig], None] | None = None,
     on_layer: Callable[[int, Descriptor], None] | None = None,
+    here: Callable[[Digest], bool] | None = None,
     cancel: CancelToken | None = None,
     concurrency: int = 4,
-) -> Pulled:
+) -> Pulled | None:
     """Pulls `reference` for `platform`; blobs that `sink` has are not fetched. The manifest is committed last.
+
+    With `here` the registry is first asked for the digest alone that the name stands for (a question that Docker Hub does not
+    count); where `here` says that all of that is here, nothing more is done, and None returned.
 
     `progress` is called from worker threads, one call at a time. In the calling thread, `on_image` is called before the
     first layer, and `on_layer(index, descriptor)` once per layer, in the order in which blobs arrive, while the others are
@@ -82,16 +86,15 @@ def pull(
     stop = CancelToken()
     if cancel is not None:
         cancel.on_cancel(stop.cancel)
-    network = Network(config.retry, stop, config.certs)
+    network = Network(config, stop)
     try:
         return Puller(reference.with_default_tag(), sink, config, network, progress).run(
-            platform, on_image, on_layer, concurrency
+            platform, on_image, on_layer, concurrency, here
         )
     except OSError as error:
         raise from_os_error(error, f"pulling {reference.familiar}") from error
     finally:
         stop.cancel()
-        network.close()
 
 
 class Puller:
@@ -120,7 +123,10 @@ class Puller:
         on_image: Callable[[Manifest, ImageConfig], None] | None,
         on_layer: Callable[[int, Descriptor], None] | None,
         concurrency: int,
-    ) -> Pulled:
+        here: Callable[[Digest], bool] | None = None,
+    ) -> Pulled | None:
+        if here is not None and (now := self.anywhere(self._digest)) is not None and here(now):
+            return None
         top, manifest = self._resolve(platform)
         if kind := artifact_type(manifest):
             raise Unsupported(
@@ -143,6 +149,21 @@ class Puller:
         return Pulled(manifest, image, f"{self.reference.familiar_name}@{top}")
 
     # --- manifest ---
+
+    def _digest(self, session: Session) -> Digest | None:
+        """What an endpoint says that the name stands for; None when it does not say. It is only compared, never believed."""
+        path = f"/v2/{self.reference.path}/manifests/{self.reference.digest or self.reference.tag}"
+
+        def attempt() -> Digest | None:
+            ok = (200, 400, 405, 501)  # it has no HEAD: the answer to a GET says all
+            with session.request("HEAD", path, self.scope, {"accept": _ACCEPT}, ok=ok) as response:
+                claimed = response.headers.get("docker-content-digest", "") if response.status_code == 200 else ""
+            try:
+                return Digest.parse(claimed) if claimed else None
+            except InvalidInput:
+                return None
+
+        return repeating(self.network.retry, self.network.cancel, attempt)
 
     def _resolve(self, platform: Platform) -> tuple[Digest, Manifest]:
         """The digest that the name stands for, and the manifest behind it."""

@@ -95,7 +95,7 @@ def push(
     stop = CancelToken()
     if cancel is not None:
         cancel.on_cancel(stop.cancel)
-    network = Network(config.retry, stop, config.certs)
+    network = Network(config, stop)
     endpoint = config.registry(reference.domain)
     session = Session(endpoint, lambda: config.credentials_for(endpoint), network, reference.familiar, "write")
     try:
@@ -106,7 +106,6 @@ def push(
         raise from_os_error(error, f"pushing {reference.familiar}") from error
     finally:
         stop.cancel()
-        network.close()
     return top.digest
 
 

@@ -6,8 +6,7 @@ import random
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from engine.base.cancel import CancelToken
 from engine.errors import EngineError
@@ -23,10 +22,9 @@ from engine.registry.errors import (
     unauthorized,
     unavailable,
 )
-from engine.registry.net import Network, origin, parse_url, read_limited
-
-if TYPE_CHECKING:
-    import httpx
+from engine.registry.net import Network, Origin, read_limited
+from engine.registry.url import Url, parse_url
+from engine.registry.wire import Response
 
 T = TypeVar("T")
 _ERROR_LIMIT = 64_000
@@ -59,6 +57,8 @@ def retry_after(value: str | None) -> float | None:
         return None
     if value.strip().isdecimal():
         return float(value[:9])
+    from email.utils import parsedate_to_datetime
+
     try:
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
     except (ValueError, TypeError, OverflowError):
@@ -84,7 +84,7 @@ class Session:
 
         return repeating(self.network.retry, self.network.cancel, attempt)
 
-    def read(self, response: httpx.Response, limit: int, kind: str) -> bytes:
+    def read(self, response: Response, limit: int, kind: str) -> bytes:
         """A body of at most `limit` bytes. Raises `Again` when it breaks off, `Corrupt` when it is longer."""
         label = self.endpoint.label
         try:
@@ -98,7 +98,7 @@ class Session:
             raise Again(unavailable(label, f"the connection broke off: {error}", what=self.what)) from error
 
     @contextmanager
-    def open(self, path: str, scope: str, headers: Mapping[str, str]) -> Iterator[httpx.Response]:
+    def open(self, path: str, scope: str, headers: Mapping[str, str]) -> Iterator[Response]:
         """One attempt. Yields an answer of status 200 or 206 (416 when a range was asked for); raises `Again` or for good."""
         ok = (200, 206, 416) if "range" in headers else (200, 206)
         with self.request("GET", path, scope, headers, ok=ok) as response:
@@ -108,13 +108,13 @@ class Session:
     def request(
         self,
         method: str,
-        target: str | httpx.URL,
+        target: str | Url,
         scope: str,
         headers: Mapping[str, str],
         *,
         ok: Collection[int],
         content: Callable[[], Iterator[bytes] | bytes] | None = None,
-    ) -> Iterator[httpx.Response]:
+    ) -> Iterator[Response]:
         """One attempt at `target` (a path of this endpoint, or an address that it gave us); statuses in `ok` are yielded.
 
         `content` makes the body, anew for each time that it is sent. Raises `Again` or for good.
@@ -127,7 +127,7 @@ class Session:
         finally:
             response.close()
 
-    def location(self, response: httpx.Response) -> httpx.URL:
+    def location(self, response: Response) -> Url:
         """Where an upload goes on: the `Location` of an answer, checked as every address that a registry gives."""
         value = response.headers.get("location", "")
         if not value:
@@ -137,16 +137,16 @@ class Session:
     def _answer(
         self,
         method: str,
-        target: str | httpx.URL,
+        target: str | Url,
         scope: str,
         headers: Mapping[str, str],
         content: Callable[[], Iterator[bytes] | bytes] | None,
-    ) -> httpx.Response:
+    ) -> Response:
         authorization = self._authorizer.header(scope)
         # Twice: a token kept from before may have expired just now.
         for _ in range(2):
             response = self._first(method, target, headers, authorization, content)
-            if response.status_code != 401 or origin(response.url) != self._home():
+            if response.status_code != 401 or response.url.origin != self._home():
                 return response
             try:
                 authorization = self._authorizer.renew(response, scope, authorization, self.what, self.verb)
@@ -154,10 +154,10 @@ class Session:
                 self._drain(response)
         return self._first(method, target, headers, authorization, content)
 
-    def _home(self) -> tuple[str, str, int]:
-        return origin(self._url("/v2/", self._scheme or self.endpoint.schemes[0]))
+    def _home(self) -> Origin:
+        return self._url("/v2/", self._scheme or self.endpoint.schemes[0]).origin
 
-    def _url(self, path: str, scheme: str) -> httpx.URL:
+    def _url(self, path: str, scheme: str) -> Url:
         url = parse_url(f"{scheme}://{self.endpoint.host}{self.endpoint.prefix}{path}")
         if url is None:
             raise unavailable(self.endpoint.label, "its name is not a host", what=self.what)
@@ -166,13 +166,15 @@ class Session:
     def _first(
         self,
         method: str,
-        target: str | httpx.URL,
+        target: str | Url,
         headers: Mapping[str, str],
         authorization: str | None,
         content: Callable[[], Iterator[bytes] | bytes] | None,
-    ) -> httpx.Response:
+    ) -> Response:
         """The answer over the first scheme that connects. Only what may be spoken to in the clear has a second one."""
-        schemes = (self._scheme,) if self._scheme else self.endpoint.schemes
+        host, both = self.endpoint.host, self.endpoint.schemes
+        remembered = self.network.connections.scheme(host) if len(both) > 1 and not self._scheme else None
+        schemes = (self._scheme,) if self._scheme else tuple(sorted(both, key=lambda one: one != remembered))
         for scheme in schemes:
             try:
                 response = self.network.follow(
@@ -182,14 +184,21 @@ class Session:
                     authorization=authorization,
                     method=method,
                     content=content() if content is not None else None,
-                    home=origin(self._url("/v2/", scheme)),
+                    home=self._url("/v2/", scheme).origin,
                 )
             except Unreachable as error:
                 # A certificate that is refused is an answer; only where there is no TLS at all is plain HTTP tried.
                 if error.connecting and not error.certificate and scheme != schemes[-1]:
                     continue
                 raise self._failure(error) from error
+            if response.status_code == 400 and scheme == remembered == "http":
+                # What an https server says to plain http: it was another one the last time.
+                response.close()
+                self.network.connections.answered(host, None)
+                return self._first(method, target, headers, authorization, content)
             self._scheme = scheme
+            if len(both) > 1:
+                self.network.connections.answered(host, scheme)
             return response
         raise AssertionError("unreachable: an endpoint has a scheme")
 
@@ -203,7 +212,7 @@ class Session:
         # A mirror that is down costs no waiting: there is somebody else to ask.
         return final if error.connecting and self.endpoint.mirror else Again(final)
 
-    def _drain(self, response: httpx.Response) -> bytes:
+    def _drain(self, response: Response) -> bytes:
         try:
             return read_limited(
                 self.network, response, _ERROR_LIMIT, lambda: Unreachable(ValueError("long"), connecting=False)
@@ -213,11 +222,11 @@ class Session:
         finally:
             response.close()
 
-    def _raise_for(self, response: httpx.Response) -> None:
+    def _raise_for(self, response: Response) -> None:
         status = response.status_code
         detail = registry_message(self._drain(response))
         label = self.endpoint.label
-        away = origin(response.url) != self._home()
+        away = response.url.origin != self._home()
         if status in (401, 403):
             why = f"{response.url.host} answered {status}" if away else detail
             raise unauthorized(self.what, label, why, verb=self.verb)

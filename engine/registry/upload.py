@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol
+from typing import BinaryIO, Literal, Protocol
 
 from engine.errors import Corrupt, EngineError, NotFound, Unauthorized, Unavailable
 from engine.oci.descriptor import Descriptor
 from engine.oci.digest import Digest
 from engine.registry.blob import PROGRESS_SECONDS, WORTH_A_TRY, Phase
 from engine.registry.errors import Again, registry_message, unavailable
-from engine.registry.net import parse_url, read_limited
+from engine.registry.net import read_limited
 from engine.registry.transport import Session, pause
-
-if TYPE_CHECKING:
-    import httpx
+from engine.registry.url import Url, parse_url
+from engine.registry.wire import Response
 
 _CHUNK = 1 << 18
 _SMALL = 1 << 20  # sent with the closing PUT, which saves a round trip
@@ -82,7 +81,7 @@ class Upload:
         self.mounted_from = ""
         self.offset = 0
         self.reported = 0.0
-        self.location: httpx.URL | None = None
+        self.location: Url | None = None
         self.resumed = False  # a part was sent by an earlier connection: the registry may have kept it wrongly
         self.doubtful = False  # how much the registry has must be asked before going on
         self.key = f"{session.endpoint.host}/{repository}@{descriptor.digest}"
@@ -177,14 +176,14 @@ class Upload:
             self.offset, self.location = 0, None
         self.resumed, self.doubtful = self.offset > 0, False
 
-    def _move(self, response: httpx.Response) -> None:
+    def _move(self, response: Response) -> None:
         self.location = self.session.location(response)
         self.doubtful = False
         self.journal.put(self.key, str(self.location))
 
     # --- the bytes ---
 
-    def _patch(self, location: httpx.URL) -> None:
+    def _patch(self, location: Url) -> None:
         size = self.descriptor.size
         headers = {**_TYPE, "content-length": str(size - self.offset)}
         if self.offset:
@@ -198,10 +197,10 @@ class Upload:
             self._move(response)
         self.offset = size
 
-    def _finish(self, location: httpx.URL) -> None:
+    def _finish(self, location: Url) -> None:
         location = self.location or location
         start, size = self.offset, self.descriptor.size
-        url = location.copy_merge_params({"digest": str(self.descriptor.digest)})
+        url = location.with_query([("digest", str(self.descriptor.digest))])
         headers = {**_TYPE, "content-length": str(size - start)}
         if start and start < size:
             headers["content-range"] = f"{start}-{size - 1}"

@@ -160,6 +160,8 @@ class ImagesPart(Remote):
                     yield event
                 elif str(line.get("status") or "").startswith("Digest:"):
                     last = str(line["status"])
+                elif str(line.get("status") or "").startswith("Status: Image is up to date"):
+                    yield PullProgress(reference, "", "exists")
         yield PullProgress(reference, "", "done", text=last)
 
     async def push(

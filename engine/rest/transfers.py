@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from engine.api import Engine, ImageImport, LoadedImage, RegistryAuth, Sink
-from engine.errors import AccessDenied, InvalidInput, NotFound, Unauthorized
+from engine.errors import AccessDenied, InvalidInput, Unauthorized
 from engine.oci.platform import Platform
 from engine.oci.reference import Reference
 from engine.rest.files import BodyFile, begun, piped
@@ -49,8 +49,7 @@ class TransferRoutes:
     async def _pull(self, reference: str, platform: str, auth: RegistryAuth | None) -> AsyncIterator[dict[str, Any]]:
         parsed = Reference.parse(reference)
         tag = parsed.tag or str(parsed.digest or "latest")
-        before = await self._id(reference)
-        begun = False
+        begun = same = False
         async for event in self._engine.pull(reference, platform=platform, auth=auth):
             if event.phase == "resolving":
                 continue
@@ -59,18 +58,13 @@ class TransferRoutes:
                 yield {"status": f"Pulling from {parsed.name.partition('/')[2]}", "id": tag}
             if event.layer:
                 yield progress_document(event)
+            elif event.phase == "exists":
+                same = True
             elif event.phase == "done":
                 if event.text:
                     yield {"status": event.text}
-                same = before and before == await self._id(reference)
                 state = "Image is up to date for" if same else "Downloaded newer image for"
                 yield {"status": f"Status: {state} {parsed.with_default_tag().familiar}"}
-
-    async def _id(self, reference: str) -> str:
-        try:
-            return (await self._engine.image(reference)).summary.digest
-        except NotFound:
-            return ""
 
     # --- push -------------------------------------------------------------------------------------------
 

@@ -49,7 +49,7 @@ def referrers(
 @contextlib.contextmanager
 def _asked(store: Store, name: str, insecure: bool, cancel: CancelToken) -> Iterator[tuple[Reference, Artifact]]:
     reference = Reference.parse(name).with_default_tag()
-    config = registry_config(store.root)
+    config = registry_config(store)
     if insecure:
         config = replace(config, insecure=config.insecure | {canonical(reference.domain)})
     artifact = Artifact(reference, store.blobs, config, progress=lambda event: None, cancel=cancel)

@@ -23,9 +23,9 @@ from engine.oci.descriptor import Descriptor
 from engine.oci.digest import Digest
 from engine.oci.manifest import Index, Manifest, build_index, build_manifest, parse_manifest
 from engine.oci.reference import Reference
-from engine.registry.config import RegistryConfig
 from engine.registry.push import push
 from engine.service.meter import Meter
+from engine.service.registries import registry_config
 from engine.service.transfers import TransferService
 from engine.store.store import Store
 from engine.store.uploads import Uploads
@@ -82,7 +82,7 @@ class Delivery:
             reference,
             top,
             self._store.blobs,
-            RegistryConfig.load(self._store.root),
+            registry_config(self._store),
             progress=Meter(f"push {shown}", self._emit).blob,
             mounts=self._transfers.neighbours(reference),
             journal=Uploads(self._store.tmp),

@@ -23,9 +23,9 @@ from engine.oci.manifest import Index, Manifest, parse_manifest
 from engine.oci.media import MANIFESTS
 from engine.oci.reference import Reference
 from engine.registry.artifact import Artifact
-from engine.registry.config import RegistryConfig
 from engine.service.layouts import LayoutReader
 from engine.service.meter import Meter
+from engine.service.registries import registry_config
 from engine.store.store import Store
 
 Fetch = Callable[[Descriptor, int], bytes]
@@ -89,7 +89,7 @@ class CacheImport:
         artifact = Artifact(
             reference,
             self._store.blobs,
-            RegistryConfig.load(self._store.root),
+            registry_config(self._store),
             progress=meter.blob,
             cancel=self._cancel,
         )

@@ -69,41 +69,74 @@ class ImageService:
             )
         shown = reference.familiar
         progress(PullProgress(shown, "", "resolving"))
+        wanted, meter = platform or Platform.host(), Meter(shown, progress)
+        before = self._store.images.find(str(reference))
+        try:
+            with self._store.using():
+                image, digest = self._fetched(reference, wanted, before, meter, cancel)
+        except OSError as error:
+            raise from_os_error(error, f"pulling {shown}") from error
+        if before is not None and before.digest == image.digest:
+            progress(PullProgress(shown, "", "exists"))
+        self._store.records.event("image", "pull", image.config_digest, {"name": shown}, durable=False)
+        progress(PullProgress(shown, "", "done", text=f"Digest: {digest}"))
+        return image
+
+    def _fetched(
+        self, reference: Reference, platform: Platform, before: Image | None, meter: Meter, cancel: CancelToken
+    ) -> tuple[Image, str]:
+        """The image, and the digest that its name stands for in the registry. `before`: what the name means here."""
         from engine.registry.pull import pull
         from engine.service.registries import registry_config
         from engine.service.unpacking import Unpacking
 
-        meter = Meter(shown, progress)
+        asked = ""
+
+        def here(top: Digest) -> bool:
+            nonlocal asked
+            asked = str(top)
+            return before is not None and self._is_here(before, reference, platform, top)
+
         unpacking = Unpacking(self._store, lambda layer, done: meter.unpacked(layer, done), cancel)
         try:
-            with self._store.using():
-                try:
-                    pulled = pull(
-                        reference,
-                        self._store.blobs,
-                        registry_config(self._store.root, self._auths),
-                        platform=platform or Platform.host(),
-                        progress=meter.blob,
-                        on_image=unpacking.image,
-                        on_layer=unpacking.layer,
-                        cancel=cancel,
-                    )
-                    records = unpacking.records()
-                finally:
-                    unpacking.close()
-                image = self._store.images.put(
-                    pulled.manifest,
-                    pulled.config,
-                    sum(record.size for record in records),
-                    [reference] if not reference.digest else [],
-                    pulled.repo_digest,
-                )
-                self._store.layers.settle([record.chain for record in records])
-        except OSError as error:
-            raise from_os_error(error, f"pulling {shown}") from error
-        self._store.records.event("image", "pull", image.config_digest, {"name": shown})
-        progress(PullProgress(shown, "", "done", text=f"Digest: {pulled.repo_digest.rpartition('@')[2]}"))
-        return image
+            pulled = pull(
+                reference,
+                self._store.blobs,
+                registry_config(self._store, self._auths),
+                platform=platform,
+                progress=meter.blob,
+                on_image=unpacking.image,
+                on_layer=unpacking.layer,
+                here=here if before is not None else None,
+                cancel=cancel,
+            )
+            if pulled is None:
+                assert before is not None  # or nobody would have said that it is here
+                return before, asked
+            records = unpacking.records()
+        finally:
+            unpacking.close()
+        tags = [reference] if not reference.digest else []
+        size = sum(record.size for record in records)
+        image = self._store.images.put(pulled.manifest, pulled.config, size, tags, pulled.repo_digest)
+        self._store.layers.settle([record.chain for record in records])
+        return image, pulled.repo_digest.rpartition("@")[2]
+
+    def _is_here(self, image: Image, reference: Reference, platform: Platform, top: Digest) -> bool:
+        """`top` is what the registry has `reference` stand for: it is `image`, for `platform`, and every part of it is here.
+        Nothing is claimed: what has a name is not swept."""
+        if not self._store.images.known_as(image, f"{reference.name}@{top}"):
+            return False
+        try:
+            blobs, config = self._store.images.manifest(image), self._store.images.config(image)
+            parts = (blobs.digest, blobs.config.digest, *(layer.digest for layer in blobs.layers))
+            return (
+                fits(self._store, image, platform)
+                and all(self._store.blobs.stamp(part) for part in parts)
+                and all(self._store.layers.whole(chain) for chain in chain_ids(config.diff_ids))
+            )
+        except EngineError:
+            return False  # damaged: it is pulled again
 
     def base(
         self,

@@ -6,9 +6,9 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
+from weakref import WeakKeyDictionary
 
 from engine.base.cancel import CancelToken
 from engine.errors import Corrupt, InvalidInput, NotFound, Unauthorized, Unsupported
@@ -16,6 +16,7 @@ from engine.model import Distribution, RegistryAuth, RegistryMatch
 from engine.oci.manifest import Index
 from engine.oci.reference import Reference
 from engine.registry.config import Credentials, RegistryConfig
+from engine.registry.connections import Connections
 from engine.registry.credentials import HUB, canonical
 
 if TYPE_CHECKING:
@@ -30,9 +31,21 @@ _CONFIG_LIMIT = 4 << 20
 _TERM = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._/-]{0,254}")
 
 
-def registry_config(root: Path, auths: Sequence[RegistryAuth] = ()) -> RegistryConfig:
+_open: WeakKeyDictionary[Store, Connections] = WeakKeyDictionary()
+
+
+def _connections(store: Store) -> Connections:
+    """Those that everything on this store shares; they close with it."""
+    found = _open.get(store)
+    if found is None:
+        found = _open[store] = Connections()
+        store.closing.append(found.close)
+    return found
+
+
+def registry_config(store: Store, auths: Sequence[RegistryAuth] = ()) -> RegistryConfig:
     """The host's configuration, with these credentials in the place of stored ones."""
-    config = RegistryConfig.load(root)
+    config = replace(RegistryConfig.load(store.root), connections=_connections(store))
     given = {
         _host(auth.server): Credentials(auth.username, auth.password, auth.identity_token)
         for auth in auths
@@ -46,12 +59,12 @@ def _host(server: str) -> str:
     return canonical(server.split("://")[-1].split("/")[0]) or HUB
 
 
-def login(root: Path, auth: RegistryAuth) -> None:
+def login(store: Store, auth: RegistryAuth) -> None:
     """Returns when the registry accepts `auth`. Raises `Unauthorized`, `Unavailable`."""
     from engine.registry.login import try_login
 
     credentials = Credentials(auth.username, auth.password, auth.identity_token)
-    try_login(_host(auth.server), credentials, RegistryConfig.load(root))
+    try_login(_host(auth.server), credentials, registry_config(store))
 
 
 def distribution(store: Store, name: str, auth: RegistryAuth | None, cancel: CancelToken) -> Distribution:
@@ -59,7 +72,7 @@ def distribution(store: Store, name: str, auth: RegistryAuth | None, cancel: Can
     from engine.registry.artifact import Artifact
 
     reference = Reference.parse(name).with_default_tag()
-    config = registry_config(store.root, [auth] if auth else [])
+    config = registry_config(store, [auth] if auth else [])
     artifact = Artifact(reference, store.blobs, config, progress=lambda event: None, cancel=cancel)
     try:
         top = artifact.top()
@@ -81,7 +94,7 @@ def _platforms(artifact: Artifact, top: Manifest | Index) -> tuple[str, ...]:
 
 
 def search(
-    root: Path, term: str, limit: int, auth: RegistryAuth | None, cancel: CancelToken
+    store: Store, term: str, limit: int, auth: RegistryAuth | None, cancel: CancelToken
 ) -> Sequence[RegistryMatch]:
     """`term` is what to look for on Docker Hub, or `HOST/what`. Asks `/v1/search` (the Hub's, Quay's, Harbor's); where a
     registry has none, the names of its catalog that hold the words (distribution-spec lists no other way)."""
@@ -89,13 +102,13 @@ def search(
     from engine.registry.transport import Session
 
     domain, words = _split(term)
-    config = registry_config(root, [auth] if auth else [])
+    config = registry_config(store, [auth] if auth else [])
     endpoint = config.registry(domain)
     if domain == HUB:
         endpoint = replace(endpoint, host=_HUB_INDEX)
     stop = CancelToken()
     cancel.on_cancel(stop.cancel)
-    network = Network(replace(config.retry, tries=2), stop, config.certs)
+    network = Network(config, stop, replace(config.retry, tries=2))
     session = Session(
         endpoint, lambda: config.credentials_for(config.registry(domain)), network, f"a search for {words!r}"
     )
@@ -106,7 +119,6 @@ def search(
             return _catalog(session, domain, words, limit)
     finally:
         stop.cancel()
-        network.close()
 
 
 def _split(term: str) -> tuple[str, str]:

@@ -20,8 +20,8 @@ from engine.oci.digest import Digest
 from engine.oci.media import OCI_LAYER
 from engine.oci.platform import Platform
 from engine.oci.reference import Reference
-from engine.registry.config import RegistryConfig
 from engine.registry.pull import pull
+from engine.service.registries import registry_config
 from engine.store.check import Problem
 from engine.store.images import Image
 from engine.store.store import Store
@@ -104,7 +104,7 @@ class RepairService:
                 pull(
                     reference,
                     self._store.blobs,
-                    RegistryConfig.load(self._store.root),
+                    registry_config(self._store),
                     platform=Platform.host(),
                     progress=lambda one: None,
                     cancel=cancel,

@@ -41,24 +41,33 @@ async def stream(work: Work[T]) -> AsyncIterator[T]:
         except BaseException as error:
             put(_End(error))
 
-    thread = threading.Thread(target=run, name="engine-work", daemon=True)
-    thread.start()
+    async def more() -> None:
+        nonlocal waking
+        await woken.wait()
+        woken.clear()
+        waking = False  # before the look: what is added from here on wakes again
+
+    async def rest() -> None:
+        while not any(isinstance(item, _End) for item in items):
+            await more()
+
+    _waiters.run(run)
+    ended = False
     try:
         while True:
-            await woken.wait()
-            woken.clear()
-            waking = False  # before the look: what is added from here on wakes again
+            await more()
             while items:
                 item = items.popleft()
                 if isinstance(item, _End):
+                    ended = True
                     if item.error:
                         raise item.error
                     return
                 yield item
     finally:
         cancel.cancel()
-        if thread.is_alive():
-            await asyncio.shield(asyncio.to_thread(thread.join))
+        if not ended:
+            await asyncio.shield(rest())
 
 
 class PoolClosed(Exception):

@@ -49,7 +49,7 @@ class TransferService:
                 reference,
                 manifest,
                 self._store.blobs,
-                registry_config(self._store.root, [auth] if auth else []),
+                registry_config(self._store, [auth] if auth else []),
                 progress=Meter(shown, progress).blob,
                 mounts=self.neighbours(reference),
                 held=self.held(reference),

@@ -163,8 +163,11 @@ class BlobStore:
         return self.root / "blobs" / digest.algorithm / digest.hex
 
     def has(self, digest: Digest) -> bool:
-        place = f"{self._folder}/{digest.hex}" if digest.algorithm == "sha256" else str(self.path(digest))
+        place = self._place(digest)
         return self.claimed(digest, lambda: os.path.isfile(place))
+
+    def _place(self, digest: Digest) -> str:
+        return f"{self._folder}/{digest.hex}" if digest.algorithm == "sha256" else str(self.path(digest))
 
     def claimed(self, digest: Digest, act: Callable[[], T]) -> T:
         """What `act` gives, with the blob claimed by the work that this process does: no sweep takes it before that ends."""
@@ -229,7 +232,7 @@ class BlobStore:
     def stamp(self, digest: Digest) -> tuple[int, int, int, int] | None:
         """What changes when the file does; None when it is not there."""
         try:
-            status = os.stat(self.path(digest))
+            status = os.stat(self._place(digest))
         except FileNotFoundError:
             return None
         return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

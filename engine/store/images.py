@@ -312,6 +312,13 @@ class ImageStore:
         with self._records.write() as db:
             db.execute("INSERT OR REPLACE INTO repo_digests VALUES (?, ?)", (str(Reference.parse(name)), image.digest))
 
+    def known_as(self, image: Image, name: str) -> bool:
+        """`name` (in full, `REPOSITORY@sha256:…`) is what a registry has the image as."""
+        return (
+            self._records.one("SELECT 1 FROM repo_digests WHERE name = ? AND digest = ?", name, image.digest)
+            is not None
+        )
+
     def repo_digests(self, image: Image) -> Sequence[str]:
         """Familiar: `python@sha256:…`, as `docker inspect` shows them."""
         rows = self._records.read("SELECT name FROM repo_digests WHERE digest = ? ORDER BY name", image.digest)

@@ -108,8 +108,13 @@ class LayerStore:
     def _claimed(self, chain: Digest, act: Callable[[], T]) -> T:
         return self._leases.claim(f"layer-{chain.hex}", act) if self._leases else act()
 
-    def peek(self, chain: Digest) -> LayerRecord | None:
+    def whole(self, chain: Digest) -> bool:
         """As `get`, for who only looks: nothing is claimed."""
+        found = self.peek(chain)
+        return found is not None and (found.base is None or self.whole(found.base))
+
+    def peek(self, chain: Digest) -> LayerRecord | None:
+        """What the layer's record says, whatever it stands on; nothing is claimed."""
         path = f"{self.root}/{chain.hex}/layer.json"
         try:
             status = os.stat(path)

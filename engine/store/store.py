@@ -62,9 +62,12 @@ class Store:
         self.packed = Packed(self.records, self.blobs)
         self.served = Served(self.records, self.blobs, self.images, self.indexes)
         self.unsynced.before_flush = self._before_flush
+        self.closing: list[Callable[[], object]] = []  # of what others keep for as long as this is open
         recover(self)
 
     def close(self) -> None:
+        for close in self.closing:
+            close()
         self.unsynced.close(CLOSING)
         self.records.close()
         self.leases.close()
