@@ -49,7 +49,7 @@ def parse_url(text: str, base: Url | None = None) -> Url | None:
     """An address out of a header, relative to `base`; None when it is none that can be spoken to. A name and a password
     in it ("user@host") are left out."""
     text = text.strip()
-    if not text or any(ord(char) < 0x21 or ord(char) == 0x7F for char in text):
+    if not text or any(char <= " " or char in "\\\x7f" for char in text):
         return None
     try:
         parts = urlsplit(urljoin(str(base), text) if base is not None else text)

@@ -39,6 +39,7 @@ from engine.oci.reference import Reference
 from engine.registry.config import RegistryConfig
 from engine.registry.push import push
 from engine.store.blobs import BlobStore
+from tests.serving import docker_registry
 
 LAYERS = 12
 SALT = os.environ.setdefault("BENCH_SALT", os.urandom(8).hex())  # another image each run: nobody has a layer of it
@@ -90,30 +91,12 @@ def make_image(store: BlobStore, total: int, *, changed: bool = False) -> Manife
 @contextlib.contextmanager
 def registry(folder: Path, *, keep: bool = False) -> Iterator[str]:
     """`keep`: its data and its address stay for another run."""
-    folder.mkdir(parents=True, exist_ok=True)
     known = folder / "address"
-    if known.exists():
-        address = known.read_text()
-    else:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            address = f"127.0.0.1:{probe.getsockname()[1]}"
-        known.write_text(address)
-    (folder / "config.yml").write_text(
-        f"version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n"
-        f"storage: {{filesystem: {{rootdirectory: {folder}/data}}}}\nhttp: {{addr: {address}}}\n"
-    )
-    command = ["docker-registry", "serve", str(folder / "config.yml")]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        while True:
-            with contextlib.suppress(OSError), socket.create_connection(address.split(":"), 1):  # type: ignore[arg-type]
-                break
-            time.sleep(0.05)
-        yield address
+        with docker_registry(folder, address=known.read_text() if known.exists() else "") as address:
+            known.write_text(address)
+            yield address
     finally:
-        process.terminate()
-        process.wait()
         if not keep:
             shutil.rmtree(folder, ignore_errors=True)
 

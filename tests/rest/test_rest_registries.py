@@ -5,44 +5,24 @@ from __future__ import annotations
 import base64
 import http.server
 import json
-import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
-from tests.engine.registry.conftest import free_port
 from tests.rest.conftest import BASE, Served
 from tests.searching import files_with
+from tests.serving import PASSWORD, docker_registry
 
 pytestmark = [pytest.mark.root, pytest.mark.peer("docker"), pytest.mark.peer("registry")]
-PASSWORD = "secret-word"
-HASHED = "$2b$05$abcdefghijklmnopqrstuuUOabO4v2PoT/v47Y.znQK.9MsMDnesq"  # bcrypt, the only kind that the registry takes
 
 
 @pytest.fixture(scope="module")
 def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Debian's docker-registry behind HTTP Basic: `host:port`."""
-    folder, address = tmp_path_factory.mktemp("locked"), f"127.0.0.1:{free_port()}"
-    (folder / "users").write_text(f"tester:{HASHED}\n")
-    (folder / "c.yml").write_text(
-        f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {folder}/r}}}}\nhttp: {{addr: {address}}}\n"
-        f"auth: {{htpasswd: {{realm: r, path: {folder}/users}}}}\n"
-    )
-    process = subprocess.Popen(["docker-registry", "serve", str(folder / "c.yml")], stderr=subprocess.DEVNULL)
-    end = time.monotonic() + 30
-    while time.monotonic() < end:
-        try:
-            if httpx.get(f"http://{address}/v2/").status_code == 401:
-                break
-        except httpx.TransportError:
-            assert process.poll() is None, "docker-registry ended"
-    yield address
-    process.terminate()
-    process.wait()
+    with docker_registry(tmp_path_factory.mktemp("locked"), basic=True) as address:
+        yield address
 
 
 def test_login_push_pull_and_from_with_the_clients_credentials(served: Served, locked: str, tmp_path: Path) -> None:

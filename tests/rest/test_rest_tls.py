@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.authority import make_authority
-from tests.engine.registry.conftest import free_port
+from tests.serving import free_port
 
 pytestmark = [pytest.mark.root, pytest.mark.peer("openssl")]
 WORKBENCH = [sys.executable, "-m", "engine.cli.main"]

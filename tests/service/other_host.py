@@ -14,7 +14,7 @@ import pytest
 
 from engine.runtime.places import runtime_dir
 from tests.conftest import end_supervisor
-from tests.engine.registry.conftest import free_port
+from tests.serving import free_port
 
 
 class Other:

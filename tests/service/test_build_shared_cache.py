@@ -15,7 +15,8 @@ from engine.errors import EngineError, InvalidInput, Unsupported
 from engine.local import LocalEngine, open_engine, runtime_dir
 from engine.oci.platform import Platform
 from tests.conftest import end_supervisor
-from tests.engine.registry.conftest import docker_registry, free_port
+from tests.engine.registry.conftest import docker_registry
+from tests.serving import free_port
 
 __all__ = ["docker_registry"]  # a fixture
 

@@ -5,10 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
-import socket
-import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -26,6 +23,7 @@ from engine.oci.digest import Digest
 from engine.oci.manifest import Manifest, build_manifest
 from engine.oci.media import OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST
 from engine.oci.platform import Platform
+from tests.serving import docker_registry
 
 pytestmark = pytest.mark.root
 
@@ -50,27 +48,8 @@ def sample(layers: int = 3) -> tuple[Manifest, dict[str, bytes]]:
 
 @pytest.fixture
 def registry(tmp_path: Path) -> Iterator[str]:
-    """Debian's docker-registry on a free port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-    config = tmp_path / "registry.yml"
-    config.write_text(
-        f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {tmp_path}/registry}}}}\nhttp: {{addr: {address}}}\n"
-    )
-    process = subprocess.Popen(
-        ["docker-registry", "serve", str(config)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    )
-    end = time.monotonic() + 30
-    while time.monotonic() < end:
-        try:
-            if httpx.get(f"http://{address}/v2/").status_code == 200:
-                break
-        except httpx.TransportError:
-            assert process.poll() is None, "docker-registry ended"
-    yield address
-    process.terminate()
-    process.wait()
+    with docker_registry(tmp_path / "docker-registry") as address:
+        yield address
 
 
 async def fetch(engine: Engine, name: str) -> None:

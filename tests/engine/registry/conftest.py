@@ -2,46 +2,20 @@
 
 from __future__ import annotations
 
-import socket
-import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
+from tests import serving
 from tests.engine.registry.scripted import Script, Scripted
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture
 def docker_registry(tmp_path: Path) -> Iterator[str]:
     """Debian's docker-registry on a free port: `host:port`."""
-    address = f"127.0.0.1:{free_port()}"
-    config = tmp_path / "registry.yml"
-    config.write_text(
-        f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {tmp_path}/registry}}, delete: {{enabled: true}}}}\n"
-        f"http: {{addr: {address}}}\n"
-    )
-    process = subprocess.Popen(
-        ["docker-registry", "serve", str(config)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    )
-    end = time.monotonic() + 30
-    while time.monotonic() < end:
-        try:
-            if httpx.get(f"http://{address}/v2/").status_code == 200:
-                break
-        except httpx.TransportError:
-            assert process.poll() is None, "docker-registry ended"
-    yield address
-    process.terminate()
-    process.wait()
+    with serving.docker_registry(tmp_path / "docker-registry") as address:
+        yield address
 
 
 @pytest.fixture
