@@ -10,7 +10,7 @@ from typing import Any
 
 from engine.api import BuildFinished, BuildRequest, Engine
 from engine.errors import EngineError
-from engine.rest.buildkit import wire
+from engine.rest.buildkit import calls, wire
 from engine.rest.buildkit.errors import rpc_error, sentence
 from engine.rest.buildkit.folders import Folders
 from engine.rest.buildkit.gathering import Gathering
@@ -43,6 +43,9 @@ class Builds:
                 gathered = await gathering.files(self._folders, closing)
                 text = gathered.text
                 plan = build_request(wanted, gathered.context, gathered.dockerfile, scratch)
+                if wanted.call:
+                    answer = calls.answer(wanted.call, plan, text, wanted.filename)
+                    return Outcome({}, answer, _definition("scratch"))  # a client wants to see some result
                 plan = await gathering.fill(plan, text, closing)
                 for name in unknown:
                     await job.tell(progress.warn(f"the option {name} is not known to this engine, and has no effect"))

@@ -150,6 +150,22 @@ def test_a_build_that_is_cancelled_ends_here_as_well(
     assert "Total:" in done.stdout
 
 
+def test_questions_about_a_dockerfile(docker: Docker, context: Path, environment: dict[str, str]) -> None:
+    """`--print` of buildx 0.13, which later ones call `--call`."""
+    (context / "Dockerfile").write_text(
+        "# N is a number\nARG N=1\nFROM scratch AS one\nFROM one AS two\nRUN --mount=type=secret,id=s x\n"
+    )
+    environment["BUILDX_EXPERIMENTAL"] = "1"
+    done = docker("buildx", "build", "--print=targets,format=json", str(context))
+    assert [target["name"] for target in json.loads(done.stdout[done.stdout.index("{\n") :])["targets"]] == [
+        "one",
+        "two",
+    ]
+    done = docker("buildx", "build", "--print=outline", str(context))
+    assert "two" in done.stdout
+    assert "SECRET" in done.stdout
+
+
 def test_bake_builds_on_what_it_built(docker: Docker, context: Path) -> None:
     targets = {
         "one": {"context": str(context), "tags": ["bake:one"]},
