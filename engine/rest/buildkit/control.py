@@ -47,7 +47,10 @@ _CAPABILITIES = (
     "reference.output",
     "frontend.inputs",
     "gateway.evaluate",
+    "gateway.solve.evaluate",
 )
+# Of LLB, what the definitions of our own results (`Outcome.definition`) and their like need.
+_LLB = ("source.image", "constraints", "platform", "meta.description")
 # What looks into a result, or runs something in it, while the build function is at work.
 _ABSENT = (
     "ResolveImageConfig", "ResolveSourceMeta", "ReadFile", "ReadDir", "StatFile", "Inputs", "NewContainer",
@@ -103,7 +106,9 @@ class Control:
 
     async def gateway_solve(self, stream: Any, request: GatewaySolveRequest) -> GatewaySolveResponse:
         if request.definition is not None and request.definition.operations and not request.frontend:
-            raise Unsupported("builds of raw LLB are not supported", hint="build a Dockerfile")
+            if not _image_of(request.definition):
+                raise Unsupported("builds of raw LLB are not supported", hint="build a Dockerfile")
+            return GatewaySolveResponse(result=Result(Ref("result", request.definition)))  # one of ours, which is there
         async with self._jobs.job(_build_id(stream)) as job:
             asked = await job.asked()
             if not request.frontend:  # an empty result
@@ -131,7 +136,7 @@ class Control:
 
     async def ping(self, stream: Any, request: Empty) -> PongResponse:
         capabilities = [Capability(name, True) for name in _CAPABILITIES]
-        return PongResponse(capabilities, [Capability("source.image", True)], [await self._worker()])
+        return PongResponse(capabilities, [Capability(name, True) for name in _LLB], [await self._worker()])
 
     async def workers(self, stream: Any, request: Empty) -> messages.ListWorkersResponse:
         return messages.ListWorkersResponse([await self._worker()])

@@ -17,7 +17,7 @@ from grpclib.const import Cardinality, Handler, Status
 from grpclib.exceptions import GRPCError
 
 from engine.rest.buildkit import messages, wire
-from engine.rest.buildkit.channel import MAX_MESSAGE, Channel, serve
+from engine.rest.buildkit.channel import MAX_MESSAGE, Channel, metadata, serve
 from engine.rest.buildkit.sending import send_folder
 from engine.rest.duplex import Duplex
 from tests.rest.conftest import BASE, Served
@@ -200,3 +200,33 @@ async def test_a_client_that_leaves_in_the_middle_takes_its_build_with_it(served
                         break
     listed = served.call("GET", "/containers/json?all=1").json()
     assert listed == []
+
+
+async def test_a_check_warns_without_a_build(served: Served, tmp_path: Path) -> None:
+    """`docker build --check` of buildx from 0.15 on: the linter's document is the result."""
+    (tmp_path / "Dockerfile").write_text(f"FROM {BASE}\nRUN exit 9\nCMD shell form\n")
+    options = {"requestid": "frontend.lint", "filename": "Dockerfile"}
+    async with session(served, "check", tmp_path, {}), control(served) as channel:
+        solving = asyncio.create_task(
+            call(
+                channel,
+                "/moby.buildkit.v1.Control/Solve",
+                messages.SolveRequest("c", session="check"),
+                messages.SolveResponse,
+            )
+        )
+        method = channel.unary(
+            "/moby.buildkit.v1.frontend.LLBBridge/Solve", messages.GatewaySolveRequest, messages.GatewaySolveResponse
+        )
+        named = metadata({"buildkit-controlapi-buildid": ["c"]})
+        answer = await method(
+            messages.GatewaySolveRequest(frontend="dockerfile.v0", frontend_opt=options), metadata=named
+        )
+        method = channel.unary("/moby.buildkit.v1.frontend.LLBBridge/Return", messages.ReturnRequest, messages.Empty)
+        await method(messages.ReturnRequest(), metadata=named)
+        assert (await solving).exporter_response == {}
+    document = json.loads(answer.result.metadata["result.json"])
+    (warning,) = document["warnings"]
+    assert warning["ruleName"] == "JSONArgsRecommended"
+    assert warning["location"]["ranges"][0]["start"] == {"line": 3}
+    assert answer.result.metadata["result.statuscode"] == b"1"

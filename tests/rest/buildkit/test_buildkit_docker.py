@@ -156,13 +156,10 @@ def test_questions_about_a_dockerfile(docker: Docker, context: Path, environment
         "# N is a number\nARG N=1\nFROM scratch AS one\nFROM one AS two\nRUN --mount=type=secret,id=s x\n"
     )
     environment["BUILDX_EXPERIMENTAL"] = "1"
-    done = docker("buildx", "build", "--print=targets,format=json", str(context))
-    assert [target["name"] for target in json.loads(done.stdout[done.stdout.index("{\n") :])["targets"]] == [
-        "one",
-        "two",
-    ]
+    done = docker("buildx", "build", "--print=targets", str(context))
+    assert {"one", "two (default)"} <= {line.strip() for line in done.stdout.splitlines()}
     done = docker("buildx", "build", "--print=outline", str(context))
-    assert "two" in done.stdout
+    assert "TARGET: two" in done.stdout
     assert "SECRET" in done.stdout
 
 
