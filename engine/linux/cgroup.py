@@ -70,6 +70,15 @@ def here() -> Layout:
         return discover(file.read())
 
 
+def has_block_weight(layout: Layout | None = None) -> bool:
+    """Whether v1 groups here have a weight of block I/O, which takes the CFQ or BFQ scheduler (True on v2: its start says)."""
+    root = (layout or here()).roots.get("blkio")
+    if root is None:
+        return True
+    names = ("blkio.weight", "blkio.bfq.weight")  # the latter is not in the root itself
+    return any((root / name).exists() for name in names) or any(any(root.glob(f"*/{name}")) for name in names)
+
+
 class Cgroup:
     """The group of one container: made, limited, joined, asked about out-of-memory kills, removed."""
 
@@ -93,6 +102,10 @@ class Cgroup:
         this host has no controller for is in `notes`."""
         if "cpus" in resources.get("cpu", {}) or "mems" in resources.get("cpu", {}):
             self._add("cpuset")
+        elif not self.v2 and self._add("cpuset"):
+            # To be seen, not joined, which takes milliseconds: Java takes no notice of limits where cpuset is missing.
+            self._make("cpuset")
+            self.directories.pop("cpuset", None)
         for name in list(self.directories):
             self._make(name)
         if not idmap.inside():  # an ordinary user has no devices to give, and may not filter them
@@ -117,8 +130,13 @@ class Cgroup:
     def rename(self, other: Cgroup) -> None:
         """Gives this group, with whom it has, the path of `other`, which is beside it (v1: rename(2) of each directory).
         Raises OSError."""
-        for name, directory in self.directories.items():
-            os.rename(directory, other.directories[name])
+        for name, directory in self.visible().items():
+            os.rename(directory, self.layout.roots[name] / other.path)
+
+    def visible(self) -> dict[str, Path]:
+        """The directories by controller, with those that no process has joined yet."""
+        later = {name: root / self.path for name, root in self.layout.roots.items() if name in _V1_LATER}
+        return self.directories | {name: path for name, path in later.items() if path.is_dir()}
 
     # --- directories ---------------------------------------------------------------------------------
 
@@ -235,6 +253,11 @@ class Cgroup:
 
     def join(self, pid: int = 0) -> None:
         """Moves `pid` (0: the caller) in. Takes milliseconds: the kernel waits for an RCU grace period."""
+        if not self.v2:
+            for name in _V1_LATER:  # an update by another process may have moved the container into it
+                place = self.visible().get(name)
+                if place is not None and _words(place / "cgroup.procs"):
+                    self._add(name)
         for directory in dict.fromkeys(self.directories.values()):
             _write(directory / "cgroup.procs", str(pid))
 

@@ -100,6 +100,8 @@ class HostConfig(Resources):
     cap_drop: tuple[str, ...] = ()
     # "no-new-privileges", "seccomp=unconfined", "seccomp={json}", "apparmor=name", "systempaths=unconfined", ...
     security_opt: tuple[str, ...] = ()
+    masked_paths: tuple[str, ...] | None = None  # None: Docker's; (), as with systempaths=unconfined, none
+    readonly_paths: tuple[str, ...] | None = None
     pid_mode: str = ""  # "", "host", "container:ID"
     ipc_mode: str = ""  # "" (private), "none", "private", "shareable", "host", "container:ID"
     uts_mode: str = ""  # "", "host"

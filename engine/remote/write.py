@@ -104,13 +104,23 @@ def _host(spec: ContainerSpec) -> dict[str, Any]:
     )
 
 
+# What the client turns into empty lists: a daemon does not know these words.
+_SYSTEM_PATHS = ("systempaths=unconfined", "systempaths:unconfined")
+
+
+def _hidden_paths(spec: HostConfig) -> dict[str, Any]:
+    bare = any(option in _SYSTEM_PATHS for option in spec.security_opt)
+    wanted = {"MaskedPaths": spec.masked_paths, "ReadonlyPaths": spec.readonly_paths}
+    return {name: [] if bare else list(paths or ()) for name, paths in wanted.items() if bare or paths is not None}
+
+
 def _isolation(spec: HostConfig) -> dict[str, Any]:
-    return _given(
+    return _hidden_paths(spec) | _given(
         ReadonlyRootfs=spec.read_only,
         Privileged=spec.privileged,
         CapAdd=list(spec.cap_add),
         CapDrop=list(spec.cap_drop),
-        SecurityOpt=list(spec.security_opt),
+        SecurityOpt=[option for option in spec.security_opt if option not in _SYSTEM_PATHS],
         PidMode=spec.pid_mode,
         IpcMode=spec.ipc_mode,
         UTSMode=spec.uts_mode,

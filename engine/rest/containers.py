@@ -11,7 +11,7 @@ from typing import Any
 from engine.api import ContainerDetail, ContainerSummary, Engine, LogRecord, Stream
 from engine.base.clock import parse_rfc3339
 from engine.base.keys import DETACH_KEYS, parse_keys
-from engine.errors import Conflict, EngineError, InvalidInput, NotFound
+from engine.errors import Conflict, EngineError, InvalidInput, NotFound, Unsupported
 from engine.model import Port
 from engine.rest.duplex import Duplex
 from engine.rest.http import Answer, Hijack, Query, Request, Response, encoded, json_response
@@ -105,7 +105,9 @@ class ContainerRoutes:
                 raise InvalidInput(str(error), hint=error.hint) from error
             # The words make `docker run` pull the image and try again.
             raise NotFound(f"No such image: {spec.image}", hint=error.hint) from error
-        asks = spec.port_bindings or spec.publish_all  # else there is nothing to warn of yet
+        asks = (
+            spec.port_bindings or spec.publish_all or spec.blkio_weight or spec.oom_kill_disable
+        )  # else there is nothing to warn of yet
         warnings = (await self._engine.container_summary(container_id)).warnings if asks else ()
         return json_response({"Id": container_id, "Warnings": list(warnings)}, 201)
 
@@ -287,6 +289,8 @@ class ContainerRoutes:
             raise InvalidInput("Bad parameters: you must choose at least one stream")
         text = query.text("tail", "all")
         tail = int(text) if text.isdigit() else None
+        if detail.spec.log_config.type == "none":  # said before the answer has begun
+            raise Unsupported("configured logging driver does not support reading")
         records = self._engine.log_records(
             detail.summary.id,
             follow=query.flag("follow"),

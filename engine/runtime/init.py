@@ -158,7 +158,12 @@ def own_stdio(fds: tuple[int, int, int], uid: int) -> None:
 def set_limits(command: Command) -> None:
     """Before the user namespace is entered: raising a limit takes a capability of the host's."""
     for kind, soft, hard in command.rlimits:
-        resource.setrlimit(kind, (soft, hard))
+        try:
+            resource.setrlimit(kind, (soft, hard))
+        except (ValueError, OSError):  # EPERM comes as a ValueError
+            name = next(name for name, number in _RLIMITS.items() if number == kind).removeprefix("RLIMIT_").lower()
+            words = f"ulimit {name}={soft}:{hard} is more than this host's kernel or its own limits allow"
+            raise SetupError(words) from None
 
 
 def confine(command: Command) -> None:
@@ -317,6 +322,8 @@ def run(
         root = mount_root(spec, bundle, remap)
         stage = "mounts"
         rootfs = Rootfs(root, spec["workbench"]["upper"], track=spec["workbench"]["clean_stubs"], remap=remap)
+        if not spec["workbench"]["clean_stubs"]:  # a build step's layer holds what the step wrote
+            rootfs.marks()
         rootfs.mount_all(spec, held)
         if shm >= 0:
             rootfs.attach("/dev/shm", shm)

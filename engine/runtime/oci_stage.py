@@ -87,6 +87,8 @@ def run(
         root = mount_root(spec, bundle, remap)
         for name in KERNEL_DIRS:
             os.close(Rootfs(root).ordinary(name))
+        if not spec["workbench"]["clean_stubs"]:
+            Rootfs(root).marks()
         stage = "mounts"
         where = os.path.join(bundle, spec["root"]["path"])
         trees = _collect(spec, held, remap, where)

@@ -23,6 +23,12 @@ from engine.runtime.rootfs_devices import SetupError, make_device, make_standard
 _HANDLE = os.O_PATH | os.O_CLOEXEC
 _INERT = m.MS_NOSUID | m.MS_NODEV | m.MS_NOEXEC
 KERNEL_DIRS = ("/proc", "/sys", "/dev")
+# What may be covered by a file of the user's that stands for it, as lxcfs has them (runc's list, checkProcMount).
+_PROC_FILES = frozenset(
+    f"/proc/{name}"
+    for name in ("cpuinfo", "diskstats", "loadavg", "meminfo", "net/dev", "slabinfo", "stat", "swaps", "uptime",
+                 "sys/kernel/ns_last_pid", "sys/crypto/fips_enabled")
+)  # fmt: skip
 # These two the engine fills or sizes itself; any other tmpfs is the user's.
 _OWN_TMPFS = ("/dev", "/dev/shm")
 
@@ -131,6 +137,29 @@ class Rootfs:
                 self.copied[path] = (status.st_mode, uid, gid)
             path = os.path.dirname(path)
 
+    def marks(self) -> None:
+        """What Docker puts into every root: `/.dockerenv`, by which programs see that they are in a container, and
+        `/etc/mtab` where the image has none."""
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            os.close(os.open(".dockerenv", flags, 0o755, dir_fd=self.root))
+        except FileExistsError:
+            pass
+        try:
+            os.mkdir("etc", 0o755, dir_fd=self.root)
+        except FileExistsError:
+            pass
+        try:
+            etc = open_in_root(self.root, "/etc", _HANDLE | os.O_DIRECTORY | os.O_NOFOLLOW, no_symlinks=True)
+        except OSError:  # a link or a file: the image's affair
+            return
+        try:
+            os.symlink("/proc/mounts", "mtab", dir_fd=etc)
+        except FileExistsError:
+            pass
+        finally:
+            os.close(etc)
+
     # --- mounts --------------------------------------------------------------------------------------
 
     def mount_all(self, spec: dict[str, Any], held: dict[str, int]) -> None:
@@ -145,7 +174,11 @@ class Rootfs:
             elif entry["type"] != "cgroup":
                 self._kernel(entry)
                 if entry["destination"] == "/dev":
-                    make_standard_devices(self.root)
+                    there = {entry["destination"] for entry in spec["mounts"]}
+                    names = (
+                        ("pts", "shm", "mqueue") if "/dev/shm" in there else ("pts", "mqueue")
+                    )  # --ipc none has none
+                    make_standard_devices(self.root, names)
         for node in spec["linux"].get("devices", ()):
             make_device(self, node)
 
@@ -207,7 +240,8 @@ class Rootfs:
         """`target`, which a mount of the user's may cover: not the root, and nothing of /proc (CVE-2019-16884)."""
         target = self.target(where, directory=directory)
         path = self.real_path(target)
-        if path == "/" or path == "/proc" or path.startswith("/proc/"):
+        covers = not directory and path in _PROC_FILES
+        if path == "/" or path == "/proc" or (path.startswith("/proc/") and not covers):
             os.close(target)
             reason = "the container's root" if path == "/" else "inside /proc"
             raise SetupError(f"{where} cannot be mounted upon: it is {reason}")
@@ -271,7 +305,7 @@ class Rootfs:
         m.mount_at("tmpfs", fd, "tmpfs", flags & ~m.MS_RDONLY, "mode=755,size=64k")
         top = open_in_root(self.root, where, _HANDLE | os.O_DIRECTORY)
         try:
-            for name, directory in cgroup.directories.items():
+            for name, directory in cgroup.visible().items():
                 os.mkdir(name, 0o755, dir_fd=top)
                 origin = os.open(directory, _HANDLE)
                 target = open_in_root(top, name, _HANDLE)

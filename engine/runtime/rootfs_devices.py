@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from engine.linux import mount as m
@@ -35,8 +36,8 @@ class Root(Protocol):
     def target(self, path: str, *, directory: bool) -> int: ...
 
 
-def make_standard_devices(root: int) -> None:
-    """What OCI promises in every container's new /dev."""
+def make_standard_devices(root: int, folders: Sequence[str]) -> None:
+    """What OCI promises in every container's new /dev, and these for what is mounted there."""
     dev = open_in_root(root, "/dev", _HANDLE | os.O_DIRECTORY)
     before = os.umask(0)
     try:
@@ -44,7 +45,7 @@ def make_standard_devices(root: int) -> None:
             _node(dev, name, stat.S_IFCHR | 0o666, os.makedev(major, minor), f"/dev/{name}")
         for name, where in _LINKS.items():
             os.symlink(where, name, dir_fd=dev)
-        for name in ("pts", "shm", "mqueue"):
+        for name in folders:
             os.mkdir(name, 0o755, dir_fd=dev)
     finally:
         os.umask(before)
@@ -106,10 +107,12 @@ def make_console(root: int, slave: int) -> None:
     try:
         try:
             os.close(os.open("console", _NEW_FILE, 0o600, dir_fd=dev))
-        except FileExistsError:
-            return
+        except FileExistsError:  # a /dev of the user's: a link there leads anywhere
+            pass
         target = open_in_root(dev, "console", _HANDLE | os.O_NOFOLLOW)
         try:
+            if stat.S_ISLNK(os.fstat(target).st_mode):
+                raise SetupError("/dev/console is a symbolic link: the terminal is not mounted over what it leads to")
             m.bind(slave, target)
         finally:
             os.close(target)

@@ -72,8 +72,6 @@ class SpecParams(HostConfig):
     apparmor_profile: str = ""  # loaded; "" where the host has no AppArmor
     id_maps: spaces.IdMaps | None = None  # a user namespace of its own
     join: Mapping[str, spaces.Join] = field(default_factory=dict)  # OCI namespace type: whose it is
-    masked_paths: Sequence[str] = MASKED_PATHS
-    readonly_paths: Sequence[str] = READONLY_PATHS
     # {"name", "path", "args", "time"} of the OCI runtime that is to start it ("time": it can make time namespaces); {}: we do
     oci_runtime: Mapping[str, Any] = field(default_factory=dict)
 
@@ -166,12 +164,22 @@ def _id_mappings(maps: spaces.IdMaps | None) -> dict[str, Any]:
     }
 
 
+def _paths(wanted: Sequence[str] | None, default: Sequence[str]) -> list[str]:
+    """Masked or read-only paths. Raises InvalidInput."""
+    for path in wanted or ():
+        if not path.startswith("/") or any(c in path for c in "\0\n\r"):
+            raise InvalidInput(f"masked or read-only path {path!r} is not an absolute path")
+    return list(default if wanted is None else wanted)
+
+
 def validate(params: SpecParams) -> None:
     """All that can be said without this host's devices: for `create`. Raises InvalidInput, Unsupported."""
     security = check(params)
     caps = capability_names(add=params.cap_add, drop=params.cap_drop, privileged=params.privileged)
     security.seccomp_program(caps, privileged=params.privileged)
     mounts(params, params.mounts)
+    _paths(params.masked_paths, ())
+    _paths(params.readonly_paths, ())
     cgroups_path("x", params.cgroup_parent)
     rlimits(params.ulimits)
     check_limits(params)
@@ -212,8 +220,8 @@ def make_spec(params: SpecParams, *, seccomp_program: bytes | None = None) -> di
         "linux": {
             "namespaces": spaces.namespaces(params, params.network, params.join, user=params.id_maps is not None),
             **_id_mappings(params.id_maps),
-            "maskedPaths": [] if bare else list(params.masked_paths),
-            "readonlyPaths": [] if bare else list(params.readonly_paths),
+            "maskedPaths": [] if bare else _paths(params.masked_paths, MASKED_PATHS),
+            "readonlyPaths": [] if bare else _paths(params.readonly_paths, READONLY_PATHS),
             "cgroupsPath": cgroups_path(params.container_id, params.cgroup_parent),
             "sysctl": spaces.sysctls(params, params.network),
             "devices": [node.document() for node in params.device_nodes],

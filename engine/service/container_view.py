@@ -64,7 +64,7 @@ class ContainerView:
             **self._seen(record, state, networks),
             health=str(state.health["status"]) if state.health else "",
             restart_count=state.restart_count,
-            warnings=(*discarded(spec), *state.notes),
+            warnings=tuple(dict.fromkeys((*discarded(spec), *state.notes))),
             mounts=tuple(point.inspected() for point in points_of(record)),
         )
 

@@ -231,11 +231,9 @@ class ContainerService:
         removes = bool(record["spec"]["auto_remove"])
         try:
             started = self._start(container_id, record, attach=attach, removes=removes and attach, standby=standby)
-        except Conflict:  # another engine was faster: running already is fine
-            if not self._runtime.state(self.bundle(container_id)).active:
-                raise
-            return self._runtime.attach(container_id) if attach else None
         except BaseException as error:
+            if isinstance(error, Conflict) and self._runtime.state(self.bundle(container_id)).active:
+                return self._runtime.attach(container_id) if attach else None  # another engine was faster: that is fine
             if isinstance(error, EngineError | OSError) and not self.bundle(container_id).exists():
                 raise NotFound(f"No such container: {name}", hint="it was removed while it was started") from error
             if removes:  # as Docker: what cannot start has ended

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import InvalidInput, Unsupported
+from engine.linux import cgroup, userns
 from engine.linux import rtnetlink as rt
-from engine.linux import userns
 from engine.model import ContainerSpec, EndpointSettings
 from engine.network import files, ipam, ports
 from engine.service import links
@@ -36,12 +36,20 @@ def ways_out() -> tuple[str, ...]:
 
 
 def discarded(spec: Mapping[str, Any]) -> tuple[str, ...]:
-    """What a container's recorded specification asks of the network that its mode cannot give: Docker's warning."""
+    """What a container's recorded specification asks for that its network's mode or this host cannot give, as Docker warns."""
+    found = []
+    if spec.get("blkio_weight") and not cgroup.has_block_weight():
+        found.append("block I/O weight cannot be limited here: no blkio.weight")
+    if spec.get("oom_kill_disable") and not spec.get("memory"):
+        found.append(
+            "OOM killer is disabled for the container, but no memory limit is set, this can result in the system running "
+            "out of resources."
+        )
     if (spec.get("port_bindings") or spec.get("publish_all")) and mode_of(
         spec.get("network_mode", "default")
     ) == "host":
-        return ("Published ports are discarded when using host network mode",)
-    return ()
+        found.append("Published ports are discarded when using host network mode")
+    return tuple(found)
 
 
 def check(spec: ContainerSpec) -> None:

@@ -37,7 +37,7 @@ def own_files(
         resolves=resolves or any(endpoint.network.resolves for endpoint in endpoints),
         ipv6=any(endpoint.address6 for endpoint in endpoints),
     )
-    return _write(folder, hosts, hostname_text(hostname, spec.domainname), text)
+    return _write(folder, hosts, hostname, text)
 
 
 def resolver(spec: ContainerSpec, *, resolves: bool, ipv6: bool) -> str:
@@ -62,11 +62,7 @@ def shared_files(folder: Path, spec: ContainerSpec, hostname: str, mode: str) ->
     if spec.dns or spec.dns_search or spec.dns_options:
         base = files.parse_resolver(text)
         text = files.with_flags(base, spec.dns, spec.dns_search, spec.dns_options).text()
-    return _write(folder, hosts, hostname_text(hostname, spec.domainname), text)
-
-
-def hostname_text(hostname: str, domainname: str) -> str:
-    return f"{hostname}.{domainname}" if domainname else hostname
+    return _write(folder, hosts, hostname, text)
 
 
 def host_resolver() -> files.Resolver:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import Conflict, InvalidInput
 from engine.model import ContainerSpec, host_config
-from engine.runtime.spec import SpecParams, validate
+from engine.runtime.spec import BindMount, SpecParams, validate
 from engine.runtime.spec_namespaces import Join
 from engine.service import hostside, life_config, oci_runtimes
 from engine.service.container_record import spec_from_json
@@ -56,7 +56,7 @@ class StartParams:
             work=str(folder / "work"),
             log_path=record["log_path"],
             life=self._life_section(container_id, record, spec, image),
-            mounts=in_order((*self._mounts.for_runtime(points_of(record)), *prepared.files)),
+            mounts=in_order((*self._mounts.for_runtime(points_of(record)), *_engines(prepared.files, spec))),
             **prepared.params(),
             **host_config(spec),
             **self._on_this_host(spec, joined),
@@ -147,6 +147,11 @@ class StartParams:
                 hint="start that one with --ipc shareable",
             )
         return Join(state.pid, state.pid_start)
+
+
+def _engines(files: Sequence[BindMount], spec: ContainerSpec) -> Sequence[BindMount]:
+    """`/etc/hosts` and its kin, which in a container with a read-only root are read-only too."""
+    return [dataclasses.replace(file, read_only=True) for file in files] if spec.read_only else files
 
 
 def _environment(linked: Sequence[str], own: Sequence[str]) -> tuple[str, ...]:

@@ -263,6 +263,8 @@ def _isolation(host: Fields) -> dict[str, Any]:
         "cap_add": host.texts("CapAdd"),
         "cap_drop": host.texts("CapDrop"),
         "security_opt": host.texts("SecurityOpt"),
+        "masked_paths": host.texts("MaskedPaths") if isinstance(host.raw("MaskedPaths"), list) else None,
+        "readonly_paths": host.texts("ReadonlyPaths") if isinstance(host.raw("ReadonlyPaths"), list) else None,
         "pid_mode": host.text("PidMode"),
         "ipc_mode": host.text("IpcMode"),
         "uts_mode": host.text("UTSMode"),

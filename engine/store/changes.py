@@ -80,6 +80,8 @@ class _Walk:
 def _is_own(path: str, status: os.stat_result) -> bool:
     if stat.S_ISDIR(status.st_mode):
         return path in _OWN_FOLDERS
+    if stat.S_ISLNK(status.st_mode):
+        return path == "etc/mtab"
     return path in _OWN_FILES and stat.S_ISREG(status.st_mode) and status.st_size == 0
 
 
