@@ -36,7 +36,9 @@ def test_what_cannot_start_is_removed_where_it_was_asked_for(docker: Docker) -> 
 def test_what_every_root_has(docker: Docker) -> None:
     """Programs look for /.dockerenv and /etc/mtab; neither is a change of the container's."""
     script = "cat /etc/mtab | grep -c ' / '; stat -c '%A %s' /.dockerenv; cat /etc/hostname"
-    done = docker("run", "--name", "marks", "--hostname", "foo", "--domainname", "example.org", BASE, "sh", "-c", script)
+    done = docker(
+        "run", "--name", "marks", "--hostname", "foo", "--domainname", "example.org", BASE, "sh", "-c", script
+    )
     assert done.stdout == "1\n-rwxr-xr-x 0\nfoo\n"
     assert docker("diff", "marks").stdout == ""
     read_only = docker("run", "--rm", "--read-only", BASE, "touch", "/etc/hosts", "/etc/resolv.conf", ok=False)
