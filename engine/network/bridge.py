@@ -43,6 +43,19 @@ def link_name(identity: str) -> str:
     return f"wb-{identity[:12]}"
 
 
+def default_options(link: str) -> dict[str, str]:
+    """What `network inspect bridge` shows of the default bridge, as Docker does."""
+    bridge = PREFIX + "bridge."
+    return {
+        bridge + "default_bridge": "true",
+        bridge + "enable_icc": "true",
+        bridge + "enable_ip_masquerade": "true",
+        bridge + "host_binding_ipv4": "0.0.0.0",
+        bridge + "name": link,
+        PREFIX + "driver.mtu": "1500",
+    }
+
+
 def _switch(key: str, value: str) -> bool:
     if value.lower() in ("true", "1", "t"):
         return True

@@ -101,7 +101,7 @@ def document(detail: ImageDetail) -> dict[str, Any]:
         "Created": rfc3339(detail.summary.created),
         "DockerVersion": str(config.get("docker_version") or ""),
         "Author": str(config.get("author") or ""),
-        "Config": run if isinstance(run, dict) else {},
+        "Config": _FIELDS | (run if isinstance(run, dict) else {}),
         "Architecture": str(config.get("architecture") or ""),
         **({"Variant": str(config["variant"])} if config.get("variant") else {}),
         "Os": str(config.get("os") or ""),
@@ -112,24 +112,26 @@ def document(detail: ImageDetail) -> dict[str, Any]:
     }
 
 
-_FIELDS_BEFORE: dict[str, Any] = {
+_FIELDS: dict[str, Any] = {  # there in every version, whether or not the image says something
+    "User": "",
+    "Env": None,
+    "Cmd": None,
+    "Volumes": None,
+    "WorkingDir": "",
+    "Entrypoint": None,
+    "OnBuild": None,
+    "Labels": None,
+}
+_FIELDS_BEFORE: dict[str, Any] = _FIELDS | {
     "Hostname": "",
     "Domainname": "",
-    "User": "",
     "AttachStdin": False,
     "AttachStdout": False,
     "AttachStderr": False,
     "Tty": False,
     "OpenStdin": False,
     "StdinOnce": False,
-    "Env": None,
-    "Cmd": None,
     "Image": "",
-    "Volumes": None,
-    "WorkingDir": "",
-    "Entrypoint": None,
-    "OnBuild": None,
-    "Labels": None,
 }
 
 

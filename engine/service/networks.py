@@ -318,7 +318,9 @@ class NetworkService:
             "ConfigFrom": {"Network": ""},
             "ConfigOnly": False,
             "Containers": containers,
-            "Options": dict(record.options),
+            "Options": bridge.default_options(bridge.link_name(record.id))
+            if record.name == "bridge"
+            else dict(record.options),
             "Labels": dict(record.labels),
         }
         return NetworkInfo(
