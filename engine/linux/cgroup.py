@@ -340,6 +340,11 @@ class Cgroup:
         for name in _V1_LATER:  # an update through another process may have made it
             self._add(name)
         for directory in self.directories.values():
+            try:  # nearly always there is nothing below
+                os.rmdir(directory)
+                continue
+            except OSError:
+                pass
             try:
                 below = [entry.path for entry in os.scandir(directory) if entry.is_dir(follow_symlinks=False)]
             except OSError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import struct
 
 from engine.linux import libc
 
@@ -15,10 +16,5 @@ def install(program: bytes) -> None:
     Needs no_new_privs or CAP_SYS_ADMIN (seccomp(2)).
     """
     instructions = ctypes.create_string_buffer(program, len(program))
-
-    class Program(ctypes.Structure):
-        _fields_ = (("len", ctypes.c_ushort), ("filter", ctypes.c_void_p))
-
-    argument = Program(len(program) // 8, ctypes.addressof(instructions))
-    raw = (ctypes.c_char * ctypes.sizeof(argument)).from_buffer(argument)
-    libc.syscall(libc.NR_SECCOMP, _SET_MODE_FILTER, 0, raw, what="seccomp")
+    argument = struct.pack("@HP", len(program) // 8, ctypes.addressof(instructions))  # struct sock_fprog
+    libc.syscall(libc.NR_SECCOMP, _SET_MODE_FILTER, 0, argument, what="seccomp")

@@ -54,6 +54,7 @@ class Native:
     def __init__(self, bundle: str) -> None:
         self._bundle = bundle
         self._cgroup: Cgroup | None = None
+        self._froze = False
 
     def launch(
         self,
@@ -73,6 +74,7 @@ class Native:
 
     def pause(self) -> None:
         assert self._cgroup is not None
+        self._froze = True
         freezer.freeze(self._cgroup, self._cgroup.path)
 
     def resume(self) -> None:
@@ -90,5 +92,5 @@ class Native:
         return start_exec(spec, request, fds, (started.pid, started.pidfd, self._cgroup), listeners)
 
     def delete(self) -> None:
-        if self._cgroup is not None:
+        if self._cgroup is not None and self._froze:
             freezer.remove(self._cgroup, self._cgroup.path)

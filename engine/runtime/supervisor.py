@@ -66,7 +66,8 @@ def _reexec_sealed(run_dir: str, ready: int, version: str) -> str:
         root = sys.path[-1]
         # argv[0] is the real path: the interpreter finds its library beside it.
         words = [real, "-I", "-S", "-c", bootstrap(root), run_dir, str(ready), "sealed", version]
-        os.execve(fd, words, dict(os.environ))
+        # Bound now: every fork would look up the same functions again, and write down where they are in pages of its own.
+        os.execve(fd, words, {**os.environ, "LD_BIND_NOW": "1"})
     except OSError as error:
         return f"interpreter not sealed in memory: {error.strerror}"
 
