@@ -27,13 +27,18 @@ def loaded(name: str, root: str = "/") -> bool:
         return any(line.rpartition(" (")[0] == name for line in file)
 
 
+def verified_proc(fd: int) -> None:
+    """Raises OSError when `fd` is not procfs."""
+    if mount.filesystem(fd) != _PROC_MAGIC:
+        raise OSError(errno.EINVAL, "/proc of this host is not procfs")
+
+
 def profile_on_exec(name: str) -> None:
     """The next execve(2) of this process changes to `name`. Call while the host's /proc is at /proc: what is written to is
     verified to be procfs, with nothing mounted over it (CVE-2019-16884, CVE-2025-52881). Raises OSError."""
     top = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        if mount.filesystem(top) != _PROC_MAGIC:
-            raise OSError(errno.EINVAL, "/proc of this host is not procfs")
+        verified_proc(top)
         try:
             fd = open_in_root(top, "thread-self/attr/apparmor/exec", os.O_WRONLY, no_mounts=True)
         except FileNotFoundError:  # before Linux 5.8

@@ -76,11 +76,15 @@ def drop_bounding(keep: int, last: int) -> None:
             libc.prctl(libc.PR_CAPBSET_DROP, number)
 
 
+def sets(bits: int) -> tuple[bytes, bytes]:
+    """capset(2)'s header and data for `set_effective`."""
+    low, high = bits & 0xFFFFFFFF, bits >> 32
+    return struct.pack("=Ii", _VERSION_3, 0), struct.pack("=6I", low, low, 0, high, high, 0)
+
+
 def set_effective(bits: int) -> None:
     """Permitted and effective become `bits`; inheritable and ambient become empty."""
-    header = struct.pack("=Ii", _VERSION_3, 0)
-    low, high = bits & 0xFFFFFFFF, bits >> 32
-    libc.syscall(libc.NR_CAPSET, header, struct.pack("=6I", low, low, 0, high, high, 0), what="capset")
+    libc.syscall(libc.NR_CAPSET, *sets(bits), what="capset")
     try:
         libc.prctl(libc.PR_CAP_AMBIENT, libc.PR_CAP_AMBIENT_CLEAR_ALL)
     except OSError:

@@ -7,6 +7,7 @@ exchanged for the container's, where an import would run the image's files (CVE-
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import signal
 import struct
@@ -29,6 +30,13 @@ NR_MOVE_MOUNT = 429
 NR_CLONE3 = 435
 NR_CLOSE_RANGE = 436
 NR_MOUNT_SETATTR = 442
+
+
+@functools.cache
+def kernel() -> tuple[int, int]:
+    """Linux's version: major and minor."""
+    major, minor = os.uname().release.split(".")[:2]
+    return int(major), int("".join(character for character in minor if character.isdigit()) or 0)
 
 
 def syscall(number: int, *arguments: int | bytes | ctypes.Array[ctypes.c_char] | None, what: str = "") -> int:

@@ -9,7 +9,7 @@ import socket
 from typing import Any, Protocol
 
 from engine.linux.cgroup import Cgroup
-from engine.runtime import execs, outside, protocol
+from engine.runtime import exec_steps, execs, outside, protocol, tiny_exec
 from engine.runtime.clients import Client
 from engine.runtime.loop import READ, Loop
 
@@ -104,8 +104,17 @@ def discard(loop: Loop, fd: int) -> None:
 class ExecSession:
     """One process beside the container's first. `exit_code` is None while it runs."""
 
-    def __init__(self, identity: str, pid: int, channel: socket.socket, listeners: list[Listener]) -> None:
+    def __init__(
+        self,
+        identity: str,
+        pid: int,
+        channel: socket.socket,
+        listeners: list[Listener],
+        plan: exec_steps.Plan | None = None,
+    ) -> None:
+        """`plan`: the process performs that, and reports as `tiny_exec` does."""
         self.id = identity
+        self._plan = plan
         self.pid = pid
         self.exit_code: int | None = None
         self._pidfd = os.pidfd_open(pid)
@@ -135,7 +144,7 @@ class ExecSession:
                 for listener in self._listeners:
                     listener.started(self.pid)
             return
-        message = json.loads(raw)
+        message = json.loads(raw) if self._plan is None else {"error": self._plan.failed(*tiny_exec.REPORT.unpack(raw))}
         if fds:
             for listener in self._listeners:
                 listener.terminal(list(fds))
@@ -168,31 +177,76 @@ def start_exec(
     target: tuple[int, int, Cgroup],
     listeners: list[Listener],
 ) -> ExecSession | None:
-    """Forks the process into `target` (pid 1, its pidfd, its cgroup). None: the listeners were told why not."""
+    """Starts the process in `target` (pid 1, its pidfd, its cgroup). None: the listeners were told why not."""
     tty = bool(request.get("tty"))
     try:
         if not request.get("args") or (not tty and len(fds) != 3):
             raise ValueError("an exec needs a command, and 3 descriptors or a terminal")
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
-            if outside.returns():
-                child, joined = target[2].fork()
-            else:
-                child, joined = outside.fork_into(lambda: execs.go_to(target[0])), False
-        except OSError:  # ENOMEM: its pid namespace has no pid 1 any more
-            ours.close()
-            theirs.close()
-            raise ProcessLookupError("the container is not running") from None
-        if child == 0:
-            ours.close()
-            stdio = None if tty else (fds[0], fds[1], fds[2])
-            execs.run(spec, request, *target, theirs, stdio, joined=joined)
-        theirs.close()
-        return ExecSession(str(request.get("id") or ""), child, ours, listeners)
-    except (OSError, ValueError) as error:
+        plan = None
+        if exec_steps.possible(spec, tty=tty):
+            plan = exec_steps.make(spec, request, target[0], target[2], (fds[0], fds[1], fds[2]))
+        return (
+            _fork(spec, request, fds, target, listeners)
+            if plan is None
+            else _spawn(request, plan, fds, target, listeners)
+        )
+    except (OSError, ValueError, OverflowError) as error:
         for listener in listeners:
             listener.failed(str(error), 125, getattr(error, "errno", None) or 0)
+        return None
+    except exec_steps.Failed as failed:
+        for listener in listeners:
+            listener.failed(str(failed), int(failed.error["code"]), int(failed.error["errno"]))
         return None
     finally:
         for fd in fds:
             os.close(fd)
+
+
+def _spawn(
+    request: dict[str, Any],
+    plan: exec_steps.Plan,
+    fds: list[int],
+    target: tuple[int, int, Cgroup],
+    listeners: list[Listener],
+) -> ExecSession:
+    """By the small program, which forks the process and ends."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        with theirs:
+            middle = exec_steps.start(plan, (fds[0], fds[1], fds[2]), target[1], target[2], theirs.fileno())
+        raw = ours.recv(tiny_exec.REPORT.size)
+        os.waitpid(middle, 0)
+        step, pid, _detail = tiny_exec.REPORT.unpack(raw) if raw else (0, 0, 0)
+        if step != tiny_exec.REMOTE:  # it could not go there
+            raise ProcessLookupError("the container is not running")
+        return ExecSession(str(request.get("id") or ""), pid, ours, listeners, plan)
+    except BaseException:
+        ours.close()
+        raise
+
+
+def _fork(
+    spec: dict[str, Any],
+    request: dict[str, Any],
+    fds: list[int],
+    target: tuple[int, int, Cgroup],
+    listeners: list[Listener],
+) -> ExecSession:
+    """By a fork of the monitor."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        if outside.returns():
+            child, joined = target[2].fork()
+        else:
+            child, joined = outside.fork_into(lambda: execs.go_to(target[0])), False
+    except OSError:  # ENOMEM: its pid namespace has no pid 1 any more
+        ours.close()
+        theirs.close()
+        raise ProcessLookupError("the container is not running") from None
+    if child == 0:
+        ours.close()
+        stdio = None if request.get("tty") else (fds[0], fds[1], fds[2])
+        execs.run(spec, request, *target, theirs, stdio, joined=joined)
+    theirs.close()
+    return ExecSession(str(request.get("id") or ""), child, ours, listeners)

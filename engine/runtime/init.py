@@ -124,12 +124,12 @@ def unfiltered(command: Command) -> Command:
 
 
 # What Python, the supervisor and the monitor ignore; that would survive execve. All others the supervisor has reset.
-_IGNORED = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)
+IGNORED = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)
 
 
 def default_signals() -> None:
     """Every signal as a new program expects it."""
-    for number in _IGNORED:
+    for number in IGNORED:
         signal.signal(number, signal.SIG_DFL)
 
 
@@ -199,9 +199,16 @@ def _enter(cwd: bytes) -> None:
         if not os.getcwdb().startswith(b"/"):
             raise FileNotFoundError(errno.ENOENT, "current working directory is outside of the container")
     except OSError as error:
-        code = 127 if error.errno == errno.ENOENT else 126
-        reason = os.strerror(error.errno or 0).encode().lower()
-        raise ExecError(code, error.errno or 0, b"chdir to working directory " + cwd + b": " + reason) from None
+        raise no_directory(cwd, error.errno or 0) from None
+
+
+def no_directory(cwd: bytes, number: int) -> ExecError:
+    code = 127 if number == errno.ENOENT else 126
+    return ExecError(code, number, b"chdir to working directory " + cwd + b": " + _reason(number))
+
+
+def _reason(number: int) -> bytes:
+    return os.strerror(number).encode().lower()
 
 
 _SMALL_INIT = b"/sbin/workbench-init"  # what ps shows; there is no such file
@@ -209,9 +216,6 @@ _SMALL_INIT = b"/sbin/workbench-init"  # what ps shows; there is no such file
 
 def execute(command: Command) -> NoReturn:
     """Finds the program as Go's exec.LookPath does, and becomes it."""
-    quoted = b'exec: "' + command.argv[0] + b'": '
-    if not command.candidates:
-        raise ExecError(127, errno.ENOENT, quoted + b"executable file not found in $PATH")
     denied = False
     direct = b"/" in command.argv[0]
     for path in command.candidates:
@@ -219,35 +223,40 @@ def execute(command: Command) -> NoReturn:
             mode = os.stat(path).st_mode
         except OSError as error:
             if direct:
-                reason = os.strerror(error.errno or 0).encode().lower()
-                code = 126 if error.errno == errno.EACCES else 127
-                raise ExecError(code, error.errno or 0, quoted + b"stat " + path + b": " + reason) from None
+                raise no_file(path, command, error.errno or 0) from None
             denied = denied or error.errno == errno.EACCES
             continue
-        if stat.S_ISDIR(mode):
+        if stat.S_ISDIR(mode) or not mode & 0o111:
             if direct:
-                raise ExecError(126, errno.EISDIR, quoted + b"is a directory")
-            continue
-        if not mode & 0o111:
-            if direct:
-                raise ExecError(126, errno.EACCES, quoted + b"permission denied")
-            denied = True
+                raise not_found(command, errno.EISDIR if stat.S_ISDIR(mode) else errno.EACCES)
+            denied = denied or not stat.S_ISDIR(mode)
             continue
         try:
             if command.small_init >= 0:
                 os.execve(command.small_init, [_SMALL_INIT, path, *command.argv], command.env)
             os.execve(path, command.argv, command.env)
         except OSError as error:
-            reason = os.strerror(error.errno or 0).encode().lower()
-            code = 127 if error.errno == errno.ENOENT else 126
-            raise ExecError(code, error.errno or 0, b"exec " + path + b": " + reason) from None
-    if denied:
-        raise ExecError(126, errno.EACCES, quoted + b"permission denied")
-    raise ExecError(127, errno.ENOENT, quoted + b"executable file not found in $PATH")
+            raise not_executed(path, error.errno or 0) from None
+    raise not_found(command, errno.EACCES if denied else errno.ENOENT)
 
 
-def report(channel: int, stage: str, error: BaseException) -> None:
-    """The failure as the one message that the monitor waits for."""
+def no_file(path: bytes, command: Command, number: int) -> ExecError:
+    code = 126 if number == errno.EACCES else 127
+    return ExecError(code, number, b'exec: "' + command.argv[0] + b'": stat ' + path + b": " + _reason(number))
+
+
+def not_executed(path: bytes, number: int) -> ExecError:
+    return ExecError(127 if number == errno.ENOENT else 126, number, b"exec " + path + b": " + _reason(number))
+
+
+def not_found(command: Command, number: int) -> ExecError:
+    words = {errno.EISDIR: b"is a directory", errno.EACCES: b"permission denied"}
+    text = words.get(number, b"executable file not found in $PATH")
+    return ExecError(127 if number == errno.ENOENT else 126, number, b'exec: "' + command.argv[0] + b'": ' + text)
+
+
+def explain(stage: str, error: BaseException) -> dict[str, Any]:
+    """The failure as the monitor tells it: Docker's words and code."""
     number, code = getattr(error, "errno", None) or 0, 125
     if isinstance(error, ExecError):
         number, code, message = error.number, error.code, error.message.decode("utf-8", "replace")
@@ -259,9 +268,13 @@ def report(channel: int, stage: str, error: BaseException) -> None:
             message += f": {error.filename!r}"
     else:
         message = f"{stage}: {type(error).__name__}: {error}"
-    raw = json.dumps({"error": {"stage": stage, "errno": number, "message": message[:4000], "code": code}}).encode()
+    return {"stage": stage, "errno": number, "message": message[:4000], "code": code}
+
+
+def report(channel: int, stage: str, error: BaseException) -> None:
+    """The failure as the one message that the monitor waits for."""
     try:
-        os.write(channel, raw)
+        os.write(channel, json.dumps({"error": explain(stage, error)}).encode())
     except OSError:
         pass
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from engine.linux import libc, namespace
 from engine.runtime.loop import READ, Loop
@@ -67,6 +67,26 @@ def fork_into(enter: Callable[[], object]) -> int:
         return int(answer)
     number, _, text = answer.partition(" ")
     raise OSError(int(number or 0), text or "the child between went away")
+
+
+@contextlib.contextmanager
+def at_home() -> Iterator[None]:
+    """Children are born in this process's own pid namespace meanwhile."""
+    if not returns():
+        yield  # it has never left
+        return
+    try:
+        back = os.open("/proc/self/ns/pid_for_children", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:  # nobody was born there yet
+        back = -1
+    own_children()
+    try:
+        yield
+    finally:
+        if back >= 0:
+            with contextlib.suppress(OSError):  # the container has ended: nothing will be forked there any more
+                namespace.setns(back, namespace.NEWPID)
+            os.close(back)
 
 
 def fork() -> int:

@@ -5,8 +5,9 @@ headers are cut off). A program of one page, so that nothing of this engine's in
 from __future__ import annotations
 
 import base64
-import fcntl
 import os
+
+from engine.linux.memory_program import sealed
 
 _PROGRAMS = {
     "x86_64": (
@@ -36,8 +37,6 @@ _PROGRAMS = {
         "AAABelIABHgeARsMHwAUAAAAGAAAALT9//84AAAAAEEOIEwOAAAUAAAAMAAAANT9///sAQAAAEEOMJ0GngU="
     ),
 }
-_MFD_EXEC = 0x10  # Linux 6.3: without it the kernel complains, or refuses
-SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 
 def program(machine: str = "") -> bytes:
@@ -46,12 +45,5 @@ def program(machine: str = "") -> bytes:
 
 
 def open_program() -> int:
-    """A descriptor to execute: in memory and sealed, so that nothing in the container can change it (CVE-2019-5736)."""
-    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
-    try:
-        fd = os.memfd_create("init", flags | _MFD_EXEC)
-    except OSError:
-        fd = os.memfd_create("init", flags)
-    os.write(fd, program())
-    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
-    return fd
+    """A descriptor to execute."""
+    return sealed("init", program())

@@ -6,6 +6,7 @@ The files come out of an image and are hostile: they are opened inside the conta
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -31,13 +32,21 @@ class Identity:
     home: str
 
 
-def read_database(root_fd: int, path: str) -> bytes:
-    """The file's bytes; empty when it is not there. Raises UserError when it is not an ordinary small file."""
+class Elsewhere(Exception):
+    """Something is mounted over the files: who reads them may have to wait for whoever serves that."""
+
+
+def read_database(root_fd: int, path: str, *, no_mounts: bool = False) -> bytes:
+    """The file's bytes; empty when it is not there. Raises UserError when it is not an ordinary small file, and with
+    `no_mounts` Elsewhere."""
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     try:
-        fd = open_in_root(root_fd, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        fd = open_in_root(root_fd, path, flags, no_mounts=no_mounts)
     except (FileNotFoundError, NotADirectoryError):
         return b""
     except OSError as error:
+        if no_mounts and error.errno == errno.EXDEV:
+            raise Elsewhere from None
         raise UserError(f"{path}: {error.strerror}") from None
     try:
         status = os.fstat(fd)
@@ -125,10 +134,11 @@ def _group(which: str, group: bytes) -> int:
     raise UserError(f"unable to find group {which}: no matching entries in group file")
 
 
-def identify(root_fd: int, user: str, more_groups: Sequence[str] = ()) -> Identity:
-    """`resolve` against the files of the container's root, and the groups of `--group-add`."""
-    group = read_database(root_fd, "/etc/group")
-    found = resolve(user, read_database(root_fd, "/etc/passwd"), group)
+def identify(root_fd: int, user: str, more_groups: Sequence[str] = (), *, no_mounts: bool = False) -> Identity:
+    """`resolve` against the files of the container's root, and the groups of `--group-add`. Raises UserError, and with
+    `no_mounts` Elsewhere."""
+    group = read_database(root_fd, "/etc/group", no_mounts=no_mounts)
+    found = resolve(user, read_database(root_fd, "/etc/passwd", no_mounts=no_mounts), group)
     if not more_groups:
         return found
     added = [_group(name, group) for name in more_groups]
