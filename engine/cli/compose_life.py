@@ -44,7 +44,7 @@ def down_verb(root: Path, args: list[str], choice: Choice) -> int:
         raise InvalidInput(f"--rmi {which!r} is neither all nor local")
     name, project, error = choice.load_or_none()
     if len(parsed.args) == 1 and project is None and Path(parsed.args[0]).is_dir():
-        choice.folder = Path(parsed.args[0])
+        choice.folder = Path(parsed.args[0]).absolute()
         parsed.args.clear()
         name, project, error = choice.load_or_none()
     if error is not None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from engine.cli.flags import Flag, Parsed
 from engine.errors import EngineError, InvalidInput
+from engine.project.compose.load import project_environment
 from engine.project.discovery import compose_files, discover, project_name
 from engine.project.model import Project
 
@@ -30,11 +31,21 @@ def state_dir(root: Path) -> Path:
     return root / "projects"
 
 
+def _here() -> Path:
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        raise InvalidInput("the folder that you are in was deleted", hint="go to one that is there") from None
+
+
 @dataclass(slots=True)
 class Choice:
-    """What the words say about the project. `words` are the same for another process of ours."""
+    """What the words say about the project. `words` are the same for another process of ours.
 
-    folder: Path = field(default_factory=lambda: Path("."))
+    All paths are absolute from the beginning: the folder that a long `up` was started in may go away, and come back."""
+
+    folder: Path = field(default_factory=_here)
+    directory: Path | None = None  # --project-directory
     files: list[Path] = field(default_factory=list)
     name: str = ""
     profiles: list[str] = field(default_factory=list)
@@ -42,12 +53,12 @@ class Choice:
 
     def add(self, parsed: Parsed) -> Choice:
         """These words too; `compose -f a up -f b` has both files."""
-        self.files += [Path(name) for name in parsed.items("file")]
+        self.files += [Path(name) if name == "-" else _here() / name for name in parsed.items("file")]
         self.name = parsed.text("project-name") or self.name
         self.profiles += parsed.items("profile")
-        self.env_files += [Path(name) for name in parsed.items("env-file")]
+        self.env_files += [_here() / name for name in parsed.items("env-file")]
         if parsed.given("project-directory"):
-            self.folder = Path(parsed.text("project-directory"))
+            self.folder = self.directory = _here() / parsed.text("project-directory")
         return self
 
     def load(self, named: Sequence[str] = ()) -> Project:
@@ -62,6 +73,7 @@ class Choice:
             name=self.name,
             env_files=[path.resolve() for path in self.env_files],
             named=frozenset(named),
+            directory=self.directory,
         )
 
     def load_or_none(self) -> tuple[str, Project | None, EngineError | None]:
@@ -72,13 +84,20 @@ class Choice:
             if self.name:
                 return self.name, None, error
             files = self.files or self._from_environment()
-            folder = files[0].resolve().parent if files else self.found_folder().resolve()
+            folder = self.directory or (files[0].parent if files else self.found_folder())
+            folder = folder.resolve()
             return os.environ.get("COMPOSE_PROJECT_NAME") or project_name(folder), None, error
         return project.name, project, None
 
     def _from_environment(self) -> list[Path]:
-        text = os.environ.get("COMPOSE_FILE", "")
-        return [Path(part) for part in text.split(os.environ.get("COMPOSE_PATH_SEPARATOR", ":")) if part]
+        """The process's variables, and those of `.env`."""
+        folder = self.folder.resolve()
+        try:
+            env, _ = project_environment(folder, self.env_files, os.environ)
+        except (EngineError, OSError):  # told of when the project is read
+            env = dict(os.environ)
+        text, separator = env.get("COMPOSE_FILE", ""), env.get("COMPOSE_PATH_SEPARATOR", ":")
+        return [folder / part for part in text.split(separator) if part]
 
     def found_folder(self) -> Path:
         """Here, or the nearest folder above with a compose file (as `docker compose` looks for it)."""
@@ -91,7 +110,8 @@ class Choice:
         return self.folder
 
     def words(self) -> list[str]:
-        found = ["--project-directory", str(self.folder.resolve())] if not self.files else []
+        folder = self.directory or (None if self.files else self.folder)
+        found = ["--project-directory", str(folder.resolve())] if folder else []
         for path in self.files:
             found += ["-f", str(path.resolve())]
         if self.name:

@@ -79,7 +79,7 @@ def up(root: Path, args: list[str], choice: Choice) -> int:
         and Path(names[0]).is_dir()
         and ("/" in names[0] or names[0] in (".", ".."))
     ) or (len(names) == 1 and not choice.files and Path(names[0]).is_dir() and not _has_service(choice, names[0])):
-        choice.folder, names = Path(names[0]), []
+        choice.folder, names = Path(names[0]).absolute(), []
     shaped = Shaped(choice, names, parsed)
     return run(root, lambda engine: _Up(engine, shaped, root, parsed).run())
 

@@ -30,16 +30,18 @@ def discover(
     name: str = "",
     env_files: Sequence[Path] = (),
     named: frozenset[str] = frozenset(),
+    directory: Path | None = None,
 ) -> Project:
-    """The project in `folder`, or of the compose `files` given. `named` services are there whatever their profile.
-    Raises `NotFound`, and what the files raise."""
+    """The project in `folder`, or of the compose `files` given, whose relative paths begin at `directory` or at the first of them.
+    `named` services are there whatever their profile. Raises `NotFound`, and what the files raise."""
     folder = folder.resolve()
     if not folder.is_dir():
         raise NotFound(f"{folder} is not a folder", hint="give the folder that holds the compose.yaml or Dockerfile")
-    default = project_name(files[0].resolve().parent if files else folder)
+    directory = directory.resolve() if directory and files else None
+    default = project_name(directory or (files[0].resolve().parent if files else folder))
     found = [file.resolve() for file in files] or compose_files(folder)
     if found:
-        return load_compose(found, default, profiles, name=name, env_files=env_files, named=named)
+        return load_compose(found, default, profiles, name=name, env_files=env_files, named=named, folder=directory)
     return _bare(folder, name or default)
 
 

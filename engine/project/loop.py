@@ -240,7 +240,11 @@ class InnerLoop:
                 await asyncio.sleep(HALF_WRITTEN)
                 project = await asyncio.to_thread(read)
         except EngineError as error:
-            if str(error) != said and self._project.path.is_dir():  # a folder that is gone is told of by its watcher
+            if not self._project.path.is_dir():
+                if self._project.path not in {root for root, _ in self._followed}:  # else its watcher tells
+                    text = f"{self._project.path} is gone: what runs goes on; it is read again when it is back"
+                    self._say(LoopNotice(text))
+            elif str(error) != said:
                 hint = f"\n{error.hint}" if error.hint else ""
                 self._say(LoopNotice(f"{error}{hint}\nnot taken over: what runs goes on as it is"))
             return str(error)

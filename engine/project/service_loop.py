@@ -53,6 +53,9 @@ from engine.project.shared import Shared
 from engine.project.swap import Next, Swap, generation_of, stops_first
 
 BEHIND = 1.0  # seconds after the last sync until the image is built behind it
+PATIENCE = (
+    5  # acts that are given up in a row for newer changes; then one comes to its end, though changes go on coming
+)
 FIRST = "start"  # the reason to act when the loop begins
 _RETRY_FIRST, _RETRY_MOST = 1.0, 30.0
 _FILES_FAULT = (
@@ -82,6 +85,7 @@ class ServiceLoop:
         self._wake = asyncio.Event()
         self._job: asyncio.Task[None] | None = None
         self._retry, self._said = 0.0, ""
+        self._overtakes = 0  # acts in a row that were given up
         self._again = False
         self._synced: dict[str, str] = {}  # paths in the container that its image may not have, and what they came from
         self._equal = ""  # an image that was built behind the container, and has just what runs
@@ -127,7 +131,7 @@ class ServiceLoop:
     def _add(self, batch: Batch) -> None:
         self._pending.add(batch)
         self._wake.set()
-        if self._job is not None and (self._making.busy or self._swap.standing):
+        if self._job is not None and (self._making.busy or self._swap.standing) and self._overtakes < PATIENCE:
             self._job.cancel()
 
     @property
@@ -205,14 +209,16 @@ class ServiceLoop:
                 self._overtaken(batch)
                 return
             self._unsettled.add(batch)
+            self._overtakes = 0
             await self._failed(error)
         else:
-            self._retry, self._said = 0.0, ""
+            self._retry, self._said, self._overtakes = 0.0, "", 0
             self._making.acted()
         finally:
             self._job = None
 
     def _overtaken(self, batch: Batch) -> None:
+        self._overtakes += 1
         self._pending.add(batch)
         self._wake.set()
         if batch:

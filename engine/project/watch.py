@@ -23,6 +23,8 @@ from engine.project.watch_tree import Stamp, Tree, stamp_of
 QUIET = 0.001  # seconds without a hint, after which a file that was closed or renamed counts as written
 BUSY = 0.04  # the same while a file is being written or was taken away
 BURST = 0.1  # the same while very many change
+RESTLESS = 1.0  # seconds: what changes again so soon after it was told of is waited for ever longer,
+CALM = 0.25  # up to so many seconds without a hint
 CAP = 2.0  # seconds after the first hint, whatever still comes
 BURST_CAP = 10.0  # the same for very many files: a folder that is copied in
 GIT_CAP = 60.0  # the same while git holds its index: a lock that a killed git left must not stop everything
@@ -135,9 +137,11 @@ class Watcher:
         if watched.root != self._given and self._given.is_symlink():
             files.add(self._given)  # a link that may be set to another folder
         self._files: dict[Path, Stamp | None] = dict.fromkeys(files)
+        self._missing: set[Path] = set()  # of them
         self._woken = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._started = False
+        self._told, self._restless = Changed(), 0  # what was told last; how often in a row it had changed again by then
         self._look_at = 0.0  # when folders without events are looked through next
         self._events = self._make_events()
 
@@ -186,14 +190,23 @@ class Watcher:
             if self._lost():  # while it was waited for
                 return await self._come_back()
         settled = time.monotonic()
-        found = await self._look()
-        return Changed.of(found, first, settled) if found else None
+        again = self._changes_again(first)
+        found = Changed.of(await self._look(), first, settled)
+        if found:
+            self._restless = self._restless + 1 if again else 0
+            self._told = found
+        return found or None
+
+    def _changes_again(self, when: float) -> bool:
+        return when - self._told.settled < RESTLESS and not self._told.isdisjoint(self._events.dirty)
 
     async def _wait(self) -> float:
         """Until something is told, or folders without events are to be looked through; when that was."""
         timeout: float | None = None
         if self._events.unwatched or self._events.fd < 0:
             timeout = max(self._look_at - time.monotonic(), 0.01)
+        if self._lost_beside:
+            timeout = min(timeout or GONE_LOOK, GONE_LOOK)
         waits = [asyncio.ensure_future(self._woken.wait()), asyncio.ensure_future(self._stop.wait())]
         try:
             await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
@@ -214,6 +227,8 @@ class Watcher:
             calm = not events.unfinished and count <= MANY and not events.overflowed
             many = count > VERY_MANY or events.overflowed
             quiet = QUIET if calm else BURST if many else BUSY
+            if self._restless and self._changes_again(start):  # a log, perhaps: not each of its lines is a save
+                quiet = max(quiet, min(QUIET * 4**self._restless, CALM))
             left = start + (BURST_CAP if many else CAP) - time.monotonic()
             self._woken.clear()
             try:
@@ -236,7 +251,9 @@ class Watcher:
 
     async def _look(self) -> set[str]:
         events, dirty = self._events, self._events.dirty
-        everything, beside = events.overflowed, events.beside or events.fd < 0
+        everything, beside = events.overflowed, events.beside or self._lost_beside or events.fd < 0
+        if self._lost_beside:  # a folder of theirs went away: perhaps there is another one by now
+            events.watch_beside(set(self._files))
         events.dirty, events.overflowed, events.beside = set(), False, False
         found: set[str] = set()
         if everything:  # also what ended watches may be among what was lost
@@ -285,8 +302,13 @@ class Watcher:
         self._events.watch_beside(set(self._files))
         return await self._threaded(self._tree.scan)
 
+    @property
+    def _lost_beside(self) -> bool:
+        return self._events.beside_lost or bool(self._missing)
+
     def _look_beside(self) -> set[str]:
-        """The files beside the tree that changed since the last look."""
+        """The files beside the tree that changed since the last look. While one is missing that was there, its folder is looked for
+        now and then: perhaps it went too, and one that somebody holds open sends no IN_DELETE_SELF."""
         found = set()
         for path, before in self._files.items():
             try:
@@ -295,6 +317,10 @@ class Watcher:
                     now = (*now[:4], hash(os.path.realpath(path)))
             except OSError:
                 now = None
+            if now is not None:
+                self._missing.discard(path)
+            elif before is not None:
+                self._missing.add(path)
             if now != before:
                 self._files[path] = now
                 found.add(os.path.relpath(path, self._root))  # "." for a watched file itself

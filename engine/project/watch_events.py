@@ -30,6 +30,7 @@ if sys.platform == "linux":
     )
     _FILE = inotify.IN_MODIFY | inotify.IN_ATTRIB | inotify.IN_CLOSE_WRITE
     _FINISHED = inotify.IN_CLOSE_WRITE | inotify.IN_MOVED_TO | inotify.IN_ATTRIB
+    _LOST = inotify.IN_IGNORED | inotify.IN_DELETE_SELF | inotify.IN_MOVE_SELF | inotify.IN_UNMOUNT
     _GONE = inotify.IN_DELETE | inotify.IN_MOVED_FROM
     _GOING = inotify.IN_MODIFY | inotify.IN_CREATE | inotify.IN_DELETE | inotify.IN_MOVED_FROM
 # statfs(2) f_type of file systems that change by this kernel alone, and so tell of every change.
@@ -87,6 +88,7 @@ class Events:
         self.overflowed = False
         self.root_lost = False
         self.beside = False  # a file of `watch_beside` may have changed
+        self.beside_lost = False  # the folder of one is not there, or another one
         self.unwatched: set[str] = set()  # folders that have to be looked through
         self._folders: dict[int, str] = {}
         self._watches: dict[str, int] = {}
@@ -176,13 +178,15 @@ class Events:
     def watch_beside(self, files: set[Path]) -> None:
         """Files that need not be in the tree: their folders are watched for their names."""
         self._beside.clear()
+        self.beside_lost = False
         for file in {*files, *(Path(os.path.realpath(file)) for file in files)}:
             if self._inotify is None:
                 return
             try:
                 watch = self._inotify.add(str(file.parent), _MASK | inotify.IN_ONLYDIR)
             except OSError:
-                continue  # the folder is not there, or no watch is left: the slow look finds it
+                self.beside_lost = True  # the folder is not there, or no watch is left: it is looked for now and then
+                continue
             self._beside.setdefault(watch, set()).add(file.name)
 
     # --- what was told --------------------------------------------------------------------------------------
@@ -201,8 +205,11 @@ class Events:
                 self.overflowed = seen = True
                 continue
             name = os.fsdecode(raw)
-            if name and name in self._beside.get(watch, ()):
-                self.beside = seen = True
+            if watch in self._beside:
+                if name in self._beside[watch]:
+                    self.beside = seen = True
+                elif not name and mask & _LOST:
+                    self.beside = self.beside_lost = seen = True
             if watch in self._files:
                 self.dirty.add(self._files[watch])
                 if mask & inotify.IN_IGNORED:
@@ -215,7 +222,7 @@ class Events:
         return seen
 
     def _event(self, watch: int, folder: str, mask: int, name: str, known: Callable[[str], list[str]]) -> bool:
-        if mask & (inotify.IN_IGNORED | inotify.IN_DELETE_SELF | inotify.IN_MOVE_SELF | inotify.IN_UNMOUNT):
+        if mask & _LOST:
             if mask & inotify.IN_IGNORED:
                 del self._folders[watch]
                 self._watches.pop(folder, None)

@@ -162,7 +162,9 @@ class ContainersPart(Remote):
         )
         number = int(wanted) if wanted.isdigit() else getattr(signals, f"SIG{wanted.removeprefix('SIG')}", 0)
         status = await self._output(name, ("cat", "/proc/1/status"))
-        return bool(number and status) and not procfs.hears(status, number)
+        if not number or not status or procfs.hears(status, number):
+            return False
+        return not procfs.hears(status, number, await self._output(name, ("cat", "/proc/1/syscall")))
 
     async def _output(self, name: str, command: tuple[str, ...]) -> str:
         """What a program in the container prints; "" where it cannot be run."""

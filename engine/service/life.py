@@ -290,7 +290,10 @@ class Life:
 def hears(pid: int, number: int) -> bool:
     """Whether a signal means anything to a process; one that is gone is taken to hear."""
     try:
-        return procfs.hears(Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace"), number)
+        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+        with contextlib.suppress(PermissionError):
+            return procfs.hears(status, number, Path(f"/proc/{pid}/syscall").read_text())
+        return procfs.hears(status, number)
     except OSError:
         return True
 

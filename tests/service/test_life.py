@@ -93,6 +93,17 @@ def test_a_first_process_without_a_handler_gets_no_grace_in_a_hurry(engine: Loca
     assert life.stop(deaf, 60, hurry=True)
     assert time.monotonic() - started < 30
     assert not life.stop(ready, 60, hurry=True)
+    # As tini and the like do: while a signal is waited for, the kernel shows it as if it were not blocked.
+    waits = "import signal as s; s.pthread_sigmask(s.SIG_BLOCK, {15}); print('ready', flush=True); s.sigwait({15}); raise SystemExit(7)"
+    waiting, small = (
+        make("python3", "-c", waits),
+        make("sh", "-c", "trap 'exit 7' TERM; echo ready; while :; do sleep 0.02; done", init=True),
+    )
+    for one in (waiting, small):
+        log = Path(engine._containers.detail(one).log_path)
+        await_that(log.read_bytes)
+        assert not life.stop(one, 60, hurry=True)
+        assert life.state(one).exit_code == 7
     assert (life.state(deaf).exit_code, life.state(ready).exit_code) == (137, 7)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.api import LoopNotice, Replaced, ServiceBuildFailed, ServiceState
+from engine.api import ChangeSeen, LoopNotice, Replaced, ServiceBuildFailed, ServiceState
 from engine.local import LocalEngine
 from engine.project.demo import free_port
 from tests.service.looping import PROGRAM, SERVER, looping
@@ -193,6 +193,27 @@ async def test_a_health_check_decides_and_newer_changes_overtake_the_waiting(
         async with asyncio.timeout(20):
             while len([c for c in await local.containers(all=True) if c.name.startswith("health")]) > 1:
                 await asyncio.sleep(0.05)
+
+
+async def test_after_many_overtakings_one_comes_to_its_end(
+    local: LocalEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is written all the time must not keep the new container from ever taking over."""
+    monkeypatch.setattr("engine.project.service_loop.PATIENCE", 0)
+    health = "    healthcheck: {test: [CMD, test, -e, /healthy], interval: 1h, start_period: 1h}\n"
+    given = files(free_port(8635), PROGRAM.format(word="one"), health)
+    async with looping(local, tmp_path / "patient", given) as it:
+        container = (await it.running()).container
+        it.save("main.py", PROGRAM.format(word="two"))
+        await it.until(ServiceState, lambda e: "until it is healthy" in e.text)
+        it.save("main.py", PROGRAM.format(word="three"))
+        await it.until(ChangeSeen)
+        await it.inside("patient-app-1-next", "touch", "/healthy")
+        assert (await it.until(Replaced)).generation == 2
+        await it.until(ServiceState, lambda e: "until it is healthy" in e.text)
+        await it.inside("patient-app-1-next", "touch", "/healthy")
+        assert (await it.until(Replaced)).generation == 3
+        assert [text for stream, text in await it.log(container) if stream == "stdout"] == ["one", "two", "three"]
 
 
 async def test_what_cannot_overlap_stops_first_and_comes_back_when_the_new_one_fails(

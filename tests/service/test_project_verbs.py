@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -156,9 +157,17 @@ def test_a_watcher_is_left_and_ended(project: Project) -> None:
             time.sleep(0.01)
     assert project("compose", "logs", "once").stdout == "once-1 | ran\n", "the watcher does not do it again"
     words = [sys.executable, "-m", "engine.cli.main", "up", "--json", "worker"]
+    away = project.folder.with_name("away")
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=project.folder, env=project.env) as holder:
         assert holder.stdout is not None
         assert any('"running"' in line for line in holder.stdout)
+        shutil.copytree(project.folder, away)
+        shutil.rmtree(project.folder)  # the folder that it was started in
+        assert any("is gone: what runs goes on" in line for line in holder.stdout)
+        (away / "compose.yaml").write_text(COMPOSE.replace("tick", "tock"))
+        away.rename(project.folder)
+        assert any("worker changed" in line for line in holder.stdout)
+        assert any('"replaced"' in line for line in holder.stdout)
         assert "not started: another workbench looks after verbs" in project("up", "--once", "db", status=1).stderr
         holder.terminate()
         holder.communicate()
@@ -188,6 +197,16 @@ def test_config(project: Project) -> None:
     (project.folder / "again.yaml").write_text(again.stdout)
     assert "echo $$WORD" in again.stdout, "what is printed means the same as what was read"
     assert project("config", "-f", "again.yaml").stdout == again.stdout
+    (project.folder / "deploy").mkdir()
+    (project.folder / "deploy/c.yaml").write_text("services: {a: {build: ./app}}")
+    asked = ("config", "--format", "json", "-f", "deploy/c.yaml")
+    found = [json.loads(project(*asked, *more).stdout) for more in ((), ("--project-directory", "."))]
+    assert [each["name"] for each in found] == ["deploy", "verbs"]
+    contexts = [each["services"]["a"]["build"]["context"] for each in found]
+    assert contexts == [f"{project.folder}/deploy/app", f"{project.folder}/app"]
+    (project.folder / ".env").write_text("COMPOSE_FILE=deploy/c.yaml\n")
+    assert project("config", "--services").stdout == "a\n"
+    (project.folder / ".env").unlink()
     assert project("config", "--images", "worker").stdout == "workbench/base\n"
     (project.folder / "compose.yaml").write_text("services:\n  a: {imag: x}\n")
     broken = project("config", status=1).stderr

@@ -40,10 +40,11 @@ def load_compose(
     name: str = "",
     env_files: Sequence[Path] = (),
     named: frozenset[str] = frozenset(),
+    folder: Path | None = None,
 ) -> Project:
-    """`name` wins over the file's own; `named` services are there whatever their profile. Raises `DockerfileError` (with
-    file, line and column) and `InvalidInput`."""
-    folder = files[0].parent
+    """`name` wins over the file's own; `named` services are there whatever their profile; `folder`: what relative paths begin at,
+    if not at the first file. Raises `DockerfileError` (with file, line and column) and `InvalidInput`."""
+    folder = folder or files[0].parent
     env, dotenv = project_environment(folder, env_files, os.environ)
     default_name = name or env.get("COMPOSE_PROJECT_NAME") or default_name
     loaded = load(files, folder, {**env, "COMPOSE_PROJECT_NAME": default_name})

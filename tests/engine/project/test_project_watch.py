@@ -298,6 +298,18 @@ async def test_a_file_that_is_always_written_is_not_waited_for_for_ever(
 
 
 @pytest.mark.peer("git")
+async def test_a_log_that_grows_line_by_line_is_no_save_each_time(tmp_path: Path) -> None:
+    log = tmp_path / "debug.txt"
+    log.touch()
+    async with watching(tmp_path) as seen:
+        for number in range(60):
+            with log.open("a") as out:
+                out.write(f"{number}\n")
+            await asyncio.sleep(0.02)
+        (tmp_path / "end").touch()
+        assert len(await seen.until({"end"})) < 20
+
+
 async def test_a_checkout_is_one_change(tmp_path: Path) -> None:
     """Thousands of files, told of once, when git has let its index go."""
 
