@@ -81,6 +81,7 @@ class Monitor:
         self._began = 0.0
         self._cancelled = False  # a user means it to stay ended
         self._stopping = False
+        self._died: str | None = None  # the exit code that "die" has still to tell
         self._ended = False
 
     # --- start ---------------------------------------------------------------------------------------
@@ -308,7 +309,7 @@ class Monitor:
             self._timer.cancel()
         if self.state.oom_killed:
             self.note("oom")
-        self.note("die", self.state.finished, exitCode=str(code))
+        self._died = str(code)
         by_hand = self._cancelled or (self.policy.name == "unless-stopped" and self.state.stopped_by_hand)
         delay = self.policy.after(code, ran, self.state.restart_count, by_hand=by_hand)
         if delay is None:
@@ -316,6 +317,7 @@ class Monitor:
             return
         self.state.status = "restarting"
         self._save()
+        self._tell_of_death()
         self.clients.tell_exit()
         self._timer = self.loop.later(delay, self._restart)
 
@@ -337,16 +339,23 @@ class Monitor:
         """Log and exit record go to the disk. When it is full: again, and we go on answering meanwhile."""
         self.network.close()
         self.state.network = None
-        if self._stopping:
-            self.note("stop")
-            self._stopping = False
         self.state.status = "exited"
         kept = self.spec["workbench"]["stdio"] == "log"  # else it is a build's step: its engine is told, and waits
         if not self._written() and kept and not (states.release(self.bundle) and self._written()):
             self.loop.later(_RETRY, self._finish)
             return
         states.release(self.bundle)
+        self._tell_of_death()
+        if self._stopping:
+            self.note("stop")
+            self._stopping = False
         self._ended = True
+
+    def _tell_of_death(self) -> None:
+        """Once the record says so: who hears "die" and finds a container that runs takes it for restarted (Compose's monitor)."""
+        if self._died is not None:
+            self.note("die", self.state.finished, exitCode=self._died)
+            self._died = None
 
     def _written(self) -> bool:
         if self._log is not None and not self._log.settled():

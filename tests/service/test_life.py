@@ -400,3 +400,19 @@ def test_update_of_the_policy_is_refused_where_it_makes_no_sense(engine: LocalEn
         update(engine, one, RestartPolicy("always"))
     with pytest.raises(InvalidInput, match="invalid restart policy 'foo'"):
         update(engine, make("true", start=False), RestartPolicy("foo"))
+
+
+def test_whoever_hears_of_a_death_finds_it_recorded(engine: LocalEngine, make: Make) -> None:
+    """Compose looks at a container when it hears "die": one that runs then was restarted, to its mind, and is waited for."""
+    for _ in range(6):
+        name = make("sh", "-c", "read line; seq 20000", tty=False, open_stdin=True)
+        bundle = engine._containers.bundle(engine._containers.resolve(name)[0])
+        engine._containers.life.kill(name, "KILL")
+        end = time.monotonic() + 20
+        while (
+            b'"die"' not in (bundle / "events.jsonl").read_bytes()
+        ):  # at once: what matters is less than a millisecond
+            assert time.monotonic() < end
+        assert states.read(str(bundle)).status == "exited"
+        ended = [json.loads(line)["action"] for line in (bundle / "events.jsonl").read_text().splitlines()]
+        assert ended[-1] == "die"
