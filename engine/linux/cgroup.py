@@ -88,6 +88,7 @@ class Cgroup:
         self.notes: list[str] = []
         self.directories = {name: root / self.path for name, root in layout.roots.items() if name not in _V1_LATER}
         self._oom_before = 0
+        self._filtered = False
 
     @property
     def v2(self) -> bool:
@@ -108,14 +109,22 @@ class Cgroup:
             self.directories.pop("cpuset", None)
         for name in list(self.directories):
             self._make(name)
-        if not idmap.inside():  # an ordinary user has no devices to give, and may not filter them
-            self._set_devices(resources.get("devices", ()))
+        self.filter_devices(resources)
         self._set_limits(resources)
         if self.notes and not self.directories and idmap.inside():
             # An ordinary user without a group of its own, which `info` says. Here only what was asked for and is not so.
             asked = any(resources.get(kind) for kind in ("memory", "cpu", "pids", "blockIO"))
             self.notes = ["limits do not hold: there is no control group of one's own here"] if asked else []
         self._oom_before = self._oom_count()
+
+    def filter_devices(self, resources: dict[str, Any]) -> None:
+        """Puts the rules for devices in force, once: while they are written, on v1, devices that are allowed are not to be had for a
+        moment. Raises OSError."""
+        if (
+            not self._filtered and not idmap.inside()
+        ):  # an ordinary user has no devices to give, and may not filter them
+            self._set_devices(resources.get("devices", ()))
+        self._filtered = True
 
     def update(self, resources: dict[str, Any]) -> None:
         """New limits for a group with processes in it. Raises OSError."""

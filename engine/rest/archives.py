@@ -136,6 +136,8 @@ def _path(request: Request) -> str:
     path = request.query.text("path")
     if not path:
         raise InvalidInput("path is needed")
+    if "\0" in path:
+        raise InvalidInput("the path holds a NUL byte")
     return path
 
 

@@ -102,6 +102,7 @@ def begin(spec: dict[str, Any], bundle: str, cgroup: cg.Cgroup, fds: list[int], 
         raise
     first = First(Started(parked.pid, parked.pidfd, -1, *ours), parked.channel, parked.inside)
     try:
+        cgroup.filter_devices(spec["linux"]["resources"])  # not later: it opens its terminal when it goes
         parked.go(bundle, stdio)
     except BaseException:
         first.abandon()

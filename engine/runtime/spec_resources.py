@@ -122,6 +122,12 @@ def check(wanted: Resources) -> None:
     """Docker's rules for the numbers. Raises InvalidInput in its words."""
     if wanted.memory < 0 or 0 < wanted.memory < MIN_MEMORY:
         raise InvalidInput("Minimum memory limit allowed is 6MB")
+    if wanted.memory_reservation < 0 or 0 < wanted.memory_reservation < MIN_MEMORY:
+        raise InvalidInput("Minimum memory reservation allowed is 6MB")
+    if wanted.memory_swap < -1:
+        raise InvalidInput(
+            f"Invalid value: {wanted.memory_swap}, memory and swap together are -1 for no limit, or bytes"
+        )
     if wanted.memory_swap > 0 and not wanted.memory:
         raise InvalidInput("You should always set the Memory limit when using Memoryswap limit, see usage")
     if 0 < wanted.memory_swap < wanted.memory:
@@ -151,6 +157,9 @@ def check(wanted: Resources) -> None:
     for device in wanted.blkio_weight_device:
         if not 10 <= device.rate <= 1000:
             raise InvalidInput(f"Range of blkio weight is from 10 to 1000, not {device.rate} ({device.path})")
+    for device in _rates(wanted):
+        if device.rate < 0:
+            raise InvalidInput(f"a rate cannot be negative: {device.rate} ({device.path})")
     for text, flag in ((wanted.cpuset_cpus, "cpuset-cpus"), (wanted.cpuset_mems, "cpuset-mems")):
         if text and not re.fullmatch(r"[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*", text):
             raise InvalidInput(f"Invalid value {text} for --{flag}", hint="write 0-2 or 0,3")
@@ -216,11 +225,13 @@ def _block(wanted: Resources, numbers: Mapping[str, tuple[int, int]]) -> dict[st
 
 def limited_devices(wanted: Resources) -> list[str]:
     """The host paths whose device numbers `limits` needs."""
-    entries = (
-        *wanted.blkio_weight_device,
+    return [entry.path for entry in (*wanted.blkio_weight_device, *_rates(wanted))]
+
+
+def _rates(wanted: Resources) -> tuple[DeviceLimit, ...]:
+    return (
         *wanted.blkio_device_read_bps,
         *wanted.blkio_device_write_bps,
         *wanted.blkio_device_read_iops,
         *wanted.blkio_device_write_iops,
     )
-    return [entry.path for entry in entries]

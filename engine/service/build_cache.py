@@ -21,7 +21,7 @@ from engine.store.store import Store
 from engine.store.volumes import disk_usage
 
 STEP, MOUNT = "regular", "exec.cachemount"  # BuildKit's names of the two kinds
-KEYS = ("until", "unused-for", "type", "id", "inuse", "shared", "private")
+KEYS = ("until", "unused-for", "type", "id", "inuse", "shared", "private", "label", "label!")
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +148,7 @@ def plan_prune(
         if (everything or not entry.in_use)
         and not (entry.kind == MOUNT and entry.in_use)
         and (limit is None or entry.used < limit)
+        and not filters.get("label")  # no entry has any: `system prune` sends its labels here, too
         and entry.kind in (filters.get("type") or (entry.kind,))
         and (not filters.get("id") or any(entry.key.startswith(text) for text in filters["id"]))
         and (not filters.get("inuse") or entry.in_use is boolean("inuse", filters["inuse"]))

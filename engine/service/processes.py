@@ -150,7 +150,10 @@ _BY_FLAGS = {"f": _FULL, "u": _USER, "": _PLAIN}
 
 def columns(arguments: Sequence[str]) -> list[Column]:
     """The columns of ps(1)'s `-ef`, `aux`, `-o LIST` and their spellings. Raises InvalidInput for what is not shown here."""
-    words = [word for text in arguments for word in shlex.split(text)] or ["-ef"]
+    try:
+        words = [word for text in arguments for word in shlex.split(text)] or ["-ef"]
+    except ValueError as error:
+        raise InvalidInput(f"the arguments for ps cannot be split: {error}", hint="-ef, aux, -o pid,comm") from None
     chosen: list[Column] = []
     style = ""
     queue = list(words)

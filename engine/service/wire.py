@@ -7,7 +7,7 @@ this engine cannot do at all is refused; unknown fields are passed over, as Dock
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -57,6 +57,8 @@ class Fields:
             raise self._wrong(name)
         if not isinstance(value, kind):
             raise self._wrong(name)
+        if isinstance(value, (str, list, dict)) and any("\0" in text for text in _texts_of(value)):
+            raise InvalidInput(f"{f'{self._where}.' if self._where else ''}{name} holds a NUL byte")
         return value  # type: ignore[return-value]
 
     def _wrong(self, name: str) -> InvalidInput:
@@ -114,6 +116,16 @@ class Fields:
 
     def names(self) -> tuple[str, ...]:
         return tuple(self._document)
+
+
+def _texts_of(value: str | list[Any] | dict[Any, Any]) -> Iterator[str]:
+    """The strings of a field itself; those of objects in it are looked at when they are read."""
+    if isinstance(value, str):
+        yield value
+        return
+    for item in value if isinstance(value, list) else (*value, *value.values()):
+        if isinstance(item, str):
+            yield item
 
 
 def _split(text: str) -> tuple[str, ...]:
