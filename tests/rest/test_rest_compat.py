@@ -177,7 +177,7 @@ def test_what_is_wrong_with_a_build_is_told_with_a_status(served: Served) -> Non
     )
     assert build(served, f"FROM {BASE}\n", securityopt='["seccomp=unconfined"]')[0] == 400
     assert build(served, f"FROM {BASE}\n", outputs='[{"Type":"local"}]')[0] == 501
-    assert build(served, f"FROM {BASE}\n", version="2")[0] == 501
+    assert build(served, f"FROM {BASE}\n", version="9")[0] == 400
 
 
 def test_cache_from_turns_the_cache_here_off(served: Served) -> None:
