@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import secrets
 
 from engine.errors import InvalidInput
 
@@ -24,10 +24,12 @@ _RIGHT = (
 
 def new_id() -> str:
     """64 random hex digits, as Docker's container ids."""
-    return secrets.token_hex(32)
+    return os.urandom(32).hex()
 
 
 def random_name() -> str:
+    import secrets
+
     return f"{secrets.choice(_LEFT)}_{secrets.choice(_RIGHT)}"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import re
@@ -11,12 +10,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine.base.lazy import lazy
 from engine.cli.flags import Flag, UsageError, help_text, parse
 from engine.errors import EngineError, InvalidInput, Unsupported
 
 if TYPE_CHECKING:
+    import asyncio
+
     from engine.api import Engine
     from engine.cli.flags import Parsed
+else:
+    asyncio = lazy("asyncio")
 
 HELP = Flag("help", "Print this help", "")
 # What a terminal acts on: C0 but tab and newline, DEL, C1. A name or message from an image must not drive the user's terminal.
@@ -81,14 +85,31 @@ def here(what: str) -> None:
         )
 
 
-def run(root: Path, work: Callable[[Engine], Awaitable[int]]) -> int:
-    """Opens the engine, does `work`, returns its exit status."""
+def run(root: Path, work: Callable[[Engine], Awaitable[int]], *, plain: bool = False) -> int:
+    """Opens the engine, does `work`, returns its exit status. `plain`: it does one thing after the other, so that on this machine's own
+    engine nothing needs a loop, which takes longer to load than `ps` to answer."""
 
     async def main() -> int:
         async with opened(root) as engine:
             return await work(engine)
 
-    return asyncio.run(main())
+    async def here() -> int:
+        from engine.local import LocalEngine
+
+        engine = LocalEngine(root.absolute())
+        engine.inline = True
+        try:
+            return await work(engine)
+        finally:
+            await engine.close()
+
+    if not plain or os.environ.get("WORKBENCH_HOST") or sys.platform != "linux":
+        return asyncio.run(main())
+    try:
+        here().send(None)
+    except StopIteration as done:
+        return int(done.value)
+    raise AssertionError("a plain command waited for a loop")
 
 
 async def each(names: Sequence[str], act: Callable[[str], Awaitable[object]]) -> int:

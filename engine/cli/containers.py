@@ -78,7 +78,7 @@ def cmd_ps(root: Path, args: list[str]) -> int:
             print(table(titles, [[str(row[name]) for name in names] for row in rows]))
         return 0
 
-    return run(root, work)
+    return run(root, work, plain=True)
 
 
 async def _more(
@@ -127,4 +127,4 @@ def cmd_rm(root: Path, args: list[str]) -> int:
                 names.remove(name)
         return await each(names, lambda name: engine.remove(name, force=force, volumes=parsed.on("volumes")))
 
-    return run(root, work)
+    return run(root, work, plain=True)

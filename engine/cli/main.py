@@ -7,8 +7,11 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from engine.cli.app_flags import APP_FLAGS
-from engine.cli.flags import Flag, Parsed, UsageError, help_text, parse
+from engine.runtime.bootstrap import without_inspect
+
+with without_inspect():
+    from engine.cli.app_flags import APP_FLAGS
+    from engine.cli.flags import Flag, Parsed, UsageError, help_text, parse
 from engine.errors import BuildFailed, Cancelled, DockerfileError, EngineError, StartFailed, from_os_error
 from engine.opening import data_root
 

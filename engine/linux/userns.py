@@ -17,15 +17,26 @@ import errno
 import functools
 import os
 import pwd
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from engine.base.lazy import lazy
 from engine.errors import Unsupported
-from engine.linux import delegation, libc, mount, namespace
+from engine.linux import libc
 from engine.linux.idmap import inside, read_map, single
+
+if TYPE_CHECKING:
+    import shutil
+    import subprocess
+
+    from engine.linux import delegation, mount, namespace
+else:
+    shutil = lazy("shutil")
+    subprocess = lazy("subprocess")
+    delegation = lazy("engine.linux.delegation")
+    mount = lazy("engine.linux.mount")
+    namespace = lazy("engine.linux.namespace")
 
 MARK = "WORKBENCH_USERNS"  # in the environment of everything inside: the user's id outside
 NETWORK = "WORKBENCH_ROOTLESS_NETWORK"

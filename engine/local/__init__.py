@@ -5,16 +5,22 @@ One class of methods for each noun; together they are `LocalEngine`.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from engine.base.lazy import lazy
 from engine.local.hosts import HostsPart
 from engine.local.layers import LayersPart
 from engine.local.logs import LogsPart
 from engine.local.networks import NetworksPart
 from engine.local.system import SystemPart
 from engine.runtime.places import runtime_dir as runtime_dir
+
+if TYPE_CHECKING:
+    import asyncio
+else:
+    asyncio = lazy("asyncio")
 
 
 class LocalEngine(SystemPart, LayersPart, NetworksPart, LogsPart, HostsPart):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, BinaryIO
 
 from engine.base.cancel import CancelToken
+from engine.base.lazy import lazy
 from engine.local.base import Services, cancelling
 from engine.service.streams import ThreadStream, on_thread
 
 if TYPE_CHECKING:
+    import asyncio
+
     from engine.api import Sink, Stream
     from engine.model import (
         Change,
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
         SyncResult,
     )
     from engine.service.life import Condition
+else:
+    asyncio = lazy("asyncio")
 
 
 class ContainersPart(Services):

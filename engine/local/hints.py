@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from engine.base.lazy import lazy
 from engine.linux.inotify import Inotify
+
+if TYPE_CHECKING:
+    import asyncio
+else:
+    asyncio = lazy("asyncio")
 
 
 class Hints:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from engine import model
 from engine.local.base import Services
-from engine.model import ContainerSpec
 
 if TYPE_CHECKING:
-    from engine.model import Comparison, ImageSummary, PullProgress
+    from engine.model import Comparison, ContainerSpec, ImageSummary, PullProgress
 
 
 class HostsPart(Services):
@@ -34,7 +34,9 @@ class HostsPart(Services):
 
     def _export_image(self, name: str, out: BinaryIO) -> None:
         """The image's files as a tar, by a container that never starts."""
-        made = self._containers.create(ContainerSpec(name, command=("/none",), entrypoint=(), network_mode="none"))
+        made = self._containers.create(
+            model.ContainerSpec(name, command=("/none",), entrypoint=(), network_mode="none")
+        )
         try:
             self._files.export(made, out)
         finally:

@@ -6,12 +6,10 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
+from engine import model
 from engine.base.cancel import CancelToken
 from engine.base.clock import parse_rfc3339
 from engine.local.base import Services
-from engine.model import ImageDetail, LayerInfo
-from engine.oci.platform import Platform
-from engine.service.images import BASE
 from engine.service.streams import on_thread, stream
 
 if TYPE_CHECKING:
@@ -23,8 +21,10 @@ if TYPE_CHECKING:
         BuildRequest,
         Distribution,
         FileDifference,
+        ImageDetail,
         ImageImport,
         ImageSummary,
+        LayerInfo,
         LoadedImage,
         PullProgress,
         RegistryAuth,
@@ -50,7 +50,7 @@ class ImagesPart(Services):
     def _image_detail(self, name: str) -> ImageDetail:
         image = self._store.images.get(name)
         config, manifest = self._store.images.config(image), self._store.images.manifest(image)
-        return ImageDetail(
+        return model.ImageDetail(
             self._images.summary(image, self._images.users()),
             tuple(self._layers(image)),
             config.document,
@@ -98,6 +98,8 @@ class ImagesPart(Services):
     def pull(
         self, reference: str, *, platform: str = "", auth: RegistryAuth | None = None
     ) -> AsyncIterator[PullProgress]:
+        from engine.oci.platform import Platform
+
         wanted = Platform.parse(platform) if platform else None
         images = self._images.as_user(auth)
         return stream(lambda emit, cancel: images.pull(reference, emit, cancel, wanted))
@@ -178,6 +180,8 @@ class ImagesPart(Services):
 
     async def ensure_base(self) -> str:
         await self._do(self._images.ensure_base)
+        from engine.service.images import BASE
+
         return BASE
 
 
@@ -190,7 +194,7 @@ def _layer(
     seconds = step.get("seconds")
     cached = step.get("cached")
     line = step.get("line")
-    return LayerInfo(
+    return model.LayerInfo(
         index,
         shown,
         created_by,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from engine.base.cancel import CancelToken
+from engine.base.lazy import lazy
 from engine.local.base import Services, cancelling
 
 if TYPE_CHECKING:
+    import asyncio
+
     from engine.api import Sink
     from engine.model import (
         FileComparison,
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     )
     from engine.service.layer_files import LayerFiles
     from engine.store.tree_rows import TreeRows
+else:
+    asyncio = lazy("asyncio")
 
 T = TypeVar("T")
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
+from engine.base.lazy import lazy
 from engine.local.hints import Hints
 from engine.model import LogExtent, LogHit, LogQuery, LogRow
 from engine.service.log_index import LogIndex
 from engine.service.log_source import LogSource
+
+if TYPE_CHECKING:
+    import asyncio
+else:
+    asyncio = lazy("asyncio")
 
 T = TypeVar("T")
 _LOOK = 10.0  # seconds after which a log is looked at without a hint

@@ -11,15 +11,15 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine import model
 from engine.errors import InvalidInput
 from engine.local.base import Services
 from engine.local.hints import Hints
-from engine.local.log_book import LocalLogBook
-from engine.model import EngineEvent
-from engine.service.logs import LogReader
 
 if TYPE_CHECKING:
-    from engine.model import LogLine, LogRecord
+    from engine.local.log_book import LocalLogBook
+    from engine.model import EngineEvent, LogLine, LogRecord
+    from engine.service.logs import LogReader
 
 
 class LogsPart(Services):
@@ -45,6 +45,8 @@ class LogsPart(Services):
         self, name: str, follow: bool, tail: int | None, since: int, until: int
     ) -> AsyncGenerator[LogReader, None]:
         """The reader each time that it may have more."""
+        from engine.service.logs import LogReader
+
         path, bundle = await self._do(self._log_of, name)
         if not path.exists():
             if not follow or self._runtime.state(bundle).status != "created":
@@ -74,6 +76,8 @@ class LogsPart(Services):
         return Path(str(record["log_path"])), self._containers.bundle(container_id)
 
     async def open_logs(self, names: Sequence[str]) -> LocalLogBook:
+        from engine.local.log_book import LocalLogBook
+
         return await LocalLogBook.open(await self._do(lambda: [(name, self._log_of(name)[0]) for name in names]))
 
     async def write_rule(self, log_path: str, text: str) -> None:
@@ -110,6 +114,6 @@ class LogsPart(Services):
 
 
 def _event(row: sqlite3.Row) -> EngineEvent:
-    return EngineEvent(
+    return model.EngineEvent(
         int(row["seq"]), row["time"], row["type"], row["action"], row["id"], json.loads(row["attributes"])
     )

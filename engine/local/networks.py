@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from engine import model
 from engine.local.base import Services
-from engine.model import EndpointSettings
 
 if TYPE_CHECKING:
-    from engine.model import NetworkInfo, NetworkSpec, VolumeInfo
+    from engine.model import EndpointSettings, NetworkInfo, NetworkSpec, VolumeInfo
 
 
 class NetworksPart(Services):
@@ -31,7 +31,7 @@ class NetworksPart(Services):
         return await self._do(self._containers.networks.prune, filters)
 
     async def connect_network(self, network: str, container: str, settings: EndpointSettings | None = None) -> None:
-        await self._do(self._containers.connect, network, container, settings or EndpointSettings())
+        await self._do(self._containers.connect, network, container, settings or model.EndpointSettings())
 
     async def disconnect_network(self, network: str, container: str, *, force: bool = False) -> None:
         await self._do(self._containers.disconnect, network, container, force=force)

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from engine import model
 from engine.local.containers import ContainersPart
 from engine.local.images import ImagesPart
-from engine.model import SystemInfo
-from engine.service import oci_runtimes
-from engine.service.system import describe_host
 
 if TYPE_CHECKING:
-    from engine.model import CacheUsage, CheckFinding, DiskUsage, Pruned
+    from engine.model import CacheUsage, CheckFinding, DiskUsage, Pruned, SystemInfo
 
 
 class SystemPart(ImagesPart, ContainersPart):
     """The engine as a whole."""
 
     async def info(self) -> SystemInfo:
+        import os
+
+        from engine.service import oci_runtimes
+        from engine.service.system import describe_host
+
         cgroup, notes = await self._do(describe_host)
         runtimes = await self._do(oci_runtimes.available, self.root)
         containers = await self.containers(all=True)
-        return SystemInfo(
+        return model.SystemInfo(
             "0.1.0",
             str(self.root),
-            platform.release(),
+            os.uname().release,
             cgroup,
             len(await self.images(all=True)),
             len(containers),

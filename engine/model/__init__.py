@@ -27,14 +27,12 @@ if TYPE_CHECKING:
     from engine.model.containers import (
         ContainerDetail,
         ContainerSpec,
-        ContainerSummary,
         ExecSpec,
         Healthcheck,
         LogConfig,
         LogLine,
         LogRecord,
         RestartPolicy,
-        Status,
     )
     from engine.model.files import Change, CommitRequest, MountPoint, PathStat, VolumeInfo
     from engine.model.history import (
@@ -50,7 +48,7 @@ if TYPE_CHECKING:
     from engine.model.host import Device, DeviceLimit, HostConfig, Mount, MountType, Resources, Ulimit, host_config
     from engine.model.images import ImageDetail, ImageSummary, LayerInfo
     from engine.model.logs import LogExtent, LogHit, LogQuery, LogRow
-    from engine.model.networks import EndpointSettings, IpamConfig, NetworkInfo, NetworkSpec, Port, PortBinding
+    from engine.model.networks import EndpointSettings, IpamConfig, NetworkInfo, NetworkSpec, PortBinding
     from engine.model.stats import (
         BlockCounter,
         ContainerStats,
@@ -60,6 +58,7 @@ if TYPE_CHECKING:
         NetworkCounter,
         ProcessList,
     )
+    from engine.model.summaries import ContainerSummary, Port, Status
     from engine.model.syncs import Drift, SyncEntry, SyncResult
     from engine.model.system import CacheUsage, CheckFinding, DiskUsage, EngineEvent, ImageUsage, Pruned, SystemInfo
     from engine.model.transfers import (
@@ -89,14 +88,15 @@ if TYPE_CHECKING:
 # A hundred records take longer to make than most commands to run: a module of them is loaded when one of its names is asked for.
 _NAMES = {
     "build": "BuildEvent BuildFinished BuildNotice BuildOutput BuildRequest BuildSecret BuildStarted SshAgent StepFinished StepInfo StepOutput StepProgress StepStarted",
-    "containers": "ContainerDetail ContainerSpec ContainerSummary ExecSpec Healthcheck LogConfig LogLine LogRecord RestartPolicy Status",
+    "containers": "ContainerDetail ContainerSpec ExecSpec Healthcheck LogConfig LogLine LogRecord RestartPolicy",
     "files": "Change CommitRequest MountPoint PathStat VolumeInfo",
     "history": "BuildDetail BuildOutputLine BuildRecord BuildStatus BuildStepRecord FileDifference WhyReport WhyStep",
     "host": "Device DeviceLimit HostConfig Mount MountType Resources Ulimit host_config",
     "images": "ImageDetail ImageSummary LayerInfo",
     "logs": "LogExtent LogHit LogQuery LogRow",
-    "networks": "EndpointSettings IpamConfig NetworkInfo NetworkSpec Port PortBinding",
+    "networks": "EndpointSettings IpamConfig NetworkInfo NetworkSpec PortBinding",
     "stats": "BlockCounter ContainerStats CpuStats HostStats MemoryStats NetworkCounter ProcessList",
+    "summaries": "ContainerSummary Port Status",
     "syncs": "Drift SyncEntry SyncResult",
     "system": "CacheUsage CheckFinding DiskUsage EngineEvent ImageUsage Pruned SystemInfo",
     "transfers": "Comparison Distribution ImageImport LoadedImage PullProgress RegistryAuth RegistryDocument "

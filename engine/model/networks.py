@@ -16,16 +16,6 @@ class PortBinding:
 
 
 @dataclass(frozen=True, slots=True)
-class Port:
-    """A port of a container as `ps` shows it; `public_port` 0 and no `ip` when it is only exposed."""
-
-    private_port: int
-    type: str  # "tcp", "udp"
-    public_port: int = 0
-    ip: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class EndpointSettings:
     """A container's wishes for one network; "" leaves it to the engine."""
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from engine.model.containers import ContainerSummary
 from engine.model.files import VolumeInfo
 from engine.model.images import ImageSummary
+from engine.model.summaries import ContainerSummary
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import platform
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class Platform:
     @classmethod
     def host(cls) -> Platform:
         """What containers on this machine are: always Linux."""
-        machine = platform.machine()
+        machine = os.uname().machine
         architecture = _ARCHITECTURES.get(machine, machine)
         return cls("linux", architecture, _VARIANTS.get(machine, ""))
 

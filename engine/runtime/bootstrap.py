@@ -32,10 +32,15 @@ def without_inspect() -> Iterator[None]:
         def signature(_of: object) -> str:
             return "(...)"
 
+        @staticmethod
+        def get_annotations(of: type) -> dict[str, object]:  # what `dataclasses` asks of it from Python 3.12 on
+            return dict(of.__dict__.get("__annotations__", {}))  # noqa: RUF063  # inspect is what is not loaded
+
         def __getattr__(self, name: str) -> object:
             if name.startswith("__"):
                 raise AttributeError(name)
-            del sys.modules["inspect"]
+            if sys.modules.get("inspect") is self:
+                del sys.modules["inspect"]
             return getattr(importlib.import_module("inspect"), name)
 
     if "inspect" in sys.modules:

@@ -19,17 +19,18 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.base.cancel import CancelToken
 from engine.errors import Conflict, EngineError, StartFailed, Unavailable, Unsupported
-from engine.linux import cgroup, freezer
-from engine.runtime import launching, protocol
+from engine.runtime import protocol
 from engine.runtime import state as states
 from engine.runtime.bootstrap import SOCKET
-from engine.runtime.connections import AttachConnection, ExecConnection
 from engine.runtime.journal import Journal
 from engine.runtime.state import State
+
+if TYPE_CHECKING:
+    from engine.runtime.connections import AttachConnection, ExecConnection
 
 LOST = "exit code unknown: the container's monitor was lost"
 REBOOTED = "exit code unknown: the host was restarted while it ran"
@@ -92,6 +93,8 @@ class Runtime:
                 return protocol.connect(folder, SOCKET)
             except _ABSENT:
                 pass
+            from engine.runtime import launching
+
             launching.launch(self.run_dir)
             return protocol.connect(folder, SOCKET)
         except OSError as error:
@@ -112,6 +115,9 @@ class Runtime:
     ) -> Started:
         """Starts what `bundle/config.json` says; `removes`: whoever calls removes it after its end (auto-remove). With `stdio` (a build step) the container gets these descriptors and
         is killed when this process goes away, or on `release`. Raises StartFailed (125, 126, 127) or Conflict."""
+        from engine.runtime import launching
+        from engine.runtime.connections import AttachConnection
+
         request = {
             "op": "start",
             "id": container_id,
@@ -169,6 +175,8 @@ class Runtime:
     def view(self, request: dict[str, Any]) -> list[int] | None:
         """Descriptors of a container's root (see `viewer.make_view`), or None when its state is just changing."""
         try:
+            from engine.runtime import launching
+
             reader, answer = self._request_start({"op": "view", "program": launching.program(), **request}, ())
         except OSError as error:
             raise Unavailable(f"the supervisor does not answer: {error.strerror or error}") from error
@@ -399,6 +407,8 @@ class Runtime:
             from engine.runtime import oci_command
 
             oci_command.bury(foreign, str(self.run_dir), bundle.name)
+        from engine.linux import cgroup, freezer
+
         group = cgroup.Cgroup(cgroup.recorded(state.cgroup), path)
         with contextlib.suppress(OSError, KeyError):
             freezer.thaw(group, path)  # a frozen process does not die
@@ -475,6 +485,8 @@ class Runtime:
             if isinstance(error, OSError):
                 raise Conflict(f"container {container_id[:12]} is not running") from None
             raise
+        from engine.runtime.connections import AttachConnection
+
         return AttachConnection(sock, tty=bool(answer["tty"]), buffered=bytes(reader.buffer))
 
     def exec(self, container_id: str, params: ExecParams) -> ExecConnection:
@@ -504,6 +516,8 @@ class Runtime:
             pid = self._exec_started(container_id, reader)
             master = reader.fds.pop(0) if params.tty and reader.fds else -1
             outputs = {master: "stdout"} if master >= 0 else pipes.outputs
+            from engine.runtime.connections import ExecConnection
+
             return ExecConnection(reader, pid, identity, stdin=pipes.stdin, outputs=outputs, master=master)
         except BaseException as error:
             pipes.close()

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import socket
 import stat
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from engine.base.lazy import lazy
 from engine.errors import AccessDenied, from_os_error
 from engine.linux import userns
 from engine.runtime import protocol
 from engine.runtime import state as states
 from engine.runtime.bootstrap import SOCKET
+
+if TYPE_CHECKING:
+    import hashlib
+else:
+    hashlib = lazy("hashlib")
 
 
 def user() -> int | None:

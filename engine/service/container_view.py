@@ -7,43 +7,40 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.base.clock import rfc3339
-from engine.model import ContainerSpec, ContainerSummary
-from engine.network.ports import displayable
-from engine.runtime.client import UNKNOWN_CODE
-from engine.service.container_process import STOP_SIGNAL
-from engine.service.endpoint_checks import discarded
-from engine.service.inspect_host import host_config_document
-from engine.service.inspect_network import host_network, network_settings
-from engine.service.mount_specs import mount_to_api
-from engine.service.mounts import points_of
+from engine.model import ContainerSummary
+from engine.service.points import points_of
+from engine.service.seen import discarded, inspected, published
 
 if TYPE_CHECKING:
+    from engine.model import ContainerSpec
     from engine.runtime.client import Runtime
     from engine.runtime.state import State
     from engine.service.endpoints import EndpointService
-    from engine.service.networks import NetworkRecord
 
 
 class ContainerView:
-    """Of a record and its monitor's state file. `bundle` gives a container's folder, `trees` those of its image's layers."""
+    """Of a record and its monitor's state file."""
 
     def __init__(
         self,
         runtime: Runtime,
-        endpoints: EndpointService,
+        endpoints: Callable[[], EndpointService],
+        networks: Callable[[], Mapping[str, str]],
         bundle: Callable[[str], Path],
         trees: Callable[[str], Sequence[Path]],
     ) -> None:
-        self._runtime, self._endpoints, self._bundle, self._trees = runtime, endpoints, bundle, trees
+        """`networks`: their names by id; `bundle`: a container's folder, `trees` those of its image's layers."""
+        self._runtime, self._endpoints, self._networks = runtime, endpoints, networks
+        self._bundle, self._trees = bundle, trees
 
     def summary(
         self,
         container_id: str,
         record: dict[str, Any],
         state: State | None = None,
-        networks: Mapping[str, NetworkRecord] | None = None,
+        networks: Mapping[str, str] | None = None,
     ) -> ContainerSummary:
-        """`state` and `networks` (by id) where the caller knows them already."""
+        """`state` and `networks` where the caller knows them already."""
         spec = record["spec"]
         state = self._runtime.state(self._bundle(container_id)) if state is None else state
         return ContainerSummary(
@@ -68,20 +65,27 @@ class ContainerView:
             mounts=tuple(point.inspected() for point in points_of(record)),
         )
 
-    def _seen(
-        self, record: dict[str, Any], state: State, networks: Mapping[str, NetworkRecord] | None
-    ) -> dict[str, Any]:
+    def _seen(self, record: dict[str, Any], state: State, networks: Mapping[str, str] | None) -> dict[str, Any]:
         """A summary's fields about the network."""
-        published = self._endpoints.published(record, state)
-        shown = displayable(published)
+        ports, shown = published(record, state), ""
+        if ports:
+            from engine.network.ports import displayable
+
+            shown = displayable(ports)
         return {
             "ports": tuple(shown.split(", ")) if shown else (),
-            "networks": self._endpoints.inspected(record, state, networks),
+            "networks": inspected(record, state, self._networks() if networks is None else networks),
             "network_mode": record["spec"].get("network_mode", "default"),
-            "published": published,
+            "published": ports,
         }
 
     def inspect(self, summary: ContainerSummary, spec: ContainerSpec, record: dict[str, Any]) -> dict[str, object]:
+        from engine.runtime.client import UNKNOWN_CODE
+        from engine.service.container_process import STOP_SIGNAL
+        from engine.service.inspect_host import host_config_document
+        from engine.service.inspect_network import host_network, network_settings
+        from engine.service.mount_specs import mount_to_api
+
         state: dict[str, object] = {
             "Status": summary.status,
             "Running": summary.running,
@@ -115,7 +119,7 @@ class ContainerView:
             "GraphDriver": {"Name": "overlay2", "Data": self._tree(summary.id)},
             "Platform": "linux",
             "HostConfig": {
-                **host_network(spec, blocked=self._endpoints.blocks(spec)),
+                **host_network(spec, blocked=self._endpoints().blocks(spec)),
                 "Binds": [m.bind for m in spec.mounts if m.bind] or None,
                 **({"Mounts": typed} if (typed := [mount_to_api(m) for m in spec.mounts if not m.bind]) else {}),
                 "VolumesFrom": list(spec.volumes_from) or None,

@@ -10,16 +10,16 @@ import contextlib
 import dataclasses
 import json
 import os
-import shutil
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.base.atomic import write_atomic
 from engine.base.clock import rfc3339
 from engine.base.ids import check_name, new_id, random_name
+from engine.base.lazy import lazy, part
 from engine.errors import (
     Conflict,
     Corrupt,
@@ -30,43 +30,29 @@ from engine.errors import (
     StorageFull,
     from_os_error,
 )
-from engine.model import (
-    ContainerDetail,
-    ContainerSpec,
-    ContainerSummary,
-)
-from engine.network.ports import join_host
-from engine.oci.chain import chain_ids
-from engine.runtime.client import ExecParams
-from engine.runtime.ports import holder
-from engine.runtime.spec import make_spec
-from engine.service import life_config, links
-from engine.service.container_process import merge
-from engine.service.container_record import spec_from_json, spec_to_json
 from engine.service.container_view import ContainerView
-from engine.service.endpoints import EndpointService, exposed
 from engine.service.graves import Graves
-from engine.service.inspect_network import PORT_DENIED, PORT_TAKEN, SUBNET_TAKEN
 from engine.service.life import Life, signal_number
 from engine.service.listing import Entry, Listing
-from engine.service.logs import log_files, rule_record
-from engine.service.mounts import Mounts, points_of
-from engine.service.networks import NetworkService
-from engine.service.start_params import StartParams
+from engine.service.points import points_of
 from engine.service.system import require_root
-from engine.service.variants import wanted
 from engine.store.records import add_event
 
 if TYPE_CHECKING:
-    from engine.model import (
-        EndpointSettings,
-        ExecSpec,
-    )
+    import shutil
+
+    from engine.model import ContainerDetail, ContainerSpec, ContainerSummary, EndpointSettings, ExecSpec
     from engine.runtime.client import Runtime, Started
     from engine.runtime.connections import AttachConnection, ExecConnection
-    from engine.service.mounts import Point
+    from engine.service.endpoints import EndpointService
+    from engine.service.mounts import Mounts
+    from engine.service.networks import NetworkService
+    from engine.service.points import Point
+    from engine.service.start_params import StartParams
     from engine.store.images import Image
     from engine.store.store import Store
+else:
+    shutil = lazy("shutil")
 
 SUBNET_TRIES = 5
 
@@ -76,14 +62,44 @@ class ContainerService:
         """`remover`: the command that a monitor runs when an auto-remove container has ended and no engine waits."""
         self.remover = tuple(remover)
         self._store, self._runtime = store, runtime
-        self._mounts = Mounts(store)
-        self.networks = NetworkService(store, runtime)
-        self.endpoints = EndpointService(store, runtime, self.networks)
         self.life = Life(store, runtime, self)
-        self._view = ContainerView(runtime, self.endpoints, self.bundle, self._trees)
-        self.listing = Listing(store, runtime, self.networks, self._view, self.bundle)
-        self._start_params = StartParams(store, runtime, self._mounts, self)
+        self._view = ContainerView(runtime, lambda: self.endpoints, self._network_names, self.bundle, self._trees)
+        self.listing = Listing(store, runtime, self._network_names, self._view, self.bundle)
         self.graves = Graves()
+
+    # What `ps` and `rm` do without is loaded when it is first used: they are processes, and theirs is the time it takes.
+
+    @part
+    def _mounts(self) -> Mounts:
+        from engine.service.mounts import Mounts
+
+        return Mounts(self._store)
+
+    @part
+    def networks(self) -> NetworkService:
+        from engine.service.networks import NetworkService
+
+        return NetworkService(self._store, self._runtime)
+
+    @part
+    def endpoints(self) -> EndpointService:
+        from engine.service.endpoints import EndpointService
+
+        return EndpointService(self._store, self._runtime, self.networks)
+
+    @part
+    def _start_params(self) -> StartParams:
+        from engine.service.start_params import StartParams
+
+        return StartParams(self._store, self._runtime, self._mounts, self)
+
+    def _network_names(self) -> Mapping[str, str]:
+        """By id."""
+        rows = self._store.records.read("SELECT id, name FROM networks")
+        names = {row["id"]: row["name"] for row in rows}
+        if not {"bridge", "host", "none"} <= set(names.values()):  # nobody has asked for them yet
+            names = {each.id: each.name for each in self.networks.records()}
+        return names
 
     def bundle(self, container_id: str) -> Path:
         return self._store.containers / container_id
@@ -118,14 +134,22 @@ class ContainerService:
         return self._view.summary(*self.resolve(name))
 
     def detail(self, name: str) -> ContainerDetail:
+        from engine.model import ContainerDetail
+
         container_id, record = self.resolve(name)
         summary = self._view.summary(container_id, record)
-        spec = spec_from_json(record["spec"])
+        spec = self.spec(record)
         return ContainerDetail(summary, spec, self._view.inspect(summary, spec, record), record["log_path"])
 
     # --- create and start -------------------------------------------------------------------------------
 
     def create(self, spec: ContainerSpec) -> str:
+        from engine.service import life_config
+        from engine.service.container_process import merge
+        from engine.service.container_record import spec_to_json
+        from engine.service.endpoints import exposed
+        from engine.service.variants import wanted
+
         require_root()
         life_config.check(spec)
         image = wanted(self._store, spec.image, spec.platform)
@@ -174,6 +198,8 @@ class ContainerService:
 
     def _check_links(self, spec: ContainerSpec) -> None:
         """On the default network a link is to a container that there is. Raises InvalidInput."""
+        from engine.service import links
+
         if spec.network_mode in ("", "default", "bridge"):
             for other, _ in links.parse(spec.links):
                 try:
@@ -248,6 +274,9 @@ class ContainerService:
     def _start(
         self, container_id: str, record: dict[str, Any], *, attach: bool, removes: bool, standby: bool
     ) -> Started:
+        from engine.runtime.spec import make_spec
+        from engine.service.inspect_network import SUBNET_TAKEN
+
         folder = self.bundle(container_id)
         tries = SUBNET_TRIES
         while True:
@@ -268,6 +297,10 @@ class ContainerService:
 
     def _explain_start(self, error: StartFailed, container_id: str) -> StartFailed:
         """With who has the port, when that is what was in the way."""
+        from engine.network.ports import join_host
+        from engine.runtime.ports import holder
+        from engine.service.inspect_network import PORT_DENIED, PORT_TAKEN
+
         taken = PORT_TAKEN.match(error.message)
         if taken is None:
             if PORT_DENIED.match(error.message):
@@ -309,6 +342,8 @@ class ContainerService:
             )
         if not spec.command:
             raise InvalidInput("no command to execute")
+        from engine.runtime.client import ExecParams
+
         params = ExecParams(
             spec.command,
             spec.env,
@@ -325,6 +360,8 @@ class ContainerService:
 
     def spec(self, record: dict[str, Any]) -> ContainerSpec:
         """What was asked for, of a record."""
+        from engine.service.container_record import spec_from_json
+
         return spec_from_json(record["spec"])
 
     def lowers(self, container_id: str) -> Sequence[Path]:
@@ -333,6 +370,8 @@ class ContainerService:
 
     def _trees(self, container_id: str) -> Sequence[Path]:
         """The same as they are named, whether or not they are there."""
+        from engine.oci.chain import chain_ids
+
         try:
             config = self._store.images.config(self.image_of(container_id))
             return self._store.layers.trees(chain_ids(config.diff_ids))
@@ -419,7 +458,11 @@ class ContainerService:
     def _remove_log(self, record: dict[str, Any]) -> None:
         """A service's log lives on while any of its containers does."""
         shared = record["spec"].get("log_path")
-        if shared and not any(
+        if not shared:
+            return
+        from engine.service.logs import log_files
+
+        if not any(
             row["document"].find(json.dumps(shared)) >= 0
             for row in self._store.records.read("SELECT document FROM containers")
         ):
@@ -443,7 +486,7 @@ class ContainerService:
             raise self._taken(new_name) from error
         record["name"], old = new_name, record["name"]
         with contextlib.suppress(Conflict):  # it has ended just now
-            self.endpoints.renamed(container_id, record, spec_from_json(record["spec"]))
+            self.endpoints.renamed(container_id, record, self.spec(record))
         self.event("rename", container_id, record, oldName=f"/{old}")
 
     def take_over(self, name: str, old: str, aside: str) -> None:
@@ -451,7 +494,7 @@ class ContainerService:
         new_id, new = self.resolve(name)
         old_id, before = self.resolve(old)
         wanted = before["name"]
-        names = self.endpoints.names_of(new_id, {**new, "name": wanted}, spec_from_json(new["spec"]))
+        names = self.endpoints.names_of(new_id, {**new, "name": wanted}, self.spec(new))
         self._runtime.hand_over(old_id, new_id, names)
         with self._store.records.write() as db:
             db.execute("UPDATE containers SET name = ? WHERE id = ?", (check_name(aside), old_id))
@@ -465,6 +508,8 @@ class ContainerService:
         if not slash:
             raise InvalidInput(f"Conflict, cannot remove the default link name of the container: {name}")
         container_id, document = self.resolve(parent)
+        from engine.service import links
+
         left = links.without(document["spec"].get("links", ()), alias)
         with self._store.records.write() as db:
             row = db.execute("SELECT document FROM containers WHERE id = ?", (container_id,)).fetchone()
@@ -479,7 +524,7 @@ class ContainerService:
         """Raises Conflict, InvalidInput, NotFound."""
         record = self.networks.find(network)
         container_id, document = self.resolve(name)
-        spec = spec_from_json(document["spec"])
+        spec = self.spec(document)
         wishes = self.endpoints.connect(record, container_id, document, spec, settings)
         self._change_networks(container_id, lambda networks: networks.__setitem__(record.id, wishes))
 
@@ -506,10 +551,13 @@ class ContainerService:
     # --- journal ----------------------------------------------------------------------------------------
 
     def write_rule(self, log_path: str, text: str) -> None:
+        from engine.service.logs import rule_record
+
+        record = rule_record(text, rfc3339())
         os.makedirs(os.path.dirname(log_path), mode=0o710, exist_ok=True)
         fd = os.open(log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
         try:
-            os.write(fd, rule_record(text, rfc3339()))
+            os.write(fd, record)
         finally:
             os.close(fd)
 

@@ -2,54 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from engine.errors import InvalidInput, Unsupported
-from engine.linux import cgroup, userns
 from engine.linux import rtnetlink as rt
+from engine.linux import userns
 from engine.model import ContainerSpec, EndpointSettings
 from engine.network import files, ipam, ports
 from engine.service import links
+from engine.service.network_modes import mode_of, no_bridges
 
 if TYPE_CHECKING:
     from engine.service.networks import NetworkRecord
-
-
-def mode_of(network_mode: str) -> str:
-    """host, none, container, or bridge for every network. An ordinary user without pasta or slirp4netns has the host's
-    network by default: links and rules outside its namespace are not its to make."""
-    if network_mode.startswith("container:"):
-        return "container"
-    if network_mode in ("", "default", "bridge") and no_bridges():
-        return "host"
-    return network_mode if network_mode in ("host", "none") else "bridge"
-
-
-def no_bridges() -> bool:
-    return userns.entered_by() is not None and not userns.network_helpers()
-
-
-def ways_out() -> tuple[str, ...]:
-    """What leads out of an ordinary user's network namespace; () for root."""
-    return userns.network_helpers() if userns.entered_by() is not None else ()
-
-
-def discarded(spec: Mapping[str, Any]) -> tuple[str, ...]:
-    """What a container's recorded specification asks for that its network's mode or this host cannot give, as Docker warns."""
-    found = []
-    if spec.get("blkio_weight") and not cgroup.has_block_weight():
-        found.append("block I/O weight cannot be limited here: no blkio.weight")
-    if spec.get("oom_kill_disable") and not spec.get("memory"):
-        found.append(
-            "OOM killer is disabled for the container, but no memory limit is set, this can result in the system running "
-            "out of resources."
-        )
-    if (spec.get("port_bindings") or spec.get("publish_all")) and mode_of(
-        spec.get("network_mode", "default")
-    ) == "host":
-        found.append("Published ports are discarded when using host network mode")
-    return tuple(found)
 
 
 def check(spec: ContainerSpec) -> None:

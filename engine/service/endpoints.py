@@ -22,15 +22,15 @@ from engine.base.settings import network_settings
 from engine.errors import Conflict, InvalidInput
 from engine.linux import rtnetlink as rt
 from engine.linux.netlink import Netlink
-from engine.model import ContainerSpec, EndpointSettings, Port
+from engine.model import ContainerSpec, EndpointSettings
 from engine.network import files, ipam, ports
 from engine.network.bridge import parse_options
 from engine.runtime import netconfig
 from engine.runtime import state as states
 from engine.runtime.netconfig import ContainerNetwork, Dns, Endpoint, mac_of
 from engine.service import links, network_files
-from engine.service.endpoint_checks import check, check_mac, check_settings, mode_of, ways_out
-from engine.service.inspect_network import endpoint_inspected
+from engine.service.endpoint_checks import check, check_mac, check_settings
+from engine.service.network_modes import mode_of, ways_out
 
 if TYPE_CHECKING:
     from engine.network.ipam import Address
@@ -375,41 +375,6 @@ class EndpointService:
         }
 
     # --- what people see ------------------------------------------------------------------------------
-
-    def published(self, record: Mapping[str, Any], state: states.State) -> tuple[Port, ...]:
-        """Docker's Ports: what is published, and what is only exposed, while it runs."""
-        if not state.active:
-            return ()
-        found = [
-            Port(port["container_port"], port["protocol"], port["host_port"], port["host_ip"])
-            for port in (state.network or {}).get("published", ())
-        ]
-        known = {f"{port.private_port}/{port.type}" for port in found}
-        for text in record.get("exposed", ()):
-            if text not in known:
-                number, _, kind = text.partition("/")
-                found.append(Port(int(number), kind))
-        return tuple(found)
-
-    def inspected(
-        self, record: Mapping[str, Any], state: states.State, networks: Mapping[str, NetworkRecord] | None = None
-    ) -> dict[str, dict[str, object]]:
-        """`NetworkSettings.Networks`; `networks` by id, where they are known already."""
-        mode = mode_of(str(record["spec"].get("network_mode", "default")))
-        found: dict[str, dict[str, object]] = {}
-        live = (
-            {each["network"]["id"]: each for each in (state.network or {}).get("endpoints", ())} if state.active else {}
-        )
-        by_id = {each.id: each for each in self._networks.records()} if networks is None else networks
-        wanted: Mapping[str, dict[str, Any]] = record.get("networks") or {}
-        if mode in ("host", "none"):
-            network = next(each for each in by_id.values() if each.name == mode)
-            wanted = {network.id: dataclasses.asdict(EndpointSettings())}
-        for identity, settings in wanted.items():
-            network_record = by_id.get(identity)
-            name = network_record.name if network_record else identity
-            found[name] = endpoint_inspected(identity, settings, live.get(identity))
-        return found
 
 
 def _in_the_way(config: netconfig.NetworkConfig) -> str:

@@ -31,7 +31,8 @@ from engine.runtime.spec_mounts import BindMount, user_entries
 from engine.runtime.users import identify
 from engine.service import remapped
 from engine.service.container_tar import pack
-from engine.service.mounts import Mounts, in_order, points_of
+from engine.service.mounts import Mounts, in_order
+from engine.service.points import points_of
 from engine.store.store import Store
 
 _HANDLE = os.O_PATH | os.O_CLOEXEC

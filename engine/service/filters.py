@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from engine.base.clock import parse_moment
 from engine.errors import InvalidInput
-from engine.oci.reference import Reference, familiar_match
 
 if TYPE_CHECKING:
     from engine.model import ImageSummary
@@ -77,5 +76,7 @@ def images(found: Sequence[ImageSummary], filters: Filters, created: Callable[[s
 def _by_reference(image: ImageSummary, patterns: Sequence[str]) -> ImageSummary | None:
     if not patterns:
         return image
+    from engine.oci.reference import Reference, familiar_match
+
     tags = [tag for tag in image.tags if any(familiar_match(one, Reference.parse(tag)) for one in patterns)]
     return replace(image, tags=tuple(tags)) if tags else None

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import queue
-import shutil
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine.base.lazy import lazy
+
+if TYPE_CHECKING:
+    import shutil
+else:
+    shutil = lazy("shutil")
 
 
 class Graves:

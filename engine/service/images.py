@@ -18,7 +18,7 @@ from engine.oci.platform import Platform
 from engine.oci.reference import Reference
 from engine.service import filters as rules
 from engine.service.meter import Meter
-from engine.service.mounts import points_of
+from engine.service.points import points_of
 from engine.service.system import require_root
 from engine.service.variants import fits, variant
 

@@ -17,31 +17,6 @@ PORT_DENIED = re.compile(r"port \S+/(tcp|udp): permission denied")
 SUBNET_TAKEN = re.compile(r"the subnet .* of network .* is in use: ")  # bridges.make
 
 
-def endpoint_inspected(identity: str, settings: Mapping[str, Any], live: Mapping[str, Any] | None) -> dict[str, object]:
-    four, six = ((live or {}).get(key) or "" for key in ("address4", "address6"))
-    network = (live or {}).get("network") or {}
-    internal = bool(network.get("internal"))
-    wishes = (("IPv4Address", "ipv4_address"), ("IPv6Address", "ipv6_address"), ("LinkLocalIPs", "link_local"))
-    config = {key: settings[name] for key, name in wishes if settings.get(name)}
-    return {
-        "IPAMConfig": config or None,
-        "Links": list(settings["links"]) or None,
-        "Aliases": list(settings["aliases"]) or None,
-        "MacAddress": (live or {}).get("mac") or settings["mac_address"],
-        "DriverOpts": settings.get("driver_options") or None,
-        "GwPriority": settings.get("gateway_priority", 0),
-        "NetworkID": identity,
-        "EndpointID": (live or {}).get("id", ""),
-        "Gateway": "" if internal else str(network.get("gateway4") or "").partition("/")[0],
-        "IPAddress": four.partition("/")[0],
-        "IPPrefixLen": int(four.partition("/")[2] or 0),
-        "IPv6Gateway": "" if internal or not six else str(network.get("gateway6") or "").partition("/")[0],
-        "GlobalIPv6Address": six.partition("/")[0],
-        "GlobalIPv6PrefixLen": int(six.partition("/")[2] or 0),
-        "DNSNames": list((live or {}).get("names") or ()) or None,
-    }
-
-
 def host_network(spec: ContainerSpec, *, blocked: bool) -> dict[str, object]:
     """The network's part of HostConfig. `BlockMetadata` is this engine's own."""
     return {

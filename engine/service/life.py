@@ -19,27 +19,31 @@ import contextlib
 import json
 import os
 import select
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from engine.base import procfs
 from engine.base.cancel import CancelToken
+from engine.base.lazy import lazy
 from engine.errors import Conflict, EngineError, InvalidInput, NotFound
 from engine.linux.inotify import Inotify
 from engine.runtime import journal
 from engine.runtime.client import LOST, REBOOTED
 from engine.runtime.restart import on_boot
-from engine.service.mounts import points_of
+from engine.service.points import points_of
 from engine.store.records import add_event
 
 if TYPE_CHECKING:
+    import shutil
+
     from engine.runtime.client import Runtime
     from engine.runtime.state import State
     from engine.service.containers import ContainerService
     from engine.service.listing import Entry
     from engine.store.store import Store
+else:
+    shutil = lazy("shutil")
 
 STOP_SECONDS = 10
 Condition = Literal["not-running", "next-exit", "removed"]
@@ -185,25 +189,27 @@ class Life:
         row = self._store.records.one("SELECT id, name, document FROM containers WHERE id = ?", container_id)
         if row is not None:
             record = {**json.loads(row["document"]), "name": row["name"]}
-            self._settle(container_id, record, self._containers.bundle(container_id).exists())
+            present = self._containers.bundle(container_id).exists()
+            self._settle(container_id, record, present, self.state(container_id))
 
     def settle(self, entries: Sequence[Entry]) -> bool:
         """Of all: of those that have changed since this process last looked. Whether it did something to a container."""
         self._sweep({entry.id for entry in entries})
         settled, acted = {}, False
         for entry in entries:
-            if self._settled.get(entry.id) is not entry and self._settle(entry.id, entry.record, entry.present):
+            if self._settled.get(entry.id) is entry or entry.untouched:
+                settled[entry.id] = entry
+            elif self._settle(entry.id, entry.record, entry.present, entry.state):
                 acted = True
             else:
                 settled[entry.id] = entry
         self._settled = settled
         return acted
 
-    def _settle(self, container_id: str, record: dict[str, Any], present: bool) -> bool:
+    def _settle(self, container_id: str, record: dict[str, Any], present: bool, state: State) -> bool:
         if not present:  # an engine was killed while it removed it
             self._containers.finish_removal(container_id, record, volumes=bool(record["spec"]["auto_remove"]))
             return True
-        state = self.state(container_id)
         self.copy_journal(container_id, record)
         return state.status == "exited" and self._after_end(container_id, record, state)
 

@@ -21,12 +21,11 @@ from engine.runtime import journal
 from engine.runtime import state as states
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from engine.model import ContainerSummary
     from engine.runtime.client import Runtime
     from engine.service.container_view import ContainerView
-    from engine.service.networks import NetworkRecord, NetworkService
     from engine.store.store import Store
 
 _SETTLED_NS = 50_000_000  # a file younger than this may change again within one tick of the file system's clock, unseen
@@ -48,6 +47,11 @@ class Entry:
     present: bool
     summary: ContainerSummary | None = None
 
+    @property
+    def untouched(self) -> bool:
+        """It was made, and no more."""
+        return self.present and self.stamps == (None, None)
+
 
 class Listing:
     """Every container, the one made last first. For any thread."""
@@ -56,7 +60,7 @@ class Listing:
         self,
         store: Store,
         runtime: Runtime,
-        networks: NetworkService,
+        networks: Callable[[], Mapping[str, str]],
         view: ContainerView,
         bundle: Callable[[str], Path],
     ) -> None:
@@ -64,7 +68,7 @@ class Listing:
         self._lock = threading.Lock()
         self._version: int | None = None
         self._known: dict[str, Entry] = {}
-        self._by_id: dict[str, NetworkRecord] = {}
+        self._names: Mapping[str, str] = {}  # of networks, by id
         self._monitors = Monitors()
 
     def close(self) -> None:
@@ -88,7 +92,7 @@ class Listing:
         found = []
         for entry in entries:
             if entry.summary is None:
-                entry.summary = self._view.summary(entry.id, entry.record, entry.state, self._by_id)
+                entry.summary = self._view.summary(entry.id, entry.record, entry.state, self._names)
             found.append(entry.summary)
         return found
 
@@ -97,9 +101,9 @@ class Listing:
         version = self._store.records.version()
         if version == self._version:
             return
-        networks = {each.id: each for each in self._networks.records()}
+        names = self._networks()
         rows = self._store.records.read("SELECT id, name, document FROM containers ORDER BY created DESC")
-        same = networks == self._by_id
+        same = names == self._names
         known: dict[str, Entry] = {}
         for row in rows:
             old = self._known.get(row["id"]) if same else None
@@ -108,7 +112,7 @@ class Listing:
                 nothing = states.State()
                 old = Entry(row["id"], row["name"], row["document"], record, nothing, (None, None), False, True)
             known[row["id"]] = old
-        self._known, self._by_id, self._version = known, networks, version
+        self._known, self._names, self._version = known, names, version
 
     def _current(self, entry: Entry, dead: set[str], present: bool) -> Entry:
         stamps, youngest = self._stamps(entry.id)
@@ -119,7 +123,7 @@ class Listing:
             and (not entry.state.active or self._monitors.alive(entry.id, entry.state, dead))
         ):
             return entry
-        state = self._runtime.state(self._bundle(entry.id))
+        state = states.State() if stamps[0] is None else self._runtime.state(self._bundle(entry.id))
         # Stamps from before the reading, and none of them fresh: what changed since has other ones.
         trusted = time.time_ns() - youngest > _SETTLED_NS
         return Entry(entry.id, entry.name, entry.document, entry.record, state, stamps, trusted, present)

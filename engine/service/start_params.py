@@ -12,11 +12,12 @@ from engine.runtime.spec import BindMount, SpecParams, validate
 from engine.runtime.spec_namespaces import Join
 from engine.service import hostside, life_config, oci_runtimes
 from engine.service.container_record import spec_from_json
-from engine.service.endpoint_checks import mode_of
 from engine.service.endpoints import Prepared
 from engine.service.life import signal_number
-from engine.service.mounts import in_order, points_of
+from engine.service.mounts import in_order
 from engine.service.network_files import mounts_of
+from engine.service.network_modes import mode_of
+from engine.service.points import points_of
 from engine.service.userns import id_maps
 
 if TYPE_CHECKING:

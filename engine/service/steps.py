@@ -22,9 +22,9 @@ from engine.runtime.client import Runtime
 from engine.runtime.spec import BindMount, SpecParams, make_spec
 from engine.runtime.spec_mounts import UserMount
 from engine.runtime.spec_namespaces import IdMaps
-from engine.service.endpoint_checks import mode_of
 from engine.service.endpoints import EndpointService
 from engine.service.host_trust import INSIDE, HostTrust, prepare, scrub
+from engine.service.network_modes import mode_of
 from engine.service.networks import NetworkService
 from engine.service.step_mounts import StepMounts
 from engine.service.userns import id_maps

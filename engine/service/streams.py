@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import queue
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import Executor
-from typing import Generic, Literal, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeVar, cast
 
 from engine.base.cancel import CancelToken
+from engine.base.lazy import lazy
+
+if TYPE_CHECKING:
+    import asyncio
+    from concurrent.futures import Executor
+else:
+    asyncio = lazy("asyncio")
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -126,15 +131,12 @@ class _Waiters:
             if self._idle:
                 self._idle.pop().put(work)
                 return
-        threading.Thread(target=self._work, args=(work,), name="engine-wait", daemon=True).start()
-
-    def _work(self, work: Callable[[], object]) -> None:
         mine: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+        mine.put(work)  # as an argument the thread would keep it for as long as it lives
+        threading.Thread(target=self._work, args=(mine,), name="engine-wait", daemon=True).start()
+
+    def _work(self, mine: queue.SimpleQueue[Callable[[], object]]) -> None:
         while True:
-            work()
-            del work
-            with self._lock:
-                self._idle.append(mine)
             try:
                 work = mine.get(timeout=_LINGER)
             except queue.Empty:
@@ -143,6 +145,10 @@ class _Waiters:
                         self._idle.remove(mine)
                         return
                 work = mine.get()  # it came at the last moment
+            work()
+            del work
+            with self._lock:
+                self._idle.append(mine)
 
 
 _waiters = _Waiters()

@@ -30,7 +30,7 @@ from engine.model import Drift, SyncEntry, SyncResult
 from engine.runtime.client import Runtime
 from engine.runtime.users import UserError, identify
 from engine.service.files import FileService
-from engine.service.mounts import points_of
+from engine.service.points import points_of
 from engine.store.changes import find_changes
 from engine.store.store import Store
 from engine.store.view import Entry, LayerView

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from engine.errors import InvalidInput, NotFound
 from engine.model import VolumeInfo
-from engine.service.mounts import discard, points_of, refuse_in_use
+from engine.service.mounts import discard, refuse_in_use
+from engine.service.points import points_of
 from engine.store.volumes import Volume, disk_usage
 
 if TYPE_CHECKING:

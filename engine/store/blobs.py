@@ -9,21 +9,27 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import mmap
 import os
-import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from engine.base.atomic import fsync_dir, write_atomic
+from engine.base.lazy import lazy
 from engine.errors import Corrupt, NotFound, Unsupported, from_os_error
 from engine.oci.digest import Digest
 from engine.store.leases import Leases
 from engine.store.unsynced import Unsynced
+
+if TYPE_CHECKING:
+    import hashlib
+    import secrets
+else:
+    hashlib = lazy("hashlib")
+    secrets = lazy("secrets")
 
 T = TypeVar("T")
 

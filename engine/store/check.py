@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine.base.lazy import lazy
 from engine.errors import EngineError
 from engine.oci.chain import chain_ids
 from engine.oci.digest import Digest
 from engine.store.images import Image
 
 if TYPE_CHECKING:
+    import hashlib
+
     from engine.store.store import Store
+else:
+    hashlib = lazy("hashlib")
 
 _LAYOUT = {"oci-layout", "index.json", "blobs"}
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
-import shutil
 import stat
 import time
 from collections.abc import Iterable
@@ -13,12 +11,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine.base.lazy import lazy
 from engine.errors import EngineError
 from engine.oci.chain import chain_ids
 from engine.oci.digest import Digest
 
 if TYPE_CHECKING:
+    import secrets
+    import shutil
+
     from engine.store.store import Store
+else:
+    secrets = lazy("secrets")
+    shutil = lazy("shutil")
 
 STALE_AFTER = 24 * 3600  # seconds after which a leftover in tmp/ belongs to nobody alive
 

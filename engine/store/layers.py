@@ -15,22 +15,29 @@ import contextlib
 import errno
 import json
 import os
-import secrets
-import shutil
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from engine.base.atomic import locked, write_atomic
 from engine.base.cancel import CancelToken
+from engine.base.lazy import lazy
 from engine.errors import Corrupt, EngineError, from_os_error
 from engine.oci.digest import Digest
 from engine.store.leases import Leases
 from engine.store.unsynced import Unsynced, boot_id, flush
+
+if TYPE_CHECKING:
+    import secrets
+    import shutil
+    import subprocess
+else:
+    secrets = lazy("secrets")
+    shutil = lazy("shutil")
+    subprocess = lazy("subprocess")
 
 T = TypeVar("T")
 

@@ -11,15 +11,21 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import secrets
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from engine.base.atomic import locked
+from engine.base.lazy import lazy
+
+if TYPE_CHECKING:
+    import secrets
+    import shutil
+else:
+    secrets = lazy("secrets")
+    shutil = lazy("shutil")
 
 T = TypeVar("T")
 

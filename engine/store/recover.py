@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.base.atomic import locked
+from engine.base.lazy import lazy
 from engine.errors import EngineError
 from engine.oci.digest import Digest
-from engine.store.check import rehash
 from engine.store.unsynced import boot_id
 
 if TYPE_CHECKING:
+    import shutil
+
     from engine.store.store import Store
+else:
+    shutil = lazy("shutil")
 
 
 def recover(store: Store) -> None:
@@ -46,6 +49,8 @@ def _needed(store: Store) -> bool:
 
 
 def _look_at_blob(store: Store, digest: Digest) -> None:
+    from engine.store.check import rehash
+
     path = store.blobs.path(digest)
     with contextlib.suppress(FileNotFoundError):
         if rehash(Path(path)) != digest:

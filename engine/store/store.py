@@ -12,27 +12,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from engine.base.cancel import CancelToken
+from engine.base.lazy import part
 from engine.errors import EngineError, StorageFull, Unsupported, from_os_error, is_full
 from engine.linux.placement import spread_below
-from engine.oci.chain import chain_ids
-from engine.oci.descriptor import Descriptor
 from engine.oci.digest import Digest
-from engine.oci.media import compression, is_foreign
 from engine.store.blobs import BlobStore
-from engine.store.collect import sweep
-from engine.store.images import Image, ImageStore
-from engine.store.indexes import Indexes
-from engine.store.layers import LayerRecord, LayerStore
 from engine.store.leases import Leases
-from engine.store.packed import Packed
 from engine.store.records import Records
 from engine.store.recover import recover
-from engine.store.served import Served
 from engine.store.unsynced import Unsynced
-from engine.store.volumes import VolumeStore
 
 if TYPE_CHECKING:
+    from engine.oci.descriptor import Descriptor
     from engine.store.check import Problem
+    from engine.store.images import Image, ImageStore
+    from engine.store.indexes import Indexes
+    from engine.store.layers import LayerRecord, LayerStore
+    from engine.store.packed import Packed
+    from engine.store.served import Served
+    from engine.store.volumes import VolumeStore
 
 CLOSING = 0.2  # seconds that closing waits for the disk
 
@@ -55,15 +53,47 @@ class Store:
             self.records = Records(root / "records.sqlite")
         except OSError as error:
             raise from_os_error(error, f"opening the data root {root}") from error
-        self.layers = LayerStore(root / "layers", self.tmp, self.leases, self.unsynced)
-        self.volumes = VolumeStore(root / "volumes", self.tmp)
-        self.images = ImageStore(self.records, self.blobs, self.unsynced)
-        self.indexes = Indexes(self.records, self.blobs)
-        self.packed = Packed(self.records, self.blobs)
-        self.served = Served(self.records, self.blobs, self.images, self.indexes)
         self.unsynced.before_flush = self._before_flush
         self.closing: list[Callable[[], object]] = []  # of what others keep for as long as this is open
         recover(self)
+
+    # Loaded when first used: a command is a process, and many of them need one or none of these.
+
+    @part
+    def layers(self) -> LayerStore:
+        from engine.store.layers import LayerStore
+
+        return LayerStore(self.root / "layers", self.tmp, self.leases, self.unsynced)
+
+    @part
+    def volumes(self) -> VolumeStore:
+        from engine.store.volumes import VolumeStore
+
+        return VolumeStore(self.root / "volumes", self.tmp)
+
+    @part
+    def images(self) -> ImageStore:
+        from engine.store.images import ImageStore
+
+        return ImageStore(self.records, self.blobs, self.unsynced)
+
+    @part
+    def indexes(self) -> Indexes:
+        from engine.store.indexes import Indexes
+
+        return Indexes(self.records, self.blobs)
+
+    @part
+    def packed(self) -> Packed:
+        from engine.store.packed import Packed
+
+        return Packed(self.records, self.blobs)
+
+    @part
+    def served(self) -> Served:
+        from engine.store.served import Served
+
+        return Served(self.records, self.blobs, self.images, self.indexes)
 
     def close(self) -> None:
         for close in self.closing:
@@ -107,6 +137,8 @@ class Store:
 
     def open_layer(self, layer: Descriptor) -> BinaryIO:
         """The decompressed tar of a layer blob."""
+        from engine.oci.media import compression, is_foreign
+
         if is_foreign(layer.media_type):
             raise Unsupported(
                 f"layer {layer.digest.short} is a foreign layer", hint="use an image whose layers its registry holds"
@@ -124,6 +156,8 @@ class Store:
         cancel: CancelToken | None = None,
     ) -> list[LayerRecord]:
         """Every layer unpacked, bottom first. Those that are there cost one stat each."""
+
+        from engine.oci.chain import chain_ids
 
         chains = chain_ids(diff_ids)
         return [
@@ -150,6 +184,8 @@ class Store:
         """The image's layer trees, topmost first; unpacked where they are missing."""
         manifest, config = self.images.manifest(image), self.images.config(image)
         self.ensure_layers(manifest.layers, config.diff_ids)
+        from engine.oci.chain import chain_ids
+
         return self.layers.trees(chain_ids(config.diff_ids))
 
     # --- garbage and damage -------------------------------------------------------------------------
@@ -158,6 +194,8 @@ class Store:
         """Removes what nothing names and nobody claims; returns the bytes freed (or that would be)."""
         if not dry_run:
             self.unsynced.settle_now()  # what replaced the garbage is on the disk before the garbage goes
+        from engine.store.collect import sweep
+
         return sweep(self, dry_run=dry_run)
 
     def check(self) -> list[Problem]:

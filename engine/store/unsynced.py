@@ -18,16 +18,23 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import secrets
-import shutil
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from engine.base.lazy import lazy
 from engine.errors import EngineError
+
+if TYPE_CHECKING:
+    import secrets
+    import shutil
+else:
+    secrets = lazy("secrets")
+    shutil = lazy("shutil")
 
 DELAY = 1.0  # seconds without further writes before what is unsynced is flushed
 MOMENT = 0.03  # seconds until what can be done after the answer is done

@@ -15,16 +15,23 @@ import errno
 import json
 import os
 import re
-import secrets
-import shutil
 import stat
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engine.base.atomic import fsync_dir, locked, write_atomic
+from engine.base.lazy import lazy
 from engine.errors import Conflict, InvalidInput, NotFound, Unsupported, from_os_error
+
+if TYPE_CHECKING:
+    import secrets
+    import shutil
+else:
+    secrets = lazy("secrets")
+    shutil = lazy("shutil")
 
 DRIVER = "local"
 ANONYMOUS = "com.docker.volume.anonymous"
