@@ -25,7 +25,8 @@ __all__ = ["BlobSource", "PushPlan", "UploadJournal", "plan_push", "push"]
 
 _ERROR_LIMIT = 64_000
 _MAX_DOCUMENTS = 10_000
-_HELD_TRIES = 2
+_HELD_TRIES, _WORTH_HELD = 2, 2  # manifests that are asked for; blobs that are asked for themselves instead
+_SMALL = 1 << 18  # bytes that are as quickly sent as asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +74,8 @@ def push(
     config: RegistryConfig,
     *,
     progress: Callable[[BlobProgress], None],
-    mounts: Mapping[Digest, Sequence[str]] | None = None,
-    held: Sequence[Manifest] = (),
+    mounts: Callable[[], Mapping[Digest, Sequence[str]]] = dict,
+    held: Callable[[], Sequence[Manifest]] = tuple,
     journal: UploadJournal | None = None,
     cancel: CancelToken | None = None,
     concurrency: int = 5,
@@ -82,7 +83,8 @@ def push(
     """Pushes `top` under `reference` (its tag, or its digest when it has no tag). Returns the digest, which is `top`'s own.
 
     `mounts` names, for a blob, other repositories of the same registry that hold it. `held` are manifests that this repository is
-    thought to have: where it has one, by its digest, it has all blobs of it, and they are not asked for one by one. `progress` is called from worker
+    thought to have: where it has one, by its digest, it has all blobs of it, and they are not asked for one by one. Both are
+    called when they are needed. `progress` is called from worker
     threads, one call at a time. Raises NotFound, Unauthorized, Unavailable, Corrupt, Unsupported, Cancelled.
     """
     reference = reference.with_default_tag()
@@ -99,7 +101,7 @@ def push(
     endpoint = config.registry(reference.domain)
     session = Session(endpoint, lambda: config.credentials_for(endpoint), network, reference.familiar, "write")
     try:
-        _Push(reference, session, source, progress, mounts or {}, journal or NoJournal()).run(plan, concurrency, held)
+        _Push(reference, session, source, progress, mounts, journal or NoJournal()).run(plan, concurrency, held)
     except Again as error:
         raise error.final from error
     except OSError as error:
@@ -109,6 +111,14 @@ def push(
     return top.digest
 
 
+class _BlobUnknown(Exception):
+    """The registry lacks a blob of the manifest. `final` is what to raise when it was not thought to have it."""
+
+    def __init__(self, final: EngineError) -> None:
+        super().__init__(final.message)
+        self.final = final
+
+
 class _Push:
     def __init__(
         self,
@@ -116,7 +126,7 @@ class _Push:
         session: Session,
         source: BlobSource,
         progress: Callable[[BlobProgress], None],
-        mounts: Mapping[Digest, Sequence[str]],
+        mounts: Callable[[], Mapping[Digest, Sequence[str]]],
         journal: UploadJournal,
     ) -> None:
         self.reference, self.session, self.source = reference, session, source
@@ -124,18 +134,38 @@ class _Push:
         self.scope = f"repository:{reference.path}:pull,push"
         self._progress, self._lock = progress, threading.Lock()
 
-    def run(self, plan: PushPlan, concurrency: int, held: Sequence[Manifest]) -> None:
+    def run(self, plan: PushPlan, concurrency: int, held: Callable[[], Sequence[Manifest]]) -> None:
+        place = (self.session.endpoint.host, self.reference.path)
+        memory = self.session.network.connections
         for blob in plan.blobs:
             self._report(blob, "waiting", 0)
-        there = self._there(plan, held)
+        known = memory.holds(*place)
+        try:
+            try:
+                self._put(plan, concurrency, self._there(plan, held, known), spare=bool(known))
+            except _BlobUnknown:
+                memory.lost(*place)
+                if not known:
+                    raise
+                self._put(plan, concurrency, set(), spare=False)
+        except _BlobUnknown as error:
+            raise error.final from error
+        memory.held(*place, (blob.digest for blob in plan.blobs))
+
+    def _put(self, plan: PushPlan, concurrency: int, there: set[Digest], *, spare: bool) -> None:
+        """`spare`: a small blob that is not among those that the repository is known to have is not asked for."""
         for blob in plan.blobs:
             if blob.digest in there:
                 self._report(blob, "exists", blob.size)
         missing = [blob for blob in plan.blobs if blob.digest not in there]
+        mounts = self.mounts() if missing else {}
         with ThreadPoolExecutor(max(1, concurrency), thread_name_prefix="push") as pool:
             # The largest first: the end is then not one thread with one large blob.
             ordered = sorted(missing, key=lambda blob: -blob.size)
-            running = {pool.submit(self._blob, blob) for blob in ordered}
+            running = {
+                pool.submit(self._blob, blob, mounts.get(blob.digest, ()), ask=not spare or blob.size > _SMALL)
+                for blob in ordered
+            }
             try:
                 self._collect(running)
             except BaseException:
@@ -145,11 +175,14 @@ class _Push:
             self._put_manifest(document, str(document.digest))
         self._put_manifest(plan.documents[-1], self.reference.tag or str(plan.documents[-1].digest))
 
-    def _there(self, plan: PushPlan, held: Sequence[Manifest]) -> set[Digest]:
-        """Blobs that come with manifests that the repository has: the one that saves most questions first."""
+    def _there(self, plan: PushPlan, held: Callable[[], Sequence[Manifest]], known: set[Digest]) -> set[Digest]:
+        """Blobs that the repository had a moment ago, and those that come with manifests that it has: the one that saves most
+        questions first."""
         wanted = {blob.digest for blob in plan.blobs}
-        found: set[Digest] = set()
-        parts = {one.digest: {one.config.digest, *(layer.digest for layer in one.layers)} for one in held}
+        found = known & wanted
+        if len(wanted) - len(found) <= _WORTH_HELD and found:
+            return found
+        parts = {one.digest: {one.config.digest, *(layer.digest for layer in one.layers)} for one in held()}
         for digest in sorted(parts, key=lambda one: -len(parts[one] & wanted))[:_HELD_TRIES]:
             if len((parts[digest] & wanted) - found) > 1 and self._has_manifest(digest):
                 found |= parts[digest]
@@ -171,7 +204,7 @@ class _Push:
             for future in sorted(finished, key=lambda one: isinstance(one.exception(), Cancelled | None)):
                 future.result()
 
-    def _blob(self, descriptor: Descriptor) -> None:
+    def _blob(self, descriptor: Descriptor, mounts: Sequence[str], *, ask: bool) -> None:
         self.session.network.cancel.check()
         upload = Upload(
             self.session,
@@ -181,7 +214,8 @@ class _Push:
             self.source,
             lambda phase, current: self._report(descriptor, phase, current),
             journal=self.journal,
-            mounts=[one for one in self.mounts.get(descriptor.digest, ()) if one != self.reference.path],
+            ask=ask,
+            mounts=[one for one in mounts if one != self.reference.path],
         )
         outcome = upload.run()
         self._report(descriptor, outcome, descriptor.size, upload.mounted_from)
@@ -200,9 +234,10 @@ class _Push:
                 content=lambda: document.raw,
             ) as response:
                 if response.status_code >= 400:
-                    said = registry_message(self.session.read(response, _ERROR_LIMIT, "the answer"))
-                    detail = f"it refuses the manifest: {said or response.status_code}"
-                    raise unavailable(label, detail, what=self.session.what)
+                    raw = self.session.read(response, _ERROR_LIMIT, "the answer")
+                    detail = f"it refuses the manifest: {registry_message(raw) or response.status_code}"
+                    refused = unavailable(label, detail, what=self.session.what)
+                    raise _BlobUnknown(refused) if b"BLOB_UNKNOWN" in raw else refused
                 taken = response.headers.get("docker-content-digest", "")
                 if taken and taken != document.digest:
                     raise corrupt(f"manifest of {self.session.what}", label, f"it was taken as {taken[:100]}")

@@ -72,11 +72,13 @@ class Upload:
         report: Callable[[Phase, int], None],
         *,
         journal: UploadJournal,
+        ask: bool = True,
         mounts: Sequence[str] = (),
     ) -> None:
+        """`ask`: whether it is there, before anything is sent."""
         self.session, self.repository, self.scope = session, repository, scope
         self.descriptor, self.source, self.report = descriptor, source, report
-        self.journal = journal
+        self.journal, self.ask = journal, ask
         self.mounts = list(mounts)[:_MOUNT_TRIES]
         self.mounted_from = ""
         self.offset = 0
@@ -123,7 +125,7 @@ class Upload:
 
     def _begin(self) -> Outcome | None:
         self.offset = 0
-        if self._exists():
+        if self.ask and self._exists():
             return "exists"
         saved = self.journal.get(self.key)
         if saved:

@@ -84,7 +84,7 @@ class Delivery:
             self._store.blobs,
             registry_config(self._store),
             progress=Meter(f"push {shown}", self._emit).blob,
-            mounts=self._transfers.neighbours(reference),
+            mounts=lambda: self._transfers.neighbours(reference),
             journal=Uploads(self._store.tmp),
             cancel=self._cancel,
         )

@@ -51,13 +51,13 @@ class TransferService:
                 self._store.blobs,
                 registry_config(self._store, [auth] if auth else []),
                 progress=Meter(shown, progress).blob,
-                mounts=self.neighbours(reference),
-                held=self.held(reference),
+                mounts=lambda: self.neighbours(reference),
+                held=lambda: self.held(reference),
                 journal=Uploads(self._store.tmp),
                 cancel=cancel,
             )
             self._store.images.put_repo_digest(image, f"{reference.name}@{digest}")
-        self._store.records.event("image", "push", image.config_digest, {"name": shown})
+        self._store.records.event("image", "push", image.config_digest, {"name": shown}, durable=False)
         text = f"{reference.tag}: digest: {digest} size: {manifest.size}"
         progress(PullProgress(shown, "", "done", manifest.size, manifest.size, text))
         return digest

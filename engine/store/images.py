@@ -309,7 +309,9 @@ class ImageStore:
 
     def put_repo_digest(self, image: Image, name: str) -> None:
         """A registry is known to hold the image as `name` (`REPOSITORY@sha256:…`)."""
-        with self._records.write() as db:
+        if self.known_as(image, str(Reference.parse(name))):
+            return
+        with self._records.write(durable=False) as db:
             db.execute("INSERT OR REPLACE INTO repo_digests VALUES (?, ?)", (str(Reference.parse(name)), image.digest))
 
     def known_as(self, image: Image, name: str) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -16,6 +18,7 @@ from engine.oci.media import DOCKER_FOREIGN
 from engine.oci.reference import Reference
 from engine.registry.blob import BlobProgress
 from engine.registry.config import RegistryConfig, Retry
+from engine.registry.connections import Connections
 from engine.registry.push import plan_push, push
 from engine.store.blobs import BlobStore
 from engine.store.uploads import Uploads
@@ -49,7 +52,16 @@ def send(
 ) -> list[BlobProgress]:
     told: list[BlobProgress] = []
     reference = Reference.parse(f"{registry.address}/{name}")
-    push(reference, manifest, store, config, progress=told.append, mounts=mounts, held=held or (), journal=journal)  # type: ignore[arg-type]
+    push(
+        reference,
+        manifest,
+        store,
+        config,
+        progress=told.append,
+        mounts=lambda: mounts or {},  # type: ignore[arg-type,return-value]
+        held=lambda: held or (),
+        journal=journal,
+    )
     return told
 
 
@@ -87,6 +99,48 @@ def test_a_manifest_that_is_there_speaks_for_its_blobs(blobs: BlobStore, scripte
     registry.seen.clear()
     send(registry, first, blobs, "team/app:3", held=[first])
     assert len(registry.requests("HEAD", "/blobs/")) == 4
+
+
+def test_what_a_repository_had_a_moment_ago_is_not_asked_for(
+    blobs: BlobStore, scripted: Callable[..., Scripted]
+) -> None:
+    def strict(request: Request) -> Reply | None:
+        if request.command == "PUT" and "/manifests/" in request.path:
+            raw = request._body()
+            document = json.loads(raw)
+            wanted = {one["digest"] for one in (*document["layers"], document["config"])}
+            if wanted - {digest for repository, digest in registry.owned if repository == "team/app"}:
+                return Reply(400, b'{"errors": [{"code": "MANIFEST_BLOB_UNKNOWN", "message": "blob unknown"}]}')
+            registry.manifests["team/app", request.path.rpartition("/")[2]] = (raw, "")
+            return Reply(201)
+        return None
+
+    registry = scripted(strict)
+    first, content = sample(3)
+    layer, more = sample(1, seed="other")
+    fill(blobs, {**content, **more})
+    memory = Connections()
+    config = replace(FAST, connections=memory)
+    send(registry, first, blobs, config=config)
+    changed = build_manifest(layer.config, [*first.layers, *layer.layers])
+    asked = len(registry.seen)
+    told = send(registry, changed, blobs, "team/app:2", config=config)
+    assert {one.digest for one in told if one.phase == "exists"} == {one.digest for one in first.layers}
+    assert {one.digest for one in told if one.phase == "done"} == set(more)
+    assert sorted(one.method for one in registry.seen[asked:]) == ["POST", "POST", "PUT", "PUT", "PUT"]
+    # A blob that the registry lost meanwhile: it says so, and gets it.
+    registry.owned.discard(("team/app", str(first.layers[1].digest)))
+    send(registry, changed, blobs, "team/app:3", config=config)
+    assert registry.manifests["team/app", "3"][0] == changed.raw
+    assert ("team/app", str(first.layers[1].digest)) in registry.owned
+    # One that takes nothing at all: an error, and no circle.
+    registry.owned.clear()
+    registry.script = lambda request: (
+        Reply(400, b'{"errors": [{"code": "MANIFEST_BLOB_UNKNOWN"}]}') if "/manifests/" in request.path else None
+    )
+    with pytest.raises(Unavailable, match="MANIFEST_BLOB_UNKNOWN"):
+        send(registry, changed, blobs, "team/app:4", config=config)
+    memory.close()
 
 
 def test_a_neighbours_blob_is_mounted_and_not_sent(blobs: BlobStore, scripted: Callable[..., Scripted]) -> None:
@@ -253,7 +307,7 @@ def test_a_real_registry_takes_it(blobs: BlobStore, docker_registry: str) -> Non
             blobs,
             FAST,
             progress=told.append,
-            mounts={digest: ["one/app"] for digest in (layer.digest for layer in manifest.layers)},
+            mounts=lambda: {digest: ["one/app"] for digest in (layer.digest for layer in manifest.layers)},
         )
     answer = httpx.get(f"http://{docker_registry}/v2/two/app/manifests/1", headers={"accept": manifest.media_type})
     assert answer.content == manifest.raw
