@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sqlite3
 import threading
 import time
@@ -190,9 +191,16 @@ class Records:
                 self._watcher.close()
                 self._watcher = None
 
+    def _no_room(self) -> bool:
+        """SQLite says only "I/O error" where it lacks room for its shared memory."""
+        with contextlib.suppress(OSError):
+            free = os.statvfs(self._path.parent)
+            return free.f_bavail * free.f_frsize < 1 << 20
+        return False
+
     def _explain(self, error: sqlite3.DatabaseError) -> Exception:
         text = str(error)
-        if "disk is full" in text or "full" in text:
+        if "full" in text or ("disk I/O error" in text and self._no_room()):
             return StorageFull(
                 f"{self._path}: no space left for the database", hint="free some space and run the command again"
             )
