@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, ClassVar
@@ -15,14 +15,14 @@ from textual import on
 from textual.app import App, ComposeResult
 from textual.binding import Binding
 from textual.dom import DOMNode
-from textual.events import DescendantFocus
+from textual.events import DescendantFocus, Event, InputEvent
 from textual.timer import Timer
 from textual.widgets import Static
 from textual.worker import get_current_worker
 
 from engine import api
 from engine.errors import EngineError, Unsupported
-from workbench import commands, keymaps, plain_text, themes
+from workbench import commands, garbage, keymaps, plain_text, themes
 from workbench import panes as all_panes
 from workbench.bridge import Bridge, LoopHandle
 from workbench.journal import Entry, Job, Journal
@@ -140,6 +140,7 @@ class WorkbenchApp(App[int]):
         self._back: list[str] = []  # panes that `esc` goes back to
         self._sampling = self._mouse_free = False
         self._keep_timer: Timer | None = None
+        self._garbage = garbage.Garbage()
 
     # --- composition ------------------------------------------------------------------------------------
 
@@ -189,9 +190,15 @@ class WorkbenchApp(App[int]):
                 self.exit(1)
                 return
             self.bridge.attach(engine, loop)
-        gc.freeze()  # what is here stays: looking through it for garbage would hold keys up for some 50 ms, again and again
+        self._garbage.begin()
+        self.set_interval(garbage.LOOK, self._garbage.look)
         beside(self, "loop", self.bridge.watch_loop)
         beside(self, "engine", self.bridge.watch_engine)
+
+    async def on_event(self, event: Event) -> None:
+        if isinstance(event, InputEvent):
+            self._garbage.touched = time.monotonic()
+        await super().on_event(event)
 
     @property
     def pane(self) -> Pane:
@@ -597,6 +604,7 @@ class WorkbenchApp(App[int]):
         write_left(state_file(), self._place, left)
 
     def on_unmount(self) -> None:
+        self._garbage.end()
         if self._place and self.panes and not self.failure:
             with suppress(Exception):  # the screens may be gone: then what was written a second ago holds
                 self._write_left()

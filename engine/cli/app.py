@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from engine.project.model import Project
 
 _LOOK = 0.05  # seconds between two looks whether a swap is over
+TURN = 0.001  # seconds that a thread of the engine may keep the interpreter while a key waits for it
 
 
 class ProjectHandle:
@@ -83,6 +84,8 @@ class CommandDesk:
         """The imports alone take longer than the first frame, so they are done on another thread."""
         opened, discover, make_loop, state = await asyncio.to_thread(_imports)
         engine: Engine = await self._undo.enter_async_context(opened(self._root))
+        if (draws := getattr(engine, "draws", None)) is not None:  # the engine in this process
+            draws()
         if self._serve:
             await self._listen(engine)
         try:
@@ -140,6 +143,10 @@ def run_app(root: Path, folder: Path, parsed: Parsed) -> int:
     for name, known in (("keymap", keymaps.NAMES), ("theme", themes.NAMES)):
         if parsed.given(name) and parsed.text(name) not in known:
             raise InvalidInput(f"there is no {name} {parsed.text(name)!r}", hint=f"{name}s: {', '.join(known)}")
+
+    sys.setswitchinterval(TURN)
+    # Textual draws on what it finds there, and `workbench 2>errors` sends that elsewhere.
+    sys.__stderr__ = sys.__stdout__  # type: ignore[misc]
 
     async def main() -> int:
         desk = CommandDesk(root, folder, serve=parsed.on("serve"))

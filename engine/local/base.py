@@ -47,6 +47,7 @@ class Services:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._aside = False
         self._store = Store(root)
         self._runtime = Runtime(runtime_dir(root))
         self.inline = False
@@ -157,6 +158,10 @@ class Services:
     def stays(self) -> None:
         """This process serves others for long: what need not be waited for is done after the answer."""
         self._containers.graves.beside()
+
+    def draws(self) -> None:
+        """This process answers keys: pulls and pushes are done by another one (`engine.local.aside`)."""
+        self._aside = True
 
     async def _do(self, work: Callable[..., T], *args: object, **kwargs: object) -> T:
         if self.inline:

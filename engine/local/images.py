@@ -98,6 +98,10 @@ class ImagesPart(Services):
     def pull(
         self, reference: str, *, platform: str = "", auth: RegistryAuth | None = None
     ) -> AsyncIterator[PullProgress]:
+        if self._aside and auth is None:
+            from engine.local.aside import transfer
+
+            return transfer(self.root, "pull", reference, platform=platform)
         from engine.oci.platform import Platform
 
         wanted = Platform.parse(platform) if platform else None
@@ -107,6 +111,10 @@ class ImagesPart(Services):
     def push(
         self, reference: str, *, target: str = "", auth: RegistryAuth | None = None
     ) -> AsyncIterator[PullProgress]:
+        if self._aside and auth is None:
+            from engine.local.aside import transfer
+
+            return transfer(self.root, "push", reference, target=target)
         return stream(lambda emit, cancel: self._transfers.push(reference, emit, cancel, target=target, auth=auth))
 
     async def login(self, auth: RegistryAuth) -> None:

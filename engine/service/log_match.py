@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from engine.errors import InvalidInput
+from engine.base.patterns import Pattern
 from engine.model import LogQuery
 
 # Sequences that drive a terminal: CSI, OSC, DCS and the like, or an escape with one character (ECMA-48).
@@ -23,10 +23,12 @@ class Matcher:
 
     def __init__(self, query: LogQuery) -> None:
         flags = 0 if any(letter.isupper() for letter in query.text) else re.IGNORECASE
-        try:
-            self._pattern = re.compile(query.text if query.regex else re.escape(query.text), flags)
-        except re.error as error:
-            raise InvalidInput(f"{query.text!r} is no regular expression: {error}") from None
+        self._found: Callable[[str], bool]
+        if query.regex:
+            self._found = Pattern(query.text, ignore_case=bool(flags)).found_in
+        else:
+            search = re.compile(re.escape(query.text), flags).search
+            self._found = lambda text: search(text) is not None
         self._inverse = query.inverse
         # Without letters that JSON escapes, and in ASCII, the text stands in the file as it is.
         literal = not query.regex and not query.inverse and query.text.isascii() and query.text.isprintable()
@@ -39,8 +41,8 @@ class Matcher:
 
     @property
     def test(self) -> Callable[[str], bool]:
-        """Whether a row's text matches."""
-        search = self._pattern.search
+        """Whether a row's text matches. It raises `SlowPattern`."""
+        found = self._found
         if self._inverse:
-            return lambda text: search(plain(text)) is None
-        return lambda text: search(plain(text)) is not None
+            return lambda text: not found(plain(text))
+        return lambda text: found(plain(text))

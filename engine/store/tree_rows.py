@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from engine.base.cancel import CancelToken
-from engine.errors import InvalidInput
+from engine.base.patterns import Pattern
 from engine.model import FileKind, Mark, TreeExtent, TreeQuery, TreeRow
 from engine.store.tree_index import ADDED, MODIFIED, REMOVED, TreeIndex
 
@@ -69,7 +68,7 @@ class TreeRows:
     # --- what shows ---------------------------------------------------------------------------------------
 
     def select(self, query: TreeQuery, cancel: CancelToken | None = None) -> None:
-        """Raises `InvalidInput` for a pattern that is none. Without a pattern the folders are as they were before it."""
+        """Raises `InvalidInput` for a pattern that is none, or too slow. Without a pattern the folders are as they were before it."""
         cancel = cancel or CancelToken()
         keep, found = self._keep, self._found
         if query.pattern != self._query.pattern:
@@ -82,10 +81,7 @@ class TreeRows:
     def _matching(self, pattern: str, cancel: CancelToken) -> tuple[bytearray | None, int]:
         if not pattern:
             return None, 0
-        try:
-            search = re.compile(os.fsencode(pattern)).search
-        except re.error as error:
-            raise InvalidInput(f"{pattern!r} is not a regular expression: {error}") from None
+        matches = Pattern(os.fsencode(pattern)).found_in
         tree = self._tree
         start, up, names = tree.start, tree.up, bytes(tree.names)
         keep = bytearray(len(tree))
@@ -97,7 +93,7 @@ class TreeRows:
             path = paths[node - up[node]] + b"/" + names[start[node] : start[node + 1]]
             if is_folder(mode[node]):
                 paths[node] = path
-            if search(path):
+            if matches(path):
                 found += 1
                 while node and not keep[node]:
                     keep[node] = 1

@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -55,9 +56,9 @@ def content(rng: random.Random, size: int) -> bytes:
     return text + rng.randbytes(size - len(text))
 
 
-def make_layer(number: int, size: int) -> tuple[bytes, Digest]:
+def make_layer(number: int, size: int, salt: str = SALT) -> tuple[bytes, Digest]:
     """A layer as images have them: a few large files, and thousands of small ones."""
-    rng = random.Random(f"{SALT} {number}")
+    rng = random.Random(f"{salt} {number}")
     out = io.BytesIO()
     writer = LayerWriter(out)
     left = size
@@ -74,10 +75,11 @@ def make_layer(number: int, size: int) -> tuple[bytes, Digest]:
     return gzip.compress(out.getvalue(), 1, mtime=0), diff_id
 
 
-def make_layers(store: BlobStore, total: int) -> list[tuple[Descriptor, Digest]]:
+def make_layers(store: BlobStore, total: int, salt: str = SALT) -> list[tuple[Descriptor, Digest]]:
     """All layers but the last."""
     with ProcessPoolExecutor() as pool:
-        made = list(pool.map(make_layer, range(LAYERS - 1), [total // (LAYERS - 1)] * (LAYERS - 1)))
+        sizes = [total // (LAYERS - 1)] * (LAYERS - 1)
+        made = list(pool.map(make_layer, range(LAYERS - 1), sizes, repeat(salt)))
     return [(Descriptor(OCI_LAYER_GZIP, store.put(data), len(data)), diff_id) for data, diff_id in made]
 
 

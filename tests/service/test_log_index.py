@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from pathlib import Path
 
 import pytest
 
+from engine.base.patterns import LIMIT, SlowPattern
 from engine.errors import InvalidInput
 from engine.model import LogExtent, LogQuery
 from engine.runtime.jsonlog import Log, Splitter, compress_file
@@ -256,6 +258,24 @@ def test_no_regular_expression(tmp_path: Path) -> None:
     index = book(tmp_path / "a.log")
     with pytest.raises(InvalidInput, match="no regular expression"):
         index.select(LogQuery("(", regex=True))
+
+
+def test_an_expression_that_would_never_end(tmp_path: Path) -> None:
+    """Said within a moment; then the index works as before."""
+    write(tmp_path / "a.log", [(1, "a" * 60 + "b"), (2, "end")])
+    index = book(tmp_path / "a.log")
+    for begin in (index.select, index.search):
+        begin(LogQuery("(a|aa)+$", regex=True))
+        before = time.process_time()
+        with pytest.raises(SlowPattern, match="takes too long"):
+            all_of(index)
+        assert time.process_time() - before < 10 * LIMIT
+        begin(None)
+    all_of(index)
+    assert texts(index) == ["a" * 60 + "b", "end"]
+    index.select(LogQuery("^(a+)+b", regex=True))
+    all_of(index)
+    assert texts(index) == ["a" * 60 + "b"]
 
 
 def test_memory_does_not_grow_with_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -80,6 +82,25 @@ async def test_real_registry_by_tag_and_digest(registry: str, tmp_path: Path) ->
     assert await engine.check() == []
     with pytest.raises(NotFound, match="nothing"):
         await fetch(engine, f"{registry}/some/nothing")
+    await engine.close()
+    await by_another_process(registry, tmp_path / "second", manifest)
+
+
+async def by_another_process(registry: str, root: Path, manifest: Manifest) -> None:
+    """What the app does: the same, with the same progress and errors."""
+    engine = await open_engine(root)
+    engine.draws()
+    name = f"{registry}/some/image:1"
+    phases = {event.phase async for event in engine.pull(name) if event.layer}
+    assert phases >= {"extracting", "done"}
+    detail = await engine.image(name)
+    assert detail.summary.digest == manifest.digest
+    pushed = f"{registry}/other/image:1"
+    await engine.tag(name, pushed)
+    assert "done" in {event.phase async for event in engine.push(pushed)}
+    with pytest.raises(NotFound, match="nothing") as caught:
+        await fetch(engine, f"{registry}/some/nothing")
+    assert caught.value.hint
     await engine.close()
 
 
@@ -159,6 +180,20 @@ async def test_a_registry_that_misbehaves(tmp_path: Path, behaviour: str, error:
     finally:
         server.shutdown()
         server.server_close()
+        await engine.close()
+
+
+async def test_a_pull_by_another_process_is_cancelled(tmp_path: Path) -> None:
+    """It waits for a registry that does not answer; closing the iterator ends the process, and waits for that."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        engine = await open_engine(tmp_path / "root")
+        engine.draws()
+        events = engine.pull(f"127.0.0.1:{silent.getsockname()[1]}/some/image:1")
+        assert (await anext(events)).phase == "resolving"
+        children = Path(f"/proc/self/task/{os.getpid()}/children")
+        assert children.read_text().split()
+        await events.aclose()  # type: ignore[attr-defined]
+        assert not children.read_text().split()
         await engine.close()
 
 

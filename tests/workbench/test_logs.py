@@ -47,6 +47,21 @@ def subtitle(pane: LogsPane) -> str:
     return str(pane.border_subtitle)
 
 
+async def test_a_filter_that_takes_too_long_is_dropped_and_said() -> None:
+    engine = an_engine(3)
+    engine.log("web", "a" * 60 + "b")
+    async with running(engine) as (pilot, pane):
+        for open_key in ("ampersand", "slash"):
+            await pilot.press(open_key, *"~(a|aa)+$", "enter")
+            await until(pilot, lambda: "takes too long" in str(pilot.app.query_one("#trouble").content))
+            await until(pilot, lambda: "a" * 60 + "b" in shown(pane))
+            assert pane.kept is None
+            assert pane.search is None
+            pilot.app.trouble("")
+        engine.log("web", "it goes on")
+        await until(pilot, lambda: "it goes on" in shown(pane))
+
+
 async def test_it_follows_until_somebody_scrolls_and_again_from_the_end() -> None:
     engine = an_engine()
     async with running(engine) as (pilot, pane):

@@ -19,7 +19,8 @@ from textual.binding import Binding
 from textual.widget import Widget
 
 from engine.api import EngineEvent, LogBook, LogExtent, LogQuery, LogRow, LoopEvent, ServiceState
-from engine.errors import EngineError, NotFound
+from engine.base.patterns import Pattern, SlowPattern
+from engine.errors import EngineError, InvalidInput, NotFound
 from workbench import clipboard
 from workbench.messages import Said
 from workbench.panes.base import Pane
@@ -47,12 +48,12 @@ def parse_query(typed: str) -> LogQuery | None:
     return LogQuery(text, False, inverse) if text else None
 
 
-def highlight(query: LogQuery | None) -> re.Pattern[str] | None:
+def highlight(query: LogQuery | None) -> Pattern[str] | None:
     if query is None or query.inverse:
         return None
-    with contextlib.suppress(re.error):
-        flags = 0 if any(letter.isupper() for letter in query.text) else re.IGNORECASE
-        return re.compile(query.text if query.regex else re.escape(query.text), flags)
+    with contextlib.suppress(InvalidInput):
+        ignore = not any(letter.isupper() for letter in query.text)
+        return Pattern(query.text if query.regex else re.escape(query.text), ignore_case=ignore)
     return None
 
 
@@ -193,15 +194,30 @@ class LogsPane(Pane):
         while True:
             await self._visible.wait()
             epoch = self._epoch
-            extent = await book.advance()
-            if (epoch, extent) != taken:  # a look that finds nothing new draws nothing
-                await self._take(book, epoch, extent)
-                taken = epoch, extent
+            try:
+                extent = await book.advance()
+                if (epoch, extent) != taken:  # a look that finds nothing new draws nothing
+                    await self._take(book, epoch, extent)
+                    taken = epoch, extent
+            except SlowPattern as error:
+                await self._without(book, error)
+                continue
             if extent.share == 1:
                 await self._news(book)
                 flood = extent.total - total > FLOOD
                 await asyncio.sleep(SLOW_FRAME if flood else FRAME)
             total = extent.total
+
+    async def _without(self, book: LogBook, error: SlowPattern) -> None:
+        """Goes on without the filter or the search that takes too long."""
+        self._trouble(error)
+        if self.search is not None and self.search.text == error.pattern:
+            self.search, self._typed["search"] = None, ""
+            self.view.look = replace(self.view.look, search=None)
+            await book.search(None)
+        else:
+            self.kept, self._typed["filter"] = None, ""
+            await self._change()
 
     async def _news(self, book: LogBook) -> None:
         """Until the log may have grown, or another query wants another look at it."""
@@ -246,6 +262,9 @@ class LogsPane(Pane):
         epoch = self._epoch
         try:
             await book.select(self.kept, since=self._since())
+        except SlowPattern as error:
+            await self._without(book, error)
+            return
         except EngineError as error:
             self._trouble(error)
             return

@@ -7,10 +7,9 @@ right.
 
 from __future__ import annotations
 
-import re
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
@@ -24,6 +23,7 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from engine.api import LogRow
+from engine.base.patterns import Pattern, SlowPattern
 from workbench.widgets import log_format
 from workbench.widgets.log_view import rule
 
@@ -43,7 +43,7 @@ class Look:
     times: bool = False
     readable: bool = True  # lines that are JSON objects as level, message, fields
     names: tuple[str, ...] = ()  # of the sources, where there are several
-    search: re.Pattern[str] | None = None
+    search: Pattern[str] | None = None
 
 
 class BookView(ScrollView, can_focus=True):
@@ -474,7 +474,10 @@ class BookView(ScrollView, can_focus=True):
         text = log_format.readable(fields) if fields is not None else log_format.styled(row.text)
         if look.search is not None:
             hit = self.get_component_rich_style("log--hit")
-            for match in look.search.finditer(text.plain):
-                if match.end() > match.start():
-                    text.stylize(hit, match.start(), match.end())
+            try:
+                for start, end in look.search.spans(text.plain):
+                    if end > start:
+                        text.stylize(hit, start, end)
+            except SlowPattern:  # whoever counts the hits says so
+                self._look = replace(look, search=None)
         return text

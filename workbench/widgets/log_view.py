@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -17,6 +18,8 @@ from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
+from engine.base.patterns import Pattern, SlowPattern
+from engine.errors import InvalidInput
 from workbench.state import neutral
 
 MAX_LINES = 200_000
@@ -52,7 +55,7 @@ class LogView(ScrollView, can_focus=True):
         super().__init__(id=id)
         self._all: list[Line] = []
         self._rows: list[tuple[Line, int, int]] = []  # a line, and the cells of it that the row shows
-        self._filter: re.Pattern[str] | None = None
+        self._filter: Pattern[str] | None = None
         self._empty = empty
         self._strips: OrderedDict[int, Strip] = OrderedDict()  # by row
         self._width = 0
@@ -83,15 +86,20 @@ class LogView(ScrollView, can_focus=True):
 
     def filter(self, text: str) -> None:
         """Shows only lines that contain `text` (a regular expression where it is one); "" shows all."""
-        try:
-            self._filter = re.compile(text, re.IGNORECASE) if text else None
-        except re.error:
-            self._filter = re.compile(re.escape(text), re.IGNORECASE)
+        self._filter = Pattern(re.escape(text), ignore_case=True) if text else None
+        with contextlib.suppress(InvalidInput):
+            self._filter = Pattern(text, ignore_case=True) if text else None
         self._wrap()
         self._to_end()
 
     def _matches(self, line: Line) -> bool:
-        return self._filter is None or line.stream == "workbench" or bool(self._filter.search(line.text))
+        if self._filter is None or line.stream == "workbench":
+            return True
+        try:
+            return self._filter.found_in(line.text)
+        except SlowPattern as error:  # then it is taken for words
+            self._filter = Pattern(re.escape(error.pattern), ignore_case=True)
+            return self._filter.found_in(line.text)
 
     def _rows_of(self, lines: Iterable[Line]) -> list[tuple[Line, int, int]]:
         width = self._width or MAX_LINE
