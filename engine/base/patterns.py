@@ -7,8 +7,10 @@ neither lookahead nor backreferences, which people use on logs.
 
 from __future__ import annotations
 
+import importlib
+import re
 from collections.abc import Iterator
-from typing import AnyStr, Generic
+from typing import Any, AnyStr, Generic
 
 from engine.errors import InvalidInput
 
@@ -22,14 +24,19 @@ class SlowPattern(InvalidInput):
 
 
 class Pattern(Generic[AnyStr]):
-    """Raises `InvalidInput` for what is no regular expression."""
+    """`literal`: the text itself. Raises `InvalidInput` for what is no regular expression."""
 
-    def __init__(self, text: AnyStr, *, ignore_case: bool = False) -> None:
-        import regex  # 8 ms that most commands need not wait for
-
+    def __init__(self, text: AnyStr, *, ignore_case: bool = False, literal: bool = False) -> None:
         self._text = text.decode(errors="replace") if isinstance(text, bytes) else text
+        self._options: dict[str, object] = {}
+        if literal:
+            self._compiled: Any = re.compile(re.escape(text), re.IGNORECASE if ignore_case else 0)
+            return
+        regex: Any = importlib.import_module("regex")  # 8 ms that most commands need not wait for
+        # `concurrent`: leaving the interpreter and getting it back for each line would take longer than the match
+        self._options = {"timeout": LIMIT, "concurrent": False}
         try:
-            self._compiled: regex.Pattern[AnyStr] = regex.compile(text, regex.IGNORECASE if ignore_case else 0)
+            self._compiled = regex.compile(text, regex.IGNORECASE if ignore_case else 0)
         except regex.error as error:
             raise InvalidInput(f"{self._text!r} is no regular expression: {error}") from None
         except (RecursionError, OverflowError, MemoryError):
@@ -37,15 +44,15 @@ class Pattern(Generic[AnyStr]):
 
     def found_in(self, text: AnyStr) -> bool:
         """Raises `SlowPattern`."""
-        try:  # `concurrent`: leaving the interpreter and getting it back for each line would take longer than the match
-            return self._compiled.search(text, timeout=LIMIT, concurrent=False) is not None
+        try:
+            return self._compiled.search(text, **self._options) is not None
         except TimeoutError:
             raise self._slow() from None
 
     def spans(self, text: AnyStr) -> Iterator[tuple[int, int]]:
         """Of each match. Raises `SlowPattern`."""
         try:
-            for match in self._compiled.finditer(text, timeout=LIMIT, concurrent=False):
+            for match in self._compiled.finditer(text, **self._options):
                 yield match.span()
         except TimeoutError:
             raise self._slow() from None

@@ -23,12 +23,7 @@ class Matcher:
 
     def __init__(self, query: LogQuery) -> None:
         flags = 0 if any(letter.isupper() for letter in query.text) else re.IGNORECASE
-        self._found: Callable[[str], bool]
-        if query.regex:
-            self._found = Pattern(query.text, ignore_case=bool(flags)).found_in
-        else:
-            search = re.compile(re.escape(query.text), flags).search
-            self._found = lambda text: search(text) is not None
+        self._found = Pattern(query.text, ignore_case=bool(flags), literal=not query.regex).found_in
         self._inverse = query.inverse
         # Without letters that JSON escapes, and in ASCII, the text stands in the file as it is.
         literal = not query.regex and not query.inverse and query.text.isascii() and query.text.isprintable()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -53,7 +52,7 @@ def highlight(query: LogQuery | None) -> Pattern[str] | None:
         return None
     with contextlib.suppress(InvalidInput):
         ignore = not any(letter.isupper() for letter in query.text)
-        return Pattern(query.text if query.regex else re.escape(query.text), ignore_case=ignore)
+        return Pattern(query.text, ignore_case=ignore, literal=not query.regex)
     return None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -86,7 +85,7 @@ class LogView(ScrollView, can_focus=True):
 
     def filter(self, text: str) -> None:
         """Shows only lines that contain `text` (a regular expression where it is one); "" shows all."""
-        self._filter = Pattern(re.escape(text), ignore_case=True) if text else None
+        self._filter = Pattern(text, ignore_case=True, literal=True) if text else None
         with contextlib.suppress(InvalidInput):
             self._filter = Pattern(text, ignore_case=True) if text else None
         self._wrap()
@@ -98,7 +97,7 @@ class LogView(ScrollView, can_focus=True):
         try:
             return self._filter.found_in(line.text)
         except SlowPattern as error:  # then it is taken for words
-            self._filter = Pattern(re.escape(error.pattern), ignore_case=True)
+            self._filter = Pattern(error.pattern, ignore_case=True, literal=True)
             return self._filter.found_in(line.text)
 
     def _rows_of(self, lines: Iterable[Line]) -> list[tuple[Line, int, int]]:
