@@ -233,7 +233,7 @@ class Swap:
             detail = await self._engine.container(old.id)
             if detail.summary.exit_code == _KILLED:
                 config = detail.config["Config"]
-                signal = str(config["StopSignal"]) if isinstance(config, Mapping) else ""
+                signal = str(config.get("StopSignal") or "SIGTERM") if isinstance(config, Mapping) else ""
                 return words.ignored(detail.summary.command, signal, seconds)
         return ""
 

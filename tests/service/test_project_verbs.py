@@ -197,7 +197,9 @@ def test_config(project: Project) -> None:
     (project.folder / "again.yaml").write_text(again.stdout)
     assert "echo $$WORD" in again.stdout, "what is printed means the same as what was read"
     assert project("config", "-f", "again.yaml").stdout == again.stdout
-    (project.folder / "deploy").mkdir()
+    for name in ("deploy/app", "app"):
+        (project.folder / name).mkdir(parents=True)
+        (project.folder / name / "Dockerfile").write_text("FROM workbench/base\n")
     (project.folder / "deploy/c.yaml").write_text("services: {a: {build: ./app}}")
     asked = ("config", "--format", "json", "-f", "deploy/c.yaml")
     found = [json.loads(project(*asked, *more).stdout) for more in ((), ("--project-directory", "."))]
