@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
@@ -38,12 +39,21 @@ class Folders:
             return
         self._busy.add(key)
         try:
-            folder = self._kept.pop(key) if key in self._kept else await self._make()
-            self._kept[key] = folder
+            self._kept[key] = folder = await self._again(key) or await self._make()
             await self._tidy()
             yield folder
         finally:
             self._busy.discard(key)
+
+    async def _again(self, key: str) -> Path | None:
+        """The folder of last time, marked as used: a sweep of the store takes what lies in its `tmp` for long (`store.collect`)."""
+        folder = self._kept.pop(key, None)
+        try:
+            if folder is not None:
+                await asyncio.to_thread(os.utime, folder)
+        except FileNotFoundError:
+            return None
+        return folder
 
     async def _make(self) -> Path:
         return Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="context-", dir=self._scratch))
