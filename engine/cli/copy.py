@@ -346,7 +346,7 @@ def cmd_diff(root: Path, args: list[str]) -> int:
                 print(f"{change.kind} {clean(change.path)}")
         return 0
 
-    return run(root, work)
+    return run(root, work, plain=True)
 
 
 def cmd_commit(root: Path, args: list[str]) -> int:

@@ -63,7 +63,7 @@ def cmd_images(root: Path, args: list[str]) -> int:
             print(table([titles.get(n, n.upper()) for n in names], [[str(row[n]) for n in names] for row in rows]))
         return 0
 
-    return run(root, work)
+    return run(root, work, plain=True)
 
 
 def _rows(image: ImageSummary, digests: bool, full: bool) -> list[dict[str, object]]:
@@ -139,7 +139,7 @@ def cmd_history(root: Path, args: list[str]) -> int:
             )
         return 0
 
-    return run(root, work)
+    return run(root, work, plain=True)
 
 
 def cmd_pull(root: Path, args: list[str]) -> int:
@@ -312,7 +312,7 @@ def cmd_tag(root: Path, args: list[str]) -> int:
         await engine.tag(*parsed.args)
         return 0
 
-    return run(root, work)
+    return run(root, work, plain=True)
 
 
 def cmd_rmi(root: Path, args: list[str]) -> int:
@@ -336,4 +336,4 @@ def cmd_rmi(root: Path, args: list[str]) -> int:
                 print(f"workbench: {error}" + (f"\n  hint: {error.hint}" if error.hint else ""), file=sys.stderr)
         return status
 
-    return run(root, work)
+    return run(root, work, plain=True)

@@ -55,7 +55,7 @@ def cmd_inspect(root: Path, args: list[str]) -> int:
             print(line, file=sys.stderr)
         return 1 if missing else 0
 
-    return run(root, work)
+    return run(root, work, plain=True)
 
 
 async def _sizes(engine: Engine, container: str) -> dict[str, object]:

@@ -31,7 +31,7 @@ def cmd_start(root: Path, args: list[str]) -> int:
     if parsed is None:
         return 0
     if not (parsed.on("attach") or parsed.on("interactive")):
-        return run(root, lambda engine: each(parsed.args, engine.start))
+        return run(root, lambda engine: each(parsed.args, engine.start), plain=True)
     if len(parsed.args) > 1:
         raise InvalidInput("you cannot start and attach multiple containers at once")
     keys, name = parse_keys(parsed.text("detach-keys", DETACH_KEYS)), parsed.args[0]
@@ -97,7 +97,7 @@ def _each(
     act: Callable[[Engine], Callable[[str], Awaitable[None]]],
 ) -> int:
     parsed = read(args, f"{usage} CONTAINER [CONTAINER...]", summary, [], minimum=1)
-    return 0 if parsed is None else run(root, lambda engine: each(parsed.args, act(engine)))
+    return 0 if parsed is None else run(root, lambda engine: each(parsed.args, act(engine)), plain=True)
 
 
 def cmd_pause(root: Path, args: list[str]) -> int:
@@ -131,7 +131,7 @@ def _end(root: Path, args: list[str], verb: str, summary: str) -> int:
         act = engine.stop if verb == "stop" else engine.restart
         return await each(parsed.args, lambda name: act(name, timeout=timeout, signal=signal))
 
-    return run(root, work)
+    return run(root, work, plain=True)
 
 
 def cmd_stop(root: Path, args: list[str]) -> int:
@@ -149,7 +149,11 @@ def cmd_kill(root: Path, args: list[str]) -> int:
     )
     if parsed is None:
         return 0
-    return run(root, lambda engine: each(parsed.args, lambda name: engine.kill(name, parsed.text("signal", "KILL"))))
+    return run(
+        root,
+        lambda engine: each(parsed.args, lambda name: engine.kill(name, parsed.text("signal", "KILL"))),
+        plain=True,
+    )
 
 
 def cmd_wait(root: Path, args: list[str]) -> int:
@@ -168,7 +172,7 @@ def cmd_wait(root: Path, args: list[str]) -> int:
             print(await engine.wait(name), flush=True)
         return 0
 
-    return run(root, work)
+    return run(root, work, plain=True)
 
 
 def cmd_rename(root: Path, args: list[str]) -> int:
@@ -180,4 +184,4 @@ def cmd_rename(root: Path, args: list[str]) -> int:
         await engine.rename(parsed.args[0], parsed.args[1])
         return 0
 
-    return run(root, work)
+    return run(root, work, plain=True)

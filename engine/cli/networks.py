@@ -69,7 +69,7 @@ def _create(root: Path, args: list[str]) -> int:
         print(await engine.create_network(spec))
         return 0
 
-    return run(root, work)
+    return run(root, work, plain=True)
 
 
 def ipam_configs(
@@ -130,7 +130,7 @@ def _connect(root: Path, args: list[str]) -> int:
         await engine.connect_network(parsed.args[0], parsed.args[1], settings)
         return 0
 
-    return run(root, work)
+    return run(root, work, plain=True)
 
 
 def _disconnect(root: Path, args: list[str]) -> int:
@@ -144,7 +144,7 @@ def _disconnect(root: Path, args: list[str]) -> int:
         await engine.disconnect_network(parsed.args[0], parsed.args[1], force=parsed.on("force"))
         return 0
 
-    return run(root, work)
+    return run(root, work, plain=True)
 
 
 def _inspect(root: Path, args: list[str]) -> int:
@@ -163,7 +163,7 @@ def _inspect(root: Path, args: list[str]) -> int:
 
         return await inspect(parsed, look)
 
-    return run(root, work)
+    return run(root, work, plain=True)
 
 
 def _row(network: NetworkInfo, *, full: bool) -> dict[str, object]:
@@ -199,7 +199,7 @@ def _list(root: Path, args: list[str]) -> int:
         columns = {"NETWORK ID": "ID", "NAME": "Name", "DRIVER": "Driver", "SCOPE": "Scope"}
         return listing(parsed, rows, columns, "ID")
 
-    return run(root, work)
+    return run(root, work, plain=True)
 
 
 def _prune(root: Path, args: list[str]) -> int:
@@ -220,7 +220,7 @@ def _prune(root: Path, args: list[str]) -> int:
             print("Deleted Networks:\n" + "\n".join(removed) + "\n")
         return 0
 
-    return run(root, work)
+    return run(root, work, plain=True)
 
 
 def _remove(root: Path, args: list[str]) -> int:
@@ -240,7 +240,7 @@ def _remove(root: Path, args: list[str]) -> int:
 
         return await each(parsed.args, remove)
 
-    return run(root, work)
+    return run(root, work, plain=True)
 
 
 def cmd_port(root: Path, args: list[str]) -> int:
@@ -271,4 +271,4 @@ def cmd_port(root: Path, args: list[str]) -> int:
             print("\n".join(lines))
         return 0
 
-    return run(root, work)
+    return run(root, work, plain=True)

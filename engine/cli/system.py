@@ -78,7 +78,7 @@ def cmd_info(root: Path, args: list[str]) -> int:
             print(f"Note:       {note}")
         return 0
 
-    return run(root, work)
+    return run(root, work, plain=True)
 
 
 def cmd_check(root: Path, args: list[str]) -> int:

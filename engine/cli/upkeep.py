@@ -141,7 +141,7 @@ def _image_prune(root: Path, args: list[str]) -> int:
         _tell(await engine.prune_images(wanted, dry_run=dry), dry)
         return 0
 
-    return run(root, work)
+    return run(root, work, plain=True)
 
 
 def container_prune(root: Path, args: list[str]) -> int:
@@ -158,7 +158,7 @@ def container_prune(root: Path, args: list[str]) -> int:
         _tell(await engine.prune_containers(filters(parsed.items("filter")), dry_run=dry), dry)
         return 0
 
-    return run(root, work)
+    return run(root, work, plain=True)
 
 
 def _system_prune(root: Path, args: list[str]) -> int:
@@ -237,7 +237,7 @@ def _df(root: Path, args: list[str]) -> int:
             )
         return 0
 
-    return run(root, work)
+    return run(root, work, plain=True)
 
 
 def summary(usage: DiskUsage) -> list[dict[str, object]]:

@@ -141,7 +141,7 @@ def cmd_top(root: Path, args: list[str]) -> int:
         print(table(found.titles, found.processes, minimum=20))
         return 0
 
-    return run(root, work)
+    return run(root, work, plain=True)
 
 
 def cmd_update(root: Path, args: list[str]) -> int:
@@ -164,4 +164,4 @@ def cmd_update(root: Path, args: list[str]) -> int:
         for note in await engine.update(name, changes, restart_policy=policy):
             print(f"WARNING: {note}", file=sys.stderr)
 
-    return run(root, lambda engine: each(parsed.args, lambda name: one(engine, name)))
+    return run(root, lambda engine: each(parsed.args, lambda name: one(engine, name)), plain=True)

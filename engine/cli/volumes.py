@@ -56,7 +56,7 @@ def _create(root: Path, args: list[str]) -> int:
         print(made.name)
         return 0
 
-    return run(root, work)
+    return run(root, work, plain=True)
 
 
 def document(volume: VolumeInfo) -> dict[str, object]:
@@ -85,7 +85,7 @@ def _inspect(root: Path, args: list[str]) -> int:
 
         return await inspect(parsed, look)
 
-    return run(root, work)
+    return run(root, work, plain=True)
 
 
 def _row(volume: VolumeInfo) -> dict[str, object]:
@@ -117,7 +117,7 @@ def _list(root: Path, args: list[str]) -> int:
         rows = [_row(volume) for volume in await engine.volumes(filters(parsed.items("filter")))]
         return listing(parsed, rows, {"DRIVER": "Driver", "VOLUME NAME": "Name"}, "Name")
 
-    return run(root, work)
+    return run(root, work, plain=True)
 
 
 def _prune(root: Path, args: list[str]) -> int:
@@ -146,7 +146,7 @@ def _prune(root: Path, args: list[str]) -> int:
         print(f"Total reclaimed space: {human_size(freed)}")
         return 0
 
-    return run(root, work)
+    return run(root, work, plain=True)
 
 
 def _remove(root: Path, args: list[str]) -> int:

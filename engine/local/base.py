@@ -177,7 +177,7 @@ class Services:
     async def _cancellable(self, work: Callable[[CancelToken], T]) -> T:
         cancel = CancelToken()
         try:
-            return await asyncio.to_thread(work, cancel)
+            return await self._beside(lambda: work(cancel))
         finally:
             cancel.cancel()
 

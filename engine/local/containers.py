@@ -118,6 +118,8 @@ class ContainersPart(Services):
     async def wait(self, name: str, *, condition: Condition = "not-running") -> int:
         cancel = CancelToken()
         try:
+            if self.inline:
+                return self._containers.life.wait(name, condition, cancel)
             return await on_thread(lambda: self._containers.life.wait(name, condition, cancel))
         finally:
             cancel.cancel()
