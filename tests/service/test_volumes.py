@@ -250,7 +250,7 @@ async def test_making_and_finding_volumes(local: LocalEngine) -> None:
         ({"name": "a/b"}, InvalidInput),
         ({"name": "../x"}, InvalidInput),
         ({"name": "x" * 300}, InvalidInput),
-        ({"name": "vv", "driver": "nope"}, Unsupported),
+        ({"name": "vv", "driver": "nope"}, NotFound),
         ({"name": "vv", "options": {"foo": "1"}}, InvalidInput),
         ({"name": "vv", "options": {"type": "tmpfs"}}, InvalidInput),
         ({"name": "vv", "options": {"size": "1g"}}, Unsupported),
