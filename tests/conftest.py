@@ -35,6 +35,8 @@ PEERS = {
     "busybox": "busybox",
     "vim": "vim",
     "fish": "fish",
+    "firewalld": "firewalld",
+    "dbus-daemon": "dbus-daemon",
     "ip": "ip",
     "nft": "nft",
     "iptables-legacy": "iptables-legacy",

@@ -20,11 +20,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 
+from engine.linux import idmap
 from engine.linux import netlink as nl
 from engine.linux import nftables as nft
 from engine.linux import rtnetlink as rt
 from engine.linux.netlink import Netlink, NetlinkError
-from engine.runtime import firewall, leftovers
+from engine.runtime import firewall, firewalld, leftovers
 from engine.runtime.netconfig import NetworkConfig, NetworkError, network_from_json
 
 IDLE = 1.0  # seconds
@@ -40,6 +41,7 @@ class Membership:
         path = os.path.join(run_dir, FOLDER, network.bridge)
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         self.index = 0
+        self.trouble = ""
         while True:
             self._fd = _open(path)
             fcntl.flock(self._fd, fcntl.LOCK_SH)
@@ -59,7 +61,7 @@ class Membership:
             return
         with _host_lock(self._run_dir):
             _write(self._fd, self.network)
-            make(self.network, host, filters, self._run_dir)
+            self.trouble = make(self.network, host, filters, self._run_dir)
         link = rt.get_link(host, self.network.bridge)
         if link is None:
             raise NetworkError(f"the bridge {self.network.bridge} of network {self.network.name} vanished")
@@ -151,8 +153,9 @@ def _overlap(other: rt.Network, gateway: rt.Interface) -> bool:
     return other.version == gateway.version and bool(other.overlaps(gateway.network))
 
 
-def make(network: NetworkConfig, host: Netlink, filters: Netlink | None, run_dir: str) -> None:
-    """The bridge, its addresses, its table, under the host's lock. What is there is left. Raises NetworkError."""
+def make(network: NetworkConfig, host: Netlink, filters: Netlink | None, run_dir: str) -> str:
+    """The bridge, its addresses, its table, under the host's lock. What is there is left. Returns what does not work of it
+    ("" for nothing). Raises NetworkError."""
     try:
         _forwarding(network)
         if filters is not None:
@@ -167,10 +170,11 @@ def make(network: NetworkConfig, host: Netlink, filters: Netlink | None, run_dir
         _make_bridge(network, host)
         leftovers.note_owner(network.bridge, run_dir)
         if filters is None:
-            return
+            return ""
         if not nft.has_table(filters, nft.INET, network.bridge):
             firewall.ensure(filters, firewall.network_batch(network))
         firewall.ensure_pass(filters, network)
+        return "" if idmap.inside() else firewalld.admit(network.bridge)
     except NetlinkError as error:
         raise NetworkError(f"network {network.name}: {explain(error)}") from error
 
@@ -244,6 +248,8 @@ def remove(network: NetworkConfig, host: Netlink) -> None:
         firewall.remove(filters, network)
     with contextlib.suppress(NetlinkError):
         host.send([rt.delete_link(network.bridge)])
+    if not idmap.inside():
+        firewalld.dismiss(network.bridge)
     leftovers.forget_owner(network.bridge)
 
 

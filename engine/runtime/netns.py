@@ -23,7 +23,7 @@ from engine.linux import netlink as nl
 from engine.linux import nftables as nft
 from engine.linux import rtnetlink as rt
 from engine.linux.netlink import Netlink, NetlinkError
-from engine.runtime import bridges, dns, firewall, net_inside, outside, ports, proxy, usernet
+from engine.runtime import bridges, dns, firewall, firewalld, net_inside, outside, ports, proxy, usernet
 from engine.runtime.bridges import FOLDER, Membership
 from engine.runtime.loop import READ, Loop
 from engine.runtime.netconfig import (
@@ -58,6 +58,7 @@ class ContainerLink:
         self._filters: Netlink | None = None
         self._inside: Netlink | None = None
         self._watch: socket.socket | None = None
+        self._asking = False  # a child asks firewalld
         self._way: usernet.Way | None = None  # an ordinary user's; None for root
         self._way_fd = -1
         self._proxy = (-1, -1)  # pid, pidfd
@@ -125,8 +126,8 @@ class ContainerLink:
         """What does not work of this network from the start, "" for nothing."""
         if self._way is not None:
             return self._way.trouble
-        found = (firewall.blocked(endpoint.network) for endpoint in self.endpoints) if self.active else ()
-        return next(filter(None, found), "")
+        found = [firewall.blocked(endpoint.network) for endpoint in self.endpoints] if self.active else []
+        return next(filter(None, (*found, *(member.trouble for member in self._members.values()))), "")
 
     def _join(self, endpoint: Endpoint) -> None:
         assert self._host is not None
@@ -393,15 +394,18 @@ class ContainerLink:
     def _on_filters(self, _fd: int, _events: int) -> None:
         """Somebody removed tables, chains or rules (`nft flush ruleset`, a firewall's reload, a Docker that starts)."""
         assert self._watch is not None
+        reloaded = False
         for _ in range(4096):
             try:
-                self._watch.recv(1 << 16)
+                reloaded |= firewalld.TABLE in self._watch.recv(1 << 16)
             except BlockingIOError:
                 break
             except OSError:  # ENOBUFS: more than it could hold
                 continue
         if self._inside is None or self._host is None or self._filters is None:
             return
+        if reloaded:
+            self._admit_again()
         try:
             restored = [m.network.name for m in self._members.values() if m.check(self._host, self._filters)]
             self._publish()
@@ -411,6 +415,16 @@ class ContainerLink:
                 self._note(f"another program removed the packet filter of network {', '.join(restored)}: restored")
         except (NetworkError, OSError) as error:
             self._note(f"another program changed the packet filter, and restoring it failed: {error}")
+
+    def _admit_again(self) -> None:
+        """firewalld was started anew, and has forgotten us: a child asks it, since it answers when it has finished."""
+        if not self._asking:
+            self._asking = True
+            names = list(self._members)
+            outside.run(self._loop, lambda: [firewalld.admit(name, timeout=60.0) for name in names], self._asked)
+
+    def _asked(self) -> None:
+        self._asking = False
 
     # --- while it runs ----------------------------------------------------------------------------------
 

@@ -415,7 +415,7 @@ async def test_cp_02_and_03_nothing_of_the_image_is_run(local: LocalEngine, imag
     tag = await image(
         f'RUN for f in {modules}; do mkdir -p $(dirname $f) && echo "{code}" > $f; done; '
         f"for p in {programs}; do rm -f $p; printf '{trap}' > $p; chmod 755 $p; done; "
-        "mkdir -p /lib; printf x > /lib/libnss_files.so.2; printf x > /etc/nsswitch.conf"
+        f"mkdir -p /lib {canary}; printf x > /lib/libnss_files.so.2; printf x > /etc/nsswitch.conf"
     )
     box = await local.create(ContainerSpec(tag, command=("sleep", "100")))
     plain = tar_of(("f", b"data", {"uname": "nobody", "gname": "nogroup"})).read()
@@ -443,6 +443,8 @@ async def test_cp_02_and_03_nothing_of_the_image_is_run(local: LocalEngine, imag
             with pytest.raises(InvalidInput) as caught:
                 await local.put_archive(box, "/tmp", io.BytesIO(garbage))
             assert caught.value.status == 400
+        with pytest.raises(NotFound):  # nor with the container's root as its own
+            await local.stat_path(box, str(marker))
     assert not marker.exists()
 
 

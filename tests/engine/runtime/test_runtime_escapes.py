@@ -8,6 +8,7 @@ folder and the host's settings are as they were.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import gc
 import hashlib
 import os
@@ -130,6 +131,14 @@ def test_rt01_the_hosts_programs_cannot_be_overwritten(box: MakeBox, canary: Pat
         except StartFailed:
             continue
         assert "host python" not in two.output()
+    # With the libraries of the host it does run. What it is then is a sealed copy, which nobody can write to.
+    code = f"import fcntl; print(fcntl.fcntl(open('/proc/self/exe'), {fcntl.F_GET_SEALS}))"
+    places = {"/lib", "/lib64", "/usr/lib", str(Path(sys.base_prefix) / "lib")}
+    three = box("/proc/self/exe", "-I", "-S", "-c", code,
+                env=[f"PYTHONHOME={sys.base_prefix}", f"LD_LIBRARY_PATH={sys.base_prefix}/lib", "LANG=C.UTF-8"],
+                mounts=[BindMount(place, place, read_only=True) for place in places if Path(place).is_dir()])  # fmt: skip
+    assert three.run() == 0, three.output("stderr")
+    assert int(three.output()) & fcntl.F_SEAL_WRITE
     assert interpreter() == before
 
 
@@ -210,18 +219,37 @@ def test_rt07_masks_are_the_null_device(box: MakeBox, canary: Path, tmp_path: Pa
 
 
 def test_rt08_the_console_is_the_terminal(box: MakeBox, canary: Path, tmp_path: Path) -> None:
-    """CVE-2025-52565: links at /dev/console and /dev/pts/0 in a /dev of the container's."""
+    """CVE-2025-52565: links at /dev/console, where the terminal is mounted, and at /dev/pts/N, where it seems to come from, in a
+    /dev of the container's. (It has a devpts: without one there is no terminal, and the start ends before.)"""
     dev = tmp_path / "dev"
-    (dev / "pts").mkdir(parents=True)
-    (dev / "console").symlink_to("/proc/sys/kernel/core_pattern")
-    (dev / "away").symlink_to(str(canary / "file"))
+    for folder in ("pts", "fake"):
+        (dev / folder).mkdir(parents=True)
+    for number in range(64):
+        (dev / f"fake/{number}").symlink_to("/etc/passwd")
+    mounts = [BindMount(str(dev), "/dev"), BindMount("/dev/pts", "/dev/pts")]
+    ours = {"/dev/console", "/dev/away", "/dev/pts", "/dev/fake"}  # a mount goes where its place is renamed to
 
     def start(_number: int) -> None:
-        one = box("sh", "-c", "echo text > /dev/console", tty=True, mounts=[BindMount(str(dev), "/dev")])
+        one = box("cat", "/proc/self/mountinfo", tty=True, mounts=mounts)
         one.start()
         one.wait()
+        lines = [line.split() for line in one.output().splitlines()]
+        kinds = {line[4]: line[line.index("-") + 1] for line in lines}
+        assert ours >= {where for where, kind in kinds.items() if kind == "devpts"}
+        assert [kinds[where] for where in ("/dev/console", "/dev/away") if where in kinds] == ["devpts"]
 
+    (dev / "console").touch()
+    start(0)
+    (dev / "console").unlink()
+    (dev / "console").symlink_to("/etc/passwd")
+    with pytest.raises(StartFailed, match="symbolic link"):
+        start(0)
+    (dev / "away").touch()
     with racer(dev / "console", dev / "away"):
+        attempts(start)
+    (dev / "console").unlink()
+    (dev / "console").touch()
+    with racer(dev / "pts", dev / "fake"):
         attempts(start)
 
 
