@@ -360,8 +360,9 @@ class Engine(Protocol):
 
     async def info(self) -> SystemInfo: ...
 
-    async def check(self, *, repair: bool = False) -> Sequence[CheckFinding]:
-        """What is damaged, missing or foreign in the store. `repair` fetches or makes again only that."""
+    async def check(self, *, repair: bool = False, files: bool = False) -> Sequence[CheckFinding]:
+        """What is damaged, missing or foreign in the store; with `files` each file of unpacked layers is compared with its layer.
+        `repair` fetches or makes again only that."""
 
     # images
     async def images(

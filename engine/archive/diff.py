@@ -92,7 +92,7 @@ class _Walk:
             return
         if stat.S_ISSOCK(mode):
             return
-        xattrs, is_opaque = _xattrs(real)
+        xattrs, is_opaque = layer_xattrs(real)
         was = self._below.find(path) if self._below is not None else None
         same = was is not None and same_file(was, (real, status))
         common = (stat.S_IMODE(mode), status.st_uid, status.st_gid, self._mtime(status))
@@ -140,7 +140,7 @@ class _Walk:
         return mtime if self._clamp is None else min(mtime, self._clamp)
 
 
-def _xattrs(real: str) -> tuple[dict[str, bytes], bool]:
+def layer_xattrs(real: str) -> tuple[dict[str, bytes], bool]:
     """Extended attributes that belong to the layer, and whether the directory is opaque."""
     try:
         names = os.listxattr(real, follow_symlinks=False)
@@ -159,7 +159,7 @@ def _xattrs(real: str) -> tuple[dict[str, bytes], bool]:
 
 def shown_xattrs(real: str) -> dict[str, bytes]:
     """Extended attributes that belong to the layer."""
-    return _xattrs(real)[0]
+    return layer_xattrs(real)[0]
 
 
 def same_file(was: tuple[str, os.stat_result], now: tuple[str, os.stat_result]) -> bool:
@@ -167,7 +167,7 @@ def same_file(was: tuple[str, os.stat_result], now: tuple[str, os.stat_result]) 
     (old, a), (new, b) = was, now
     if (a.st_mode, a.st_uid, a.st_gid, a.st_rdev) != (b.st_mode, b.st_uid, b.st_gid, b.st_rdev):
         return False
-    if _xattrs(old)[0] != _xattrs(new)[0]:
+    if layer_xattrs(old)[0] != layer_xattrs(new)[0]:
         return False
     if stat.S_ISDIR(a.st_mode):
         return True

@@ -82,21 +82,23 @@ def cmd_info(root: Path, args: list[str]) -> int:
 
 
 def cmd_check(root: Path, args: list[str]) -> int:
-    flags = [Flag("repair", "Fetch or make again what is damaged or missing")]
+    flags = [
+        Flag("files", "Compare each file of unpacked layers with its layer, too"),
+        Flag("repair", "Fetch or make again what is damaged or missing"),
+    ]
     parsed = read(args, "check [OPTIONS]", "Verify the store and name what is damaged", flags, maximum=0)
     if parsed is None:
         return 0
 
     async def work(engine: Engine) -> int:
-        findings = await engine.check(repair=parsed.on("repair"))
+        findings = await engine.check(repair=parsed.on("repair"), files=parsed.on("files"))
         for finding in findings:
             done = ": mended" if finding.mended else f" ({finding.why})" if finding.why else ""
             print(f"{finding.kind}: {finding.path}: {finding.problem}{done}")
         left = sum(not finding.mended for finding in findings)
         if left:
-            hint = (
-                "pull or build what they name again" if parsed.on("repair") else "`workbench check --repair` mends them"
-            )
+            again = " ".join(["workbench check", *(["--files"] if parsed.on("files") else []), "--repair"])
+            hint = "pull or build what they name again" if parsed.on("repair") else f"`{again}` mends them"
             print(f"{left} problem{'s' if left > 1 else ''}; {hint}")
         else:
             print("the store is whole")

@@ -38,13 +38,12 @@ class SystemPart(ImagesPart, ContainersPart):
             await self._do(oci_runtimes.default, self.root),
         )
 
-    async def check(self, *, repair: bool = False) -> Sequence[CheckFinding]:
+    async def check(self, *, repair: bool = False, files: bool = False) -> Sequence[CheckFinding]:
         from engine.service.repair import RepairService
 
         service = RepairService(self._store)
-        if repair:
-            return await self._cancellable(service.repair)
-        return await self._do(service.check)
+        work = service.repair if repair else service.check
+        return await self._cancellable(lambda cancel: work(cancel, files=files))
 
     async def prune_images(
         self, filters: Mapping[str, Sequence[str]] | None = None, *, dry_run: bool = False

@@ -38,8 +38,8 @@ class SystemPart(ContainersPart, ImagesPart, NetworksPart):
             str(found.get("DefaultRuntime") or ""),
         )
 
-    async def check(self, *, repair: bool = False) -> Sequence[CheckFinding]:
-        found: Sequence[CheckFinding] = await self._own("check", "checking the store", repair=repair)
+    async def check(self, *, repair: bool = False, files: bool = False) -> Sequence[CheckFinding]:
+        found: Sequence[CheckFinding] = await self._own("check", "checking the store", repair=repair, files=files)
         return found
 
     # --- disk -------------------------------------------------------------------------------------------

@@ -31,11 +31,21 @@ class RepairService:
     def __init__(self, store: Store, say: Callable[[str], None] = lambda text: None) -> None:
         self._store, self._say = store, say
 
-    def check(self) -> list[CheckFinding]:
-        return [_finding(problem) for problem in self._store.check()]
+    def check(self, cancel: CancelToken, *, files: bool = False) -> list[CheckFinding]:
+        return [_finding(problem) for problem in self._store.check(cancel, files=files)]
 
-    def repair(self, cancel: CancelToken) -> list[CheckFinding]:
+    def repair(self, cancel: CancelToken, *, files: bool = False) -> list[CheckFinding]:
         """Mends what can be mended; every finding says what was done, and `mended` whether it is whole again."""
+        found = self._mend_blobs(cancel)
+        # Files last: their layers' blobs are whole by now, as far as they can be.
+        if files:
+            known = {(one.kind, one.path) for one in found}
+            torn = [one for one in self._store.check(cancel, files=True, mend=True) if one.kind == "file"]
+            left = {one.path for one in self._store.check(cancel, files=True) if one.kind == "file"} if torn else set()
+            found += [_finding(one, mended=one.path not in left) for one in torn if (one.kind, one.path) not in known]
+        return found
+
+    def _mend_blobs(self, cancel: CancelToken) -> list[CheckFinding]:
         problems = self._store.check()
         why: dict[Digest, str] = {}
         with self._store.using():

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine.archive.reader import apply_layer
+from engine.base.cancel import CancelToken
 from engine.base.lazy import lazy
-from engine.errors import EngineError
+from engine.errors import Corrupt, EngineError
 from engine.oci.chain import chain_ids
+from engine.oci.descriptor import Descriptor
 from engine.oci.digest import Digest
 from engine.store.images import Image
+from engine.store.tree_check import differences, folder_for, put_back
 
 if TYPE_CHECKING:
     import hashlib
@@ -25,7 +30,7 @@ _LAYOUT = {"oci-layout", "index.json", "blobs"}
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """`kind` is blob, layer, record or foreign. `digest` names the blob or chain, `images` who needs it."""
+    """`kind` is blob, layer, file (of an unpacked layer), record or foreign. `digest` names the blob or chain, `images` who needs it."""
 
     kind: str
     path: str
@@ -34,15 +39,17 @@ class Problem:
     images: tuple[Image, ...] = ()
 
 
-def check(store: Store) -> list[Problem]:
-    """Every problem. Changes nothing; holds a lease, so that no sweep makes a blob seem missing."""
+def check(store: Store, cancel: CancelToken | None = None, *, files: bool = False, mend: bool = False) -> list[Problem]:
+    """Every problem. Changes nothing; holds a lease, so that no sweep makes a blob seem missing. `files`: unpacked layers are compared
+    file by file with their blobs, each unpacked beside for that; with `mend` what differs there is put right at once."""
     with store.using():
-        return _Check(store).run()
+        return _Check(store, cancel or CancelToken(), files=files, mend=mend).run()
 
 
 class _Check:
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, cancel: CancelToken, *, files: bool, mend: bool) -> None:
+        self._store, self._cancel, self._files, self._mend = store, cancel, files, mend
+        self._sources: dict[Digest, tuple[Descriptor, Digest, tuple[Digest, ...]]] = {}  # by chain
         self._images = store.images.list()
         self._needs: dict[Digest, list[Image]] = {}
         self._chains: dict[Digest, list[Image]] = {}
@@ -64,8 +71,11 @@ class _Check:
             config = store.images.config(image)
         except EngineError:
             return None  # the blob that is damaged or missing is named by itself
-        for chain in chain_ids(config.diff_ids):
+        chains = chain_ids(config.diff_ids)
+        for number, chain in enumerate(chains):
             self._chains.setdefault(chain, []).append(image)
+            if number < len(manifest.layers):
+                self._sources.setdefault(chain, (manifest.layers[number], config.diff_ids[number], chains[:number]))
         if len(config.diff_ids) != len(manifest.layers):
             text = f"its config names {len(config.diff_ids)} layers, its manifest {len(manifest.layers)}"
             return Problem("record", _name(image), text, image.digest, (image,))
@@ -104,7 +114,36 @@ class _Check:
             if damage:
                 users = tuple(self._chains.get(chain, ()))
                 found.append(Problem("layer", str(path), damage + _needed_by(users), chain, users))
+            elif self._files and chain in self._sources:
+                found += self._differing(chain)
         return found
+
+    def _differing(self, chain: Digest) -> list[Problem]:
+        """Files of an unpacked layer that are not its blob's."""
+        store, (layer, diff_id, below) = self._store, self._sources[chain]
+        record = store.layers.peek(chain)
+        if record is None or not store.blobs.has(layer.digest):
+            return []  # unpacked anew when it is needed; a blob that is missing is named by itself
+        with folder_for(store.tmp, f"check-{secrets.token_hex(8)}") as place:
+            fresh, grave = place / "fresh", place / "grave"
+            fresh.mkdir(mode=0o755)
+            grave.mkdir()
+            try:
+                with store.open_layer(layer) as tar:
+                    if apply_layer(tar, fresh, cancel=self._cancel).diff_id != diff_id:
+                        return []
+            except Corrupt:
+                return []  # the blob is named by itself
+            # Of a tree that stands on another, together they are the layer.
+            under = ([store.layers.tree(record.base)] if record.base else []) + store.layers.trees(below)
+            found = list(differences(fresh, store.layers.tree(chain), under, self._cancel, base=bool(record.base)))
+            if self._mend:
+                put_back(fresh, store.layers.tree(chain), found, grave)
+        users = tuple(self._chains.get(chain, ()))
+        return [
+            Problem("file", f"{store.layers.tree(chain)}/{one.path}", one.said + _needed_by(users), chain, users)
+            for one in found
+        ]
 
     def _foreign(self) -> list[Problem]:
         root = self._store.blobs.root

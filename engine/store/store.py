@@ -198,8 +198,8 @@ class Store:
 
         return sweep(self, dry_run=dry_run)
 
-    def check(self) -> list[Problem]:
-        """Reads everything back: digests, records, layer folders. Changes nothing."""
+    def check(self, cancel: CancelToken | None = None, *, files: bool = False, mend: bool = False) -> list[Problem]:
+        """Reads everything back: digests, records, layer folders, with `files` what is in them. Only `mend` changes anything."""
         from engine.store.check import check  # loaded when it is asked for
 
-        return check(self)
+        return check(self, cancel, files=files, mend=mend)

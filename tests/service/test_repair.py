@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -77,6 +78,40 @@ def test_a_tree_is_unpacked_again(store: Store, registry: Scripted) -> None:
     assert (finding.kind, finding.mended) == ("layer", True)
     assert (store.layers.tree(chain) / "file1").stat().st_size == 7000
     assert store.check() == []
+
+
+def test_files_of_unpacked_layers(store: Store, registry: Scripted, capsys: pytest.CaptureFixture[str]) -> None:
+    image = pulled(store, registry)
+    chains = chain_ids(store.images.config(image).diff_ids)
+    content, mode, gone = (store.layers.tree(chain) / f"file{number}" for number, chain in enumerate(chains))
+    assert main(["--root", str(store.root), "check", "--files"]) == 0
+    was = content.stat()
+    scribble(content)
+    os.utime(content, ns=(was.st_atime_ns, was.st_mtime_ns))  # neither its size nor its time tells
+    mode.chmod(0o4755)
+    gone.unlink()
+    (gone.parent / "strange").mkdir()
+    (gone.parent / "strange/file").write_text("?")
+    gone.symlink_to("/etc/passwd")
+    assert main(["--root", str(store.root), "check"]) == 0, "its files are not looked at without --files"
+    capsys.readouterr()
+    assert main(["--root", str(store.root), "check", "--files"]) == 1
+    said = capsys.readouterr().out
+    for path, what in (
+        (content, "content"),
+        (mode, "mode"),
+        (gone, "another kind"),
+        (gone.parent / "strange", "not of"),
+    ):
+        assert any(f"{path}: " in line and what in line for line in said.splitlines()), said
+    assert "4 problems; `workbench check --files --repair` mends them" in said
+    before = len(registry.seen)
+    assert main(["--root", str(store.root), "check", "--files", "--repair"]) == 0
+    assert len(registry.seen) == before, "out of the blobs that are here"
+    assert (content.stat().st_mode, content.stat().st_mtime_ns) == (was.st_mode, was.st_mtime_ns)
+    assert (gone.stat().st_size, mode.stat().st_mode & 0o7777) == (7000, 0o644)
+    assert not (gone.parent / "strange").exists()
+    assert store.check(files=True) == []
 
 
 def test_what_no_registry_has(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
