@@ -39,7 +39,7 @@ CONTAINERS = (
 )
 CPU, MEMORY = 5, 6  # of CONTAINERS: what only readings say
 IMAGES = (
-    Column(grow=True, title="IMAGE"),
+    Column(grow=True, title="IMAGE", ends=True),
     Column(title="USED BY", drop=40, cap=28, styles={"": GREEN}),
     Column(right=True, title="SIZE", key=lambda one: one.size),
     Column(right=True, title="SHARED", drop=30, styles={"": DIM}),

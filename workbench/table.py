@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from rich.cells import cell_len, set_cell_size
+
+from engine.base.patterns import Pattern, SlowPattern
+from engine.errors import InvalidInput
 
 LEAST = 16  # cells that the growing column keeps before another one goes
 ROOMY = 50  # cells from which a list writes words out
@@ -28,6 +32,7 @@ class Column:
     key: Callable[[Any], Any] | None = None
     least: int = 0  # cells that it has before it has a text: of one whose texts come later and shall move nothing
     cap: int = 0  # cells that it takes at most; 0: as many as its longest text
+    ends: bool = False  # what does not fit loses its beginning: of an image's name the end tells more
 
 
 def fit(natural: Sequence[int], columns: Sequence[Column], width: int, gap: int = 2) -> list[int]:
@@ -50,27 +55,36 @@ def fit(natural: Sequence[int], columns: Sequence[Column], width: int, gap: int 
     return sizes
 
 
-def set_text(text: str, width: int, right: bool = False) -> str:
-    """Exactly `width` cells: padded, or cut with an ellipsis."""
+def set_text(text: str, width: int, right: bool = False, *, ends: bool = False) -> str:
+    """Exactly `width` cells: padded, or cut with an ellipsis (in front, if it `ends` with what matters)."""
     size = len(text) if text.isascii() else cell_len(text)
     if size > width:
+        if ends and text.isascii() and width > 0:
+            return f"…{text[size - width + 1 :]}"
         return f"{set_cell_size(text, width - 1)}…" if width > 0 else ""
     return " " * (width - size) + text if right else text + " " * (width - size)
 
 
-@dataclass(frozen=True, slots=True)
 class Matcher:
-    """Of a filter: words that must all occur, `!word` that must not, and `~regular expression`. Case does not matter."""
+    """Of a filter: words that must all occur, `!word` that must not, and `~regular expression` (taken for words where it is none, or
+    takes too long). Case does not matter."""
 
-    text: str
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._pattern: Pattern[str] | None = None
+        if text.startswith("~"):
+            with contextlib.suppress(InvalidInput):
+                self._pattern = Pattern(text[1:], ignore_case=True)
 
     def __call__(self, cells: Sequence[str]) -> bool:
         whole = " ".join(cells).lower()
-        if self.text.startswith("~"):
+        if self._pattern is not None:
             try:
-                return re.search(self.text[1:], whole, re.IGNORECASE) is not None
-            except re.error:
-                return self.text[1:].lower() in whole
+                return self._pattern.found_in(whole)
+            except SlowPattern:
+                self._pattern = None
+        if self.text.startswith("~"):
+            return self.text[1:].lower() in whole
         return all(
             word[1:] not in whole if word.startswith("!") and len(word) > 1 else word in whole
             for word in self.text.lower().split()

@@ -79,6 +79,7 @@ async def follow(app: WorkbenchApp, words: str, events: AsyncIterator[PullProgre
             raise
         except asyncio.CancelledError:
             entry.fail("cancelled")
+            app.say(f"cancelled: {words}")
             raise
 
 

@@ -12,14 +12,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine import model
+from engine.base.lazy import lazy
 from engine.errors import InvalidInput
 from engine.local.base import Services
 from engine.local.hints import Hints
 
 if TYPE_CHECKING:
+    import asyncio
+
     from engine.local.log_book import LocalLogBook
     from engine.model import EngineEvent, LogLine, LogRecord
     from engine.service.logs import LogReader
+else:
+    asyncio = lazy("asyncio")
+
+_COMMIT = 0.02  # seconds
 
 
 class LogsPart(Services):
@@ -107,9 +114,16 @@ class LogsPart(Services):
                         watched.add(path.name)
                         hints.add(str(path))
                 await self._do(self._containers.life.reconcile)
-                for row in await self._do(records.read, "SELECT * FROM events WHERE seq > ? ORDER BY seq", seq):
-                    seq = int(row["seq"])
-                    yield _event(row)
+                for attempt in range(2):
+                    rows = await self._do(records.read, "SELECT * FROM events WHERE seq > ? ORDER BY seq", seq)
+                    for row in rows:
+                        seq = int(row["seq"])
+                        yield _event(row)
+                    if rows or attempt:
+                        break
+                    # Another process's commit is in the file, which is the hint, a moment before it is in SQLite's shared memory,
+                    # which makes it visible and gives no hint.
+                    await asyncio.sleep(_COMMIT)
                 await hints.wait(30.0 if until is None else max(min((until - time.time_ns()) / 1e9, 30.0), 0.0))
 
 

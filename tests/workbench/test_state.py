@@ -63,6 +63,7 @@ def test_filters() -> None:
     assert not Matcher("!web")(cells)
     assert Matcher("~web-[0-9]")(cells)
     assert not Matcher("~(")(cells)
+    assert not Matcher("~(a|aa)+$")(["a" * 60 + "b"])  # it would never end
     assert sorted(["web-10", "web-2"], key=natural_key) == ["web-2", "web-10"]
 
 

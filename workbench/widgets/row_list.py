@@ -237,7 +237,12 @@ class RowList(ScrollView, can_focus=True):
                 text = cell if roomy else column.short.get(cell, cell)
                 if pieces:
                     pieces.append((gap, ""))
-                pieces.append((set_text(text, width, column.right), column.styles.get(cell, column.styles.get("", ""))))
+                pieces.append(
+                    (
+                        set_text(text, width, column.right, ends=column.ends),
+                        column.styles.get(cell, column.styles.get("", "")),
+                    )
+                )
         return pieces
 
     def _row_strip(self, key: str, cursor: bool, focus: bool, marked: bool) -> Strip:
