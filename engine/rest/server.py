@@ -8,11 +8,12 @@ import grp
 import os
 import socket
 import ssl
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from engine.api import Engine
 from engine.base.tls_stream import TlsStream, feed
@@ -184,8 +185,10 @@ class ApiServer:
     async def _serve(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         loop = asyncio.get_running_loop()
+        # From Python 3.13 on asyncio would take the socket's file away: one that systemd passed is systemd's.
+        keep: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
         self._servers.append(
-            await loop.create_unix_server(lambda: protocol(self._connected), sock=sock, backlog=_BACKLOG)
+            await loop.create_unix_server(lambda: protocol(self._connected), sock=sock, backlog=_BACKLOG, **keep)
         )
 
     @property

@@ -109,7 +109,7 @@ class ContainerService:
     def resolve(self, name: str) -> tuple[str, dict[str, Any]]:
         """Id and record of a container by name, id or unique id prefix. Raises `NotFound`, `Conflict`."""
         rows = self._store.records.read(
-            "SELECT id, name, document FROM containers WHERE id = ?1 OR name = ?1", name.removeprefix("/")
+            "SELECT id, name, document FROM containers WHERE id = ? OR name = ?", *[name.removeprefix("/")] * 2
         )
         if not rows and name and all(c in "0123456789abcdef" for c in name):
             rows = self._store.records.read("SELECT id, name, document FROM containers WHERE id GLOB ?", name + "*")
