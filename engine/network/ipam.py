@@ -117,6 +117,10 @@ def check_overlap(pool: Pool, others: Iterable[tuple[str, Subnet]]) -> None:
             )
 
 
+def meets(pool: Pool, other: Subnet) -> bool:
+    return other.version == pool.subnet.version and bool(other.overlaps(pool.subnet))
+
+
 def usable(pool: Pool, address: Address) -> bool:
     """Whether a container may have the address at all."""
     subnet = pool.subnet

@@ -59,7 +59,7 @@ class Membership:
         self.index = self._look(host, filters)
         if self.index:
             return
-        with _host_lock(self._run_dir):
+        with host_lock(self._run_dir):
             _write(self._fd, self.network)
             self.trouble = make(self.network, host, filters, self._run_dir)
         link = rt.get_link(host, self.network.bridge)
@@ -77,7 +77,7 @@ class Membership:
 
     def check(self, host: Netlink, filters: Netlink) -> bool:
         """Puts right what another program has done to the network's tables. True: something was missing."""
-        with _host_lock(self._run_dir):
+        with host_lock(self._run_dir):
             missing = not self._look(host, filters)
             if missing:
                 make(self.network, host, filters, self._run_dir)
@@ -112,7 +112,8 @@ def _write(fd: int, network: NetworkConfig) -> None:
 
 
 @contextlib.contextmanager
-def _host_lock(run_dir: str) -> Iterator[None]:
+def host_lock(run_dir: str) -> Iterator[None]:
+    """Held while a subnet is chosen or taken, by every engine of the host."""
     try:
         os.makedirs(os.path.dirname(HOST_LOCK), mode=0o711, exist_ok=True)
         fd = _open(HOST_LOCK)

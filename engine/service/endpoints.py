@@ -25,6 +25,7 @@ from engine.linux.netlink import Netlink
 from engine.model import ContainerSpec, EndpointSettings
 from engine.network import files, ipam, ports
 from engine.network.bridge import parse_options
+from engine.network.ipam import Subnet
 from engine.runtime import netconfig
 from engine.runtime import state as states
 from engine.runtime.netconfig import ContainerNetwork, Dns, Endpoint, mac_of
@@ -210,19 +211,30 @@ class EndpointService:
 
     def _usable(self, record: NetworkRecord) -> NetworkRecord:
         """The network, with another subnet when its own, chosen by us, has become somebody else's while it was down."""
-        from engine.runtime import usernet  # the packet filter: not for commands that start nothing
+        from engine.runtime import bridges, claims, usernet  # the packet filter: not for commands that start nothing
 
-        config = self._networks.config(record)
-        trouble = usernet.inside(str(self._runtime.run_dir), lambda: _in_the_way(config))
-        if not trouble:
+        config, run_dir = self._networks.config(record), str(self._runtime.run_dir)
+        up, trouble = usernet.inside(run_dir, lambda: _in_the_way(config))
+        if up:
             return record
+        with bridges.host_lock(run_dir):
+            # Looked at again under the lock: another engine may have chosen meanwhile.
+            _, trouble = usernet.inside(run_dir, lambda: _in_the_way(config))
+            wanted = claims.others(record.id)
+            met = [one for pool in record.pools if not pool.given for one in wanted if ipam.meets(pool, one)]
+            if trouble or met:
+                record = self._elsewhere(record, trouble or f"{met[0]} is about to be used by another engine", wanted)
+            claims.claim(record.id, (pool.subnet for pool in record.pools))
+        return record
+
+    def _elsewhere(self, record: NetworkRecord, trouble: str, wanted: Sequence[Subnet]) -> NetworkRecord:
         pool = record.pool(4)
         if pool is not None and pool.given:
             raise Conflict(
                 f"network {record.name} cannot be used: its subnet {pool.subnet} is in use on this host ({trouble})",
                 hint="make another network with a free --subnet",
             )
-        return self._networks.choose_again(record)
+        return self._networks.choose_again(record, wanted)
 
     def _endpoint(
         self,
@@ -377,12 +389,13 @@ class EndpointService:
     # --- what people see ------------------------------------------------------------------------------
 
 
-def _in_the_way(config: netconfig.NetworkConfig) -> str:
-    """What stands in the way of a network that is not up, "" for nothing."""
+def _in_the_way(config: netconfig.NetworkConfig) -> tuple[bool, str]:
+    """Whether a network is up, and what stands in the way of one that is not, "" for nothing."""
     from engine.runtime import bridges
 
     with Netlink() as host:
-        return "" if rt.get_link(host, config.bridge) is not None else bridges.conflict(config, host)[0]
+        up = rt.get_link(host, config.bridge) is not None
+        return up, "" if up else bridges.conflict(config, host)[0]
 
 
 def endpoint_settings(values: Mapping[str, Any]) -> EndpointSettings:

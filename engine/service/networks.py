@@ -182,9 +182,9 @@ class NetworkService:
                 raise Conflict(f"network with name {record.name} already exists") from None
             raise
 
-    def choose_again(self, record: NetworkRecord) -> NetworkRecord:
-        """Another subnet for a network whose own one was taken by somebody else while nobody was on it."""
-        host = _host_subnets()
+    def choose_again(self, record: NetworkRecord, wanted: Sequence[Subnet] = ()) -> NetworkRecord:
+        """Another subnet for a network whose own one was taken by somebody else while nobody was on it; none of `wanted`."""
+        host = [*_host_subnets(), *wanted]
         with self._store.records.write() as db:
             others = [
                 _record(row)
