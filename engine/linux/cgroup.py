@@ -262,13 +262,17 @@ class Cgroup:
 
     def join(self, pid: int = 0) -> None:
         """Moves `pid` (0: the caller) in. Takes milliseconds: the kernel waits for an RCU grace period."""
+        for directory in self.joined():
+            _write(directory / "cgroup.procs", str(pid))
+
+    def joined(self) -> list[Path]:
+        """Where a process of the container belongs."""
         if not self.v2:
             for name in _V1_LATER:  # an update by another process may have moved the container into it
                 place = self.visible().get(name)
                 if place is not None and _words(place / "cgroup.procs"):
                     self._add(name)
-        for directory in dict.fromkeys(self.directories.values()):
-            _write(directory / "cgroup.procs", str(pid))
+        return list(dict.fromkeys(self.directories.values()))
 
     def fork(self) -> tuple[int, bool]:
         """fork(2): the pid, 0 in the child, and whether the child was born in the group. That spares it `join`; it is for v2."""

@@ -111,9 +111,13 @@ class ExecSession:
         channel: socket.socket,
         listeners: list[Listener],
         plan: exec_steps.Plan | None = None,
+        *,
+        between: bool = False,
     ) -> None:
-        """`plan`: the process performs that, and reports as `tiny_exec` does."""
+        """`plan`: the process performs that, and reports as `tiny_exec` does. `between`: `pid` is that of one that is going to fork
+        the process (`execs`)."""
         self.id = identity
+        self._between = between
         self._plan = plan
         self.pid = pid
         self.exit_code: int | None = None
@@ -144,7 +148,11 @@ class ExecSession:
                 for listener in self._listeners:
                     listener.started(self.pid)
             return
-        message = json.loads(raw) if self._plan is None else {"error": self._plan.failed(*tiny_exec.REPORT.unpack(raw))}
+        message: dict[str, Any] = (
+            json.loads(raw) if self._plan is None else {"error": self._plan.failed(*tiny_exec.REPORT.unpack(raw))}
+        )
+        if "pid" in message:
+            self._become(int(message["pid"]))
         if fds:
             for listener in self._listeners:
                 listener.terminal(list(fds))
@@ -156,7 +164,21 @@ class ExecSession:
             for listener in self._listeners:
                 listener.failed(str(error["message"]), int(error["code"]), int(error["errno"]))
 
+    def _become(self, pid: int) -> None:
+        """The one in between ends: it has forked the process."""
+        assert self._loop is not None
+        self._loop.forget(self._pidfd)
+        os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
+        os.close(self._pidfd)
+        self.pid, self._between = pid, False
+        self._pidfd = os.pidfd_open(pid)
+        self._loop.watch(self._pidfd, READ, self._on_exit)
+
     def _on_exit(self, _fd: int, _events: int) -> None:
+        while self._between and self._listening:  # who goes on, or why nobody does
+            self._on_channel(-1, 0)
+            if not self._between:
+                return
         while self._listening:
             self._on_channel(-1, 0)
         assert self._loop is not None
@@ -215,11 +237,18 @@ def _spawn(
     try:
         with theirs:
             middle = exec_steps.start(plan, (fds[0], fds[1], fds[2]), target[1], target[2], theirs.fileno())
-        raw = ours.recv(tiny_exec.REPORT.size)
-        os.waitpid(middle, 0)
-        step, pid, _detail = tiny_exec.REPORT.unpack(raw) if raw else (0, 0, 0)
-        if step != tiny_exec.REMOTE:  # it could not go there
-            raise ProcessLookupError("the container is not running")
+        pid = middle
+        for _fork in range(1 + plan.into):
+            raw = ours.recv(tiny_exec.REPORT.size)
+            os.waitpid(pid, 0)
+            if not raw:
+                raise ProcessLookupError("the container is not running")
+            report = tiny_exec.REPORT.unpack(raw)
+            if report[0] != tiny_exec.REMOTE:
+                if plan.gone(report[0]):
+                    raise ProcessLookupError("the container is not running")
+                raise exec_steps.Failed(plan.failed(*report))
+            pid = report[1]
         return ExecSession(str(request.get("id") or ""), pid, ours, listeners, plan)
     except BaseException:
         ours.close()
@@ -236,17 +265,15 @@ def _fork(
     """By a fork of the monitor."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
-        if outside.returns():
+        with outside.at_home():
             child, joined = target[2].fork()
-        else:
-            child, joined = outside.fork_into(lambda: execs.go_to(target[0])), False
-    except OSError:  # ENOMEM: its pid namespace has no pid 1 any more
+            if child == 0:
+                ours.close()
+                stdio = None if request.get("tty") else (fds[0], fds[1], fds[2])
+                execs.run(spec, request, *target, theirs, stdio, joined=joined)
+    except BaseException:
         ours.close()
+        raise
+    finally:
         theirs.close()
-        raise ProcessLookupError("the container is not running") from None
-    if child == 0:
-        ours.close()
-        stdio = None if request.get("tty") else (fds[0], fds[1], fds[2])
-        execs.run(spec, request, *target, theirs, stdio, joined=joined)
-    theirs.close()
-    return ExecSession(str(request.get("id") or ""), child, ours, listeners)
+    return ExecSession(str(request.get("id") or ""), child, ours, listeners, between=True)

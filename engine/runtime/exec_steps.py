@@ -1,8 +1,8 @@
 """An exec as a list of system calls: what `execs.run` does in a fork of the monitor, for the small program of `tiny_exec`.
 
 The monitor reads and decides, the program performs. It begins in the monitor's own pid namespace, where nobody in the container can
-see it, is not dumpable before it goes there, and forks the command's process, which stays the monitor's child (CLONE_PARENT): what
-runc does for CVE-2016-9962.
+see it, goes into the container, and forks the command's process, which stays the monitor's child (CLONE_PARENT) and has nothing of the
+host's: what runc does for CVE-2016-9962.
 
 Not for a terminal, nor for an ordinary user's containers, nor where what names the user is not the image's own file: what those need
 may make the caller wait, and the monitor must not (`execs.run` does them).
@@ -14,6 +14,7 @@ import fcntl
 import os
 import signal
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 from engine.linux import apparmor, capability, idmap, libc, namespace
@@ -43,9 +44,14 @@ class Failed(Exception):
 class Plan:
     """The steps of one exec, and how its errors read."""
 
-    def __init__(self, steps: Steps, command: Command) -> None:
-        self.steps = steps
+    def __init__(self, steps: Steps, command: Command, *, into: bool) -> None:
+        """`into`: there is a fork before the last one, into the cgroup."""
+        self.steps, self.into = steps, into
         self._command = command
+
+    def gone(self, step: int) -> bool:
+        """Whether that is a step that fails where the container has ended."""
+        return self.steps.why(step)[1] in ("setns", "clone", "clone3")
 
     def failed(self, step: int, number: int, detail: int) -> dict[str, Any]:
         """`init.explain` of a report."""
@@ -88,8 +94,8 @@ def make(
     except Exception as error:
         raise Failed(init.explain(stage, error)) from error
     steps = Steps()
-    _go(steps)
-    _settle(steps, spec, cgroup)
+    into = bool(cgroup.v2 and "" in cgroup.directories)
+    _settle(steps, spec, cgroup, into=into)
     if "apparmorProfile" in spec["process"]:
         steps.stage = "AppArmor"
         _profile(steps, "unconfined" if request.get("privileged") else spec["process"]["apparmorProfile"])
@@ -97,55 +103,62 @@ def make(
     for kind, soft, hard in command.rlimits:
         limit = struct.pack("=QQ", soft & 0xFFFFFFFFFFFFFFFF, hard & 0xFFFFFFFFFFFFFFFF)
         steps.call("prlimit64", 0, kind, steps.point(limit), 0)
+    times = namespace.NEWTIME if os.path.exists("/proc/self/ns/time") else 0
+    steps.call("setns", _PIDFD, namespace.NEWPID | times)
     steps.call("setns", _PIDFD, _JOIN)
     steps.call("chdir", steps.point(b"/\0"))
-    steps.stage = "standard streams"
-    for fd in range(tiny_exec.CHANNEL, _GROUP + 1):
-        steps.call("fcntl", fd, fcntl.F_SETFD, fcntl.FD_CLOEXEC, flags=MAY_FAIL)  # not each is there
-    steps.call("close_range", tiny_exec.LIST, 0xFFFFFFFF, 0, flags=MAY_FAIL)
+    _appear(steps, groups=[] if into else [_GROUP + number for number in range(len(cgroup.joined()))])
     steps.stage = "privileges"
     _confine(steps, command)
     steps.stage = "exec"
     env = [key + b"=" + value for key, value in command.env.items()]
     steps.execute(command.candidates, command.argv, env, direct=b"/" in command.argv[0])
-    return Plan(steps, command)
+    return Plan(steps, command, into=into)
 
 
-def _go(steps: Steps) -> None:
-    """Into the container's pid namespace."""
+def _settle(steps: Steps, spec: dict[str, Any], cgroup: Cgroup, *, into: bool) -> None:
+    """Before it is seen in the container: what `init.leave_monitor` and `init.own_settings` do."""
     steps.stage = "process"
     steps.call("prctl", libc.PR_SET_DUMPABLE, 0, 0, 0, 0)
-    times = namespace.NEWTIME if os.path.exists("/proc/self/ns/time") else 0
-    steps.call("setns", _PIDFD, namespace.NEWPID | times)
-
-
-def _settle(steps: Steps, spec: dict[str, Any], cgroup: Cgroup) -> None:
-    """The fork, into its group; then what `init.leave_monitor` and `init.own_settings` do."""
-    if cgroup.v2 and "" in cgroup.directories:
+    if into:  # v2: a fork into the group, which is no move; else the other fork, and the way into it
         # struct clone_args, as in libc.clone_into; the signal is that of the caller's own end
         raw = struct.pack("=11Q", _INTO_CGROUP | libc.CLONE_PARENT, *(0,) * 9, _GROUP)
-        steps.fork(
-            "clone3", steps.point(raw), len(raw), flags=MAY_FAIL, skip=4
-        )  # the other fork, and the way into the group
-    steps.fork("clone", libc.CLONE_PARENT | signal.SIGCHLD, 0, 0, 0, 0)
-    steps.stage = "cgroup"
-    for directory in dict.fromkeys(cgroup.directories.values()):
-        path = steps.point(os.fsencode(directory / "cgroup.procs") + b"\0")
+        steps.fork("clone3", steps.point(raw), len(raw), flags=MAY_FAIL, skip=4)
+        steps.fork("clone", libc.CLONE_PARENT | signal.SIGCHLD, 0, 0, 0, 0)
+        steps.stage = "cgroup"
+        path = steps.point(os.fsencode(cgroup.directories[""] / "cgroup.procs") + b"\0")
         steps.call("openat", _AT_FDCWD, path, os.O_WRONLY | os.O_CLOEXEC, 0, flags=KEEP)
         steps.call("write", 0, steps.point(b"0"), 1, flags=KEPT)
         steps.call("close", 0, flags=KEPT)
-    steps.stage = "process"
+        steps.stage = "process"
     default = steps.point(bytes(32))
     for number in _C_LIBRARY:
         steps.call("sigaction", number, default, 0, 8)
-    steps.call("setsid")
     steps.call("umask", 0o022)
     steps.call("keyctl", 1, 0, flags=MAY_FAIL)
-    steps.call("prctl", libc.PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     wanted = int(spec["process"].get("oomScoreAdj", 0))
     with open("/proc/self/oom_score_adj", "rb") as file:
         if int(file.read()) != wanted:
             _write_own(steps, "oom_score_adj", str(wanted).encode(), f"oom_score_adj {wanted}")
+
+
+def _appear(steps: Steps, groups: Sequence[int]) -> None:
+    """Forks the process that the container sees. Nothing of it leads to the host: its root is the container's, and what is open are
+    its streams, the channel, and (v1) the files by which it joins its groups, which takes milliseconds that nobody waits for."""
+    steps.stage = "standard streams"
+    steps.call("fcntl", tiny_exec.CHANNEL, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
+    last = groups[-1] if groups else tiny_exec.CHANNEL
+    for fd in range(tiny_exec.LIST, groups[0] if groups else last + 1):
+        steps.call("close", fd, flags=MAY_FAIL)
+    steps.call("close_range", last + 1 if groups else tiny_exec.LIST, 0xFFFFFFFF, 0, flags=MAY_FAIL)
+    steps.stage = "process"
+    steps.fork("clone", libc.CLONE_PARENT | signal.SIGCHLD, 0, 0, 0, 0)
+    steps.call("prctl", libc.PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    steps.call("setsid")
+    steps.stage = "cgroup"
+    for fd in groups:
+        steps.call("write", fd, steps.point(b"0"), 1)
+        steps.call("close", fd)
 
 
 def _write_own(steps: Steps, path: str, data: bytes, what: str) -> None:
@@ -195,10 +208,14 @@ def start(plan: Plan, stdio: tuple[int, ...], pidfd: int, cgroup: Cgroup, channe
     others = [pidfd, os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)]
     try:
         apparmor.verified_proc(others[1])
-        if cgroup.v2 and "" in cgroup.directories:
+        if plan.into:
             others.append(os.open(cgroup.directories[""], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        else:
+            others += [os.open(place / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC) for place in cgroup.joined()]
         with outside.at_home():
             return tiny_exec.spawn(plan.steps, stdio, channel, others, init.IGNORED)
+    except FileNotFoundError:
+        raise ProcessLookupError("the container is not running") from None
     finally:
         for fd in others[1:]:
             os.close(fd)

@@ -43,7 +43,6 @@ def run(
     try:
         report_to = os.dup(channel.fileno())
         init.leave_monitor()
-        libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGKILL)
         init.own_settings(spec)
         stage = "user"
         root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -65,7 +64,6 @@ def run(
             os.fchown(slave, init_userns.owner(spec, identity.uid), -1)
             socket.send_fds(channel, [b'{"tty":1}\n'], [master])
             os.close(master)
-            pty.take(slave)
             stdio = (slave, slave, slave)
         else:
             init.own_stdio(stdio, init_userns.owner(spec, identity.uid))
@@ -75,10 +73,13 @@ def run(
             apparmor.profile_on_exec("unconfined" if request.get("privileged") else spec["process"]["apparmorProfile"])
         stage = "namespaces"
         init.set_limits(command)
+        go_to(pid)
         _join(pid, pidfd, init_userns.exec_flag(spec))
         stage = "standard streams"
         init.take_stdio(stdio, report_to)
         report_to = init.CHANNEL
+        stage = "process"
+        _appear(terminal=bool(request.get("tty")))
         stage = "privileges"
         init.confine(command)
         stage = "exec"
@@ -87,6 +88,19 @@ def run(
         init.report(report_to, stage, error)
     finally:
         os._exit(125)
+
+
+def _appear(*, terminal: bool) -> None:
+    """Forks the process that the container sees, and ends: nothing of it leads to the host any more, so that even one in there who
+    may trace processes finds no way out (CVE-2016-9962)."""
+    child = libc.clone(libc.CLONE_PARENT | signal.SIGCHLD)
+    if child:
+        os.write(init.CHANNEL, b'{"pid":%d}' % child)
+        os._exit(0)
+    libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGKILL)
+    os.setsid()
+    if terminal:
+        pty.take(0)
 
 
 def go_to(pid: int) -> None:
