@@ -260,7 +260,7 @@ class ContainerService:
         except BaseException as error:
             if isinstance(error, Conflict) and self._runtime.state(self.bundle(container_id)).active:
                 return self._runtime.attach(container_id) if attach else None  # another engine was faster: that is fine
-            if isinstance(error, EngineError | OSError) and not self.bundle(container_id).exists():
+            if isinstance(error, EngineError | OSError) and not self._recorded(container_id):
                 raise NotFound(f"No such container: {name}", hint="it was removed while it was started") from error
             if removes:  # as Docker: what cannot start has ended
                 with contextlib.suppress(EngineError):
@@ -270,6 +270,9 @@ class ContainerService:
             self._mounts.started(container_id, points)
             self.life.copy_journal(container_id, record)  # in this order: a volume is mounted before the start
         return started.attach
+
+    def _recorded(self, container_id: str) -> bool:
+        return self._store.records.one("SELECT 1 FROM containers WHERE id = ?", container_id) is not None
 
     def _start(
         self, container_id: str, record: dict[str, Any], *, attach: bool, removes: bool, standby: bool
@@ -284,7 +287,10 @@ class ContainerService:
                 config = make_spec(self._start_params.params(container_id, record))
                 if standby and config["workbench"].get("network"):
                     config["workbench"]["network"]["standby"] = True
-                os.makedirs(os.path.dirname(record["log_path"]), mode=0o710, exist_ok=True)
+                if (logs := os.path.dirname(record["log_path"])) != str(
+                    folder
+                ):  # of a service; its own is there, or it was removed
+                    os.makedirs(logs, mode=0o710, exist_ok=True)
                 write_atomic(folder / "config.json", json.dumps(config).encode(), durable=False)
                 return self._runtime.start(container_id, folder, attach=attach, removes=removes)
             except StartFailed as error:
