@@ -69,10 +69,10 @@ def brief_when(nanoseconds: int, now: float | None = None) -> str:
 
 
 def brief_port(port: str) -> str:
-    """Docker's `0.0.0.0:8080->80/tcp` as `8080→80`, `8000/tcp` as `8000`."""
+    """Docker's `0.0.0.0:8080->80/tcp` as `8080→80`, `0.0.0.0:80->80/tcp` as `80`; `8000/tcp`, which is not published, as `(8000)`."""
     host, arrow, inside = port.removesuffix("/tcp").rpartition("->")
     outside = host.rpartition(":")[2]
-    return f"{outside}→{inside}" if arrow and outside != inside else inside
+    return f"({inside})" if not arrow else inside if outside == inside else f"{outside}→{inside}"
 
 
 def status_line(

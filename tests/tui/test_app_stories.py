@@ -74,6 +74,31 @@ def test_a_failed_build_is_mended_and_a_container_is_stopped_and_removed(
     terminal.until(lambda text: "the containers go on" in text)
 
 
+def work_over_ssh(terminal: Terminal, project: Path) -> None:
+    """A save, a build that fails and is mended, a shell inside, and a window that changes its size as fast as a mouse drags it."""
+    program, dockerfile = project / "app.py", project / "Dockerfile"
+    program.write_text(program.read_text().replace("Hello from the workbench", "Hello over ssh"))
+    terminal.until(lambda text: "── rebuilt" in text and "Hello over ssh" in text)
+    good = dockerfile.read_text()
+    dockerfile.write_text(good.replace("COPY", "RUN exit 3\nCOPY"))
+    terminal.until(lambda text: "what ran before goes on" in " ".join(text.split()))
+    dockerfile.write_text(good.replace("COPY", "RUN true\nCOPY"))
+    terminal.until(lambda text: "web running, generation 3" in text and "goes on" not in text)
+    terminal.keys("2")
+    terminal.until(lambda text: bool(re.search(r"far-web-1 +running .* 3 +\d\d:\d\d", text)) and "before" not in text)
+    terminal.keys("E")
+    terminal.until(lambda text: "F12" in text)
+    terminal.keys("echo in $((6*7)) $PWD", "Enter")
+    terminal.until(lambda text: "in 42 /app" in text)
+    for columns, rows in ((40, 12), (160, 45), (80, 24), (200, 50), (20, 6), (100, 30)):
+        terminal.resize(columns, rows)
+    terminal.until(lambda text: "in 42 /app" in text and "F12" in text and max(map(len, text.splitlines())) > 90)
+    terminal.keys("exit", "Enter")
+    terminal.until(lambda text: "F12" not in text)
+    terminal.keys("6")
+    terminal.until(lambda text: "Hello over ssh" in text)
+
+
 @pytest.mark.peer("sshd")
 def test_a_lost_connection_loses_nothing_and_the_app_opens_where_it_was(other: Other, tmp_path: Path) -> None:
     place, pid = other.folder / "work", other.folder / "pid"
@@ -84,6 +109,7 @@ def test_a_lost_connection_loses_nothing_and_the_app_opens_where_it_was(other: O
     first = Terminal(100, 30, words, {}, tmp_path)
     try:
         first.until(lambda text: "Hello from the workbench" in text and "web running" in text)
+        work_over_ssh(first, place / "far")
         first.keys("3")
         first.until(lambda text: "x run" in text)
         state = place / "state/workbench/app.json"
@@ -103,7 +129,7 @@ def test_a_lost_connection_loses_nothing_and_the_app_opens_where_it_was(other: O
     second_place.mkdir()
     second = Terminal(100, 30, words, {}, second_place)
     try:
-        screen = second.until(lambda text: "x run" in text and "far-web" in text and "Hello from" in text)
+        screen = second.until(lambda text: "x run" in text and "far-web" in text and "Hello over ssh" in text)
         assert "s stop" not in screen, "the images had the focus, and have it again"
         second.keys("q")
         second.until(lambda text: "x run" not in text)

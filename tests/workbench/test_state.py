@@ -80,9 +80,9 @@ def test_short_words() -> None:
         "1.0TB",
     ]
     assert [brief_port(port) for port in ("8000/tcp", "0.0.0.0:8080->80/tcp", "53/udp", "[::]:80->80/tcp")] == [
-        "8000",
+        "(8000)",
         "8080→80",
-        "53/udp",
+        "(53/udp)",
         "80",
     ]
 

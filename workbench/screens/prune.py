@@ -92,7 +92,8 @@ def preview(found: Pruned) -> str:
         ("results of build steps", found.cache),
     ):
         if names:
-            lines.append(f"{len(names)} {title}")
+            whole = [name for name in names if not name.startswith("untagged:")]  # an image's names, before the image
+            lines.append(f"{len(whole or names)} {title}")
             shown = names[:NAMED] if title != "results of build steps" else ()
             lines += [f"  {neutral(name)}" for name in shown]
             if len(names) > NAMED and shown:
