@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.base.lazy import lazy
+from engine.cli import refused
 from engine.cli.flags import Flag, UsageError, help_text, parse
 from engine.errors import EngineError, InvalidInput, Unsupported
 
@@ -49,13 +50,15 @@ def read(
     """Parses a verb's words; prints help and returns None for --help. Raises `UsageError`."""
     verb = usage.split()[0]
     known = [*flags, HELP]
+    more = refused.flags(usage, known)
     try:
-        parsed = parse(args, known, verb, stop_at_argument=stop_at_argument)
+        parsed = parse(args, [*known, *more], verb, stop_at_argument=stop_at_argument)
     except InvalidInput as error:
         raise UsageError(error.message, usage, 125) from error
     if parsed.on("help"):
         print(help_text(usage, summary, known))
         return None
+    refused.check(usage, parsed)
     count = len(parsed.args)
     if maximum == 0 and count:
         raise UsageError(f"{verb} accepts no arguments", usage, 1)

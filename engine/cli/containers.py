@@ -111,20 +111,21 @@ def cmd_rm(root: Path, args: list[str]) -> int:
     flags = [
         Flag("force", "Force the removal of a running container", "f"),
         Flag("volumes", "Remove anonymous volumes associated with the container", "v"),
+        Flag("link", "Remove the specified link: CONTAINER/ALIAS", "l"),
     ]
     parsed = read(args, "rm [OPTIONS] CONTAINER [CONTAINER...]", "Remove one or more containers", flags, minimum=1)
     if parsed is None:
         return 0
-    force = parsed.on("force")
+    force, link = parsed.on("force"), parsed.on("link")
 
     async def work(engine: Engine) -> int:
         names = list(parsed.args)
-        for name in parsed.args if force else ():
+        for name in parsed.args if force and not link else ():
             try:
                 await engine.container_summary(name)
             except NotFound as error:  # told, and no failure: it is gone, as was wanted
                 print(f"workbench: {error}", file=sys.stderr)
                 names.remove(name)
-        return await each(names, lambda name: engine.remove(name, force=force, volumes=parsed.on("volumes")))
+        return await each(names, lambda name: engine.remove(name, force=force, volumes=parsed.on("volumes"), link=link))
 
     return run(root, work, plain=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from engine.runtime.bootstrap import without_inspect
 
 with without_inspect():
+    from engine.cli import refused
     from engine.cli.app_flags import APP_FLAGS
     from engine.cli.flags import Flag, Parsed, UsageError, help_text, parse
 from engine.errors import BuildFailed, Cancelled, DockerfileError, EngineError, StartFailed, from_os_error
@@ -62,6 +63,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "referrers": ("manifest", "List what belongs to an image in its registry: signatures, SBOMs, …"),
     "clone": ("clone", "Bring a container of another host here, with its image, changed files, settings and limits"),
     "verify": ("registry", "Show that an image is the same here and on another host"),
+    "search": ("search", "Search a registry for images"),
     "login": ("login", "Authenticate to a registry"),
     "logout": ("login", "Log out from a registry"),
     "save": ("archives", "Save one or more images to a tar archive"),
@@ -78,7 +80,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "volume": ("volumes", "Manage volumes: create, inspect, ls, prune, rm"),
     "container": ("upkeep", "Manage containers: ls, inspect, prune, and every verb that takes one"),
     "image": ("upkeep", "Manage images: build, history, import, inspect, load, ls, prune, pull, push, rm, save, tag"),
-    "system": ("upkeep", "Manage the engine: df, info, prune"),
+    "system": ("upkeep", "Manage the engine: df, events, info, prune"),
+    "context": ("contexts", "Show Docker's contexts, which --host takes: inspect, ls, show"),
     "inspect": ("inspect", "Return low-level information on containers and images"),
     "check": ("system", "Verify the store and name what is damaged"),
     "info": ("system", "Display what this engine and this host can do"),
@@ -87,7 +90,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "version": ("system", "Show the version"),
 }
 
-_ANYBODY = ("version", "completion")  # verbs that need no engine
+_ANYBODY = ("version", "completion", "context")  # verbs that need no engine
 
 GLOBAL = [
     Flag("root", "Data root (default: /var/lib/workbench, or $WORKBENCH_ROOT)", kind="str", metavar="DIR"),
@@ -140,7 +143,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(error, error.exit_status)
     except EngineError as error:
         # Docker's `run` keeps 125 for itself, so that 1 to 124 are the container's own.
-        return _fail(error, 125 if args and args[0] == "run" else 1)
+        return _fail(error, 125 if _runs(args) else 1)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
@@ -153,6 +156,14 @@ def main(argv: Sequence[str] | None = None) -> int:
                 del os.environ[name]
             else:
                 os.environ[name] = before[name]
+
+
+def _runs(args: list[str]) -> bool:
+    try:
+        words = parse(args, GLOBAL, "", stop_at_argument=True).args
+    except EngineError:
+        return False
+    return words[:1] == ["run"] or words[:2] == ["container", "run"]
 
 
 def _dispatch(args: list[str]) -> int:
@@ -170,6 +181,7 @@ def _dispatch(args: list[str]) -> int:
         return 0
     root, own = _root(parsed)
     verb = parsed.args[0] if parsed.args else "."
+    verb = refused.SYNONYMS.get(verb, verb)
     if verb in VERBS:
         if wrong := next((flag.name for flag in APP_FLAGS if parsed.given(flag.name)), ""):
             raise _NoSuchCommand(
@@ -184,6 +196,7 @@ def _dispatch(args: list[str]) -> int:
         command: Callable[[Path, list[str]], int] = getattr(module, f"cmd_{verb}")
         return _in(root, lambda: command(root, parsed.args[1:]))
     if not os.path.isdir(verb):
+        refused.verb(verb)
         from difflib import get_close_matches
 
         near = get_close_matches(verb, VERBS, 1)

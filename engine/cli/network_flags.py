@@ -23,6 +23,7 @@ NETWORK_FLAGS = [
     Flag("net-alias", "The same as --network-alias", kind="list"),
     Flag("ip", "IPv4 address (e.g., 172.30.100.104)", kind="str"),
     Flag("ip6", "IPv6 address (e.g., 2001:db8::33)", kind="str"),
+    Flag("link-local-ip", "Container IPv4/IPv6 link-local addresses", kind="list"),
     Flag("mac-address", "Container MAC address (e.g., 92:d0:c6:0a:29:33)", kind="str"),
     Flag("link", "Add link to another container: NAME[:ALIAS]", kind="list"),
     Flag("dns", "Set custom DNS servers", kind="list"),
@@ -45,6 +46,9 @@ def network_values(parsed: Parsed) -> dict[str, Any]:
         ipv4_address=parsed.text("ip") or settings.ipv4_address,
         ipv6_address=parsed.text("ip6") or settings.ipv6_address,
         mac_address=settings.mac_address,
+        link_local=(*settings.link_local, *parsed.items("link-local-ip")),
+        driver_options=settings.driver_options,
+        gateway_priority=settings.gateway_priority,
     )
     networks = {first: own} if own != EndpointSettings() else {}
     for text in wanted[1:]:
@@ -78,17 +82,40 @@ def _network(text: str) -> tuple[str, EndpointSettings]:
     if "=" not in text:
         return text, EndpointSettings()
     aliases: list[str] = []
+    local: list[str] = []
+    options: dict[str, str] = {}
     values: dict[str, str] = {}
     for part in text.split(","):
         key, _, value = part.partition("=")
         if key == "alias":
             aliases.append(value)
-        elif key in ("name", "ip", "ip6", "mac-address"):
+        elif key == "link-local-ip":
+            local.append(value)
+        elif key == "driver-opt":
+            option, _, setting = value.partition("=")
+            options[option] = setting
+        elif key in ("name", "ip", "ip6", "mac-address", "gw-priority"):
             values[key] = value
         else:
-            raise InvalidInput(f"invalid field key {key} in --network {text}", hint="name, alias, ip, ip6, mac-address")
+            raise InvalidInput(
+                f"invalid field key {key} in --network {text}",
+                hint="name, alias, ip, ip6, mac-address, link-local-ip, driver-opt, gw-priority",
+            )
     if not values.get("name"):
         raise InvalidInput(f"network name is missing in --network {text}")
     return values["name"], EndpointSettings(
-        tuple(aliases), values.get("ip", ""), values.get("ip6", ""), values.get("mac-address", "")
+        tuple(aliases),
+        values.get("ip", ""),
+        values.get("ip6", ""),
+        values.get("mac-address", ""),
+        link_local=tuple(local),
+        driver_options=options,
+        gateway_priority=_priority(values.get("gw-priority", "0")),
     )
+
+
+def _priority(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise InvalidInput(f"invalid gw-priority {text!r}: it is a number") from None

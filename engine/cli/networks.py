@@ -117,13 +117,22 @@ def _connect(root: Path, args: list[str]) -> int:
         Flag("ip", "IPv4 address (e.g., 172.30.100.104)", kind="str"),
         Flag("ip6", "IPv6 address (e.g., 2001:db8::33)", kind="str"),
         Flag("link", "Add link to another container", kind="list"),
+        Flag("link-local-ip", "Add a link-local address for the container", kind="list"),
+        Flag("driver-opt", "Driver options for the network", kind="list"),
+        Flag("gw-priority", "Highest gw-priority provides the default gateway", kind="int"),
     ]
     usage = "network connect [OPTIONS] NETWORK CONTAINER"
     parsed = read(args, usage, "Connect a container to a network", flags, minimum=2, maximum=2)
     if parsed is None:
         return 0
     settings = EndpointSettings(
-        tuple(parsed.items("alias")), parsed.text("ip"), parsed.text("ip6"), links=tuple(parsed.items("link"))
+        tuple(parsed.items("alias")),
+        parsed.text("ip"),
+        parsed.text("ip6"),
+        links=tuple(parsed.items("link")),
+        link_local=tuple(parsed.items("link-local-ip")),
+        driver_options=pairs(parsed.items("driver-opt")),
+        gateway_priority=parsed.number("gw-priority"),
     )
 
     async def work(engine: Engine) -> int:

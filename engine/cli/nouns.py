@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from engine.cli import refused
 from engine.cli.flags import Parsed, help_text
 from engine.cli.tables import documents, render, table
 from engine.errors import InvalidInput, NotFound
@@ -22,6 +23,7 @@ def verb(noun: str, names: Sequence[str], args: list[str], manages: str = "") ->
         print(help_text(f"{noun} COMMAND", f"Manage {manages or f'{noun}s'}", []) + f"\n\nCommands: {shown}")
         return None
     if args[0] not in names:
+        refused.command(noun, args[0])
         raise InvalidInput(f"{noun} has no command {args[0]!r}", hint=shown)
     return args[0]
 

@@ -40,6 +40,7 @@ RUN_FLAGS = [
     Flag("workdir", "Working directory inside the container", "w", kind="str"),
     Flag("entrypoint", "Overwrite the default ENTRYPOINT of the image", kind="str"),
     Flag("label", "Set meta data on a container", "l", kind="list"),
+    Flag("label-file", "Read in a line delimited file of labels", kind="list"),
     Flag("volume", "Bind mount a volume or a host path: [SOURCE:]TARGET[:OPTIONS]", "v", kind="list"),
     Flag("mount", "Attach a filesystem mount to the container: type=volume,src=NAME,dst=PATH", kind="list"),
     Flag("volumes-from", "Mount volumes from the specified container(s)", kind="list"),
@@ -82,7 +83,7 @@ def container_spec(parsed: Parsed) -> ContainerSpec:
         working_dir=parsed.text("workdir") or None,
         tty=parsed.on("tty"),
         open_stdin=parsed.on("interactive"),
-        labels=dict(text.partition("=")[::2] for text in parsed.items("label")),
+        labels=_labels(parsed),
         mounts=(*binds, *(parse_mount_flag(text) for text in parsed.items("mount"))),
         volumes=tuple(mount.target for mount in volumes if not mount.source),
         volumes_from=tuple(parsed.items("volumes-from")),
@@ -95,14 +96,36 @@ def container_spec(parsed: Parsed) -> ContainerSpec:
     )
 
 
+def _labels(parsed: Parsed) -> dict[str, str]:
+    """Those of the files first, so that `--label` has the last word."""
+    lines = [line for path in parsed.items("label-file") for line in _lines(path, "label")]
+    return dict(text.partition("=")[::2] for text in (*lines, *parsed.items("label")))
+
+
+def _lines(path: str, what: str) -> Iterator[str]:
+    """Of a file of `key=value` lines: no comments, no empty ones. Raises InvalidInput."""
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InvalidInput(f"open {path}: {(error.strerror or str(error)).lower()}") from error
+    except UnicodeDecodeError:
+        raise InvalidInput(f"{what} file {path} is no UTF-8 text") from None
+    for number, line in enumerate(text.splitlines(), 1):
+        line = line.lstrip()
+        if line and not line.startswith("#"):
+            name = line.partition("=")[0]
+            if not name or " " in name.rstrip() or "\t" in name.rstrip():
+                raise InvalidInput(f"{what} file {path}, line {number}: {name!r} is no name of a variable or label")
+            yield line
+
+
 def environment(parsed: Parsed) -> Iterator[str]:
     for path in parsed.items("env-file"):
-        for line in Path(path).read_text().splitlines():
-            if line.strip() and not line.startswith("#"):
-                if "=" in line:
-                    yield line
-                elif line in os.environ:
-                    yield f"{line}={os.environ[line]}"
+        for line in _lines(path, "env"):
+            if "=" in line:
+                yield line
+            elif line in os.environ:
+                yield f"{line}={os.environ[line]}"
     for text in parsed.items("env"):
         # `-e NAME` takes the value from the user's own shell, and nothing when it is not set there.
         if "=" in text:

@@ -83,6 +83,7 @@ def cmd_container(root: Path, args: list[str]) -> int:
 def cmd_system(root: Path, args: list[str]) -> int:
     verbs: dict[str, Callable[[Path, list[str]], int]] = {
         "df": _df,
+        "events": _events,
         "prune": _system_prune,
         "info": _info,
         "dial-stdio": _dial_stdio,
@@ -95,6 +96,12 @@ def _info(root: Path, args: list[str]) -> int:
     from engine.cli.system import cmd_info
 
     return cmd_info(root, args)
+
+
+def _events(root: Path, args: list[str]) -> int:
+    from engine.cli.logs import cmd_events
+
+    return cmd_events(root, args)
 
 
 def _dial_stdio(root: Path, args: list[str]) -> int:

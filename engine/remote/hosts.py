@@ -180,6 +180,17 @@ def contexts(env: Mapping[str, str] | None = None) -> list[str]:
     return [str(found["Name"]) for path in folder.glob("*/meta.json") if (found := _json(path)).get("Name")]
 
 
+def context_document(name: str, env: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """What `docker context inspect` prints, without the TLS files' names. {} where there is none."""
+    env = os.environ if env is None else env
+    if name == "default":
+        host = env.get("DOCKER_HOST") or f"unix://{DOCKER_SOCKET}"
+        metadata = {"Description": "Current DOCKER_HOST based configuration"}
+        return {"Name": name, "Metadata": metadata, "Endpoints": {"docker": {"Host": host, "SkipTLSVerify": False}}}
+    identity = hashlib.sha256(name.encode()).hexdigest()
+    return dict(_json(docker_folder(env) / "contexts/meta" / identity / "meta.json"))
+
+
 def _tls_of_env(env: Mapping[str, str]) -> TlsFiles | None:
     """DOCKER_TLS_VERIFY, DOCKER_TLS and DOCKER_CERT_PATH, as the docker command line reads them; and what the command line's flags
     have left for the processes that it starts (see `export`)."""
