@@ -90,13 +90,9 @@ class Parked:
 
 def park(layout: cg.Layout, name: str) -> Parked | None:
     """All but `Parked.join`. None where nothing can be prepared: without groups that can be renamed. Raises OSError, SetupError."""
-    group = cg.Cgroup(layout, f"{PARENT}/{name}")
     if layout.version not in ("v1", "hybrid"):
         return None
-    group.create({})
-    if group.notes or len(group.directories) < 2:
-        group.remove()
-        return None
+    # The fork before all else: what is touched before it is shared by it, and copied when it is touched again.
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     outside.returns()  # to be asked before children are born elsewhere
     init_namespaces.before_fork({"pid", "time"})
@@ -105,8 +101,12 @@ def park(layout: cg.Layout, name: str) -> Parked | None:
         ours.close()
         init.wait_parked(layout, theirs)
     theirs.close()
-    parked = Parked(pid, os.pidfd_open(pid), ours, group, [])
+    parked = Parked(pid, os.pidfd_open(pid), ours, cg.Cgroup(layout, f"{PARENT}/{name}"), [])
     try:
+        parked.group.create({})
+        if parked.group.notes or len(parked.group.directories) < 2:
+            parked.discard()
+            return None
         raw, parked.inside, _flags, _address = socket.recv_fds(ours, 4096, 8, socket.MSG_CMSG_CLOEXEC)
         if len(parked.inside) != 4:
             raise OSError(f"a first process could not be prepared: {raw.decode(errors='replace')}")
