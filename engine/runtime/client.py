@@ -7,15 +7,12 @@ itself (`subprocess` does, in C, once per supervisor).
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
-import json
 import os
 import select
 import signal
 import socket
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,16 +22,14 @@ from engine.base.cancel import CancelToken
 from engine.errors import Conflict, EngineError, StartFailed, Unavailable, Unsupported
 from engine.runtime import protocol
 from engine.runtime import state as states
+from engine.runtime.answers import raise_error
 from engine.runtime.bootstrap import SOCKET
-from engine.runtime.journal import Journal
 from engine.runtime.state import State
 
 if TYPE_CHECKING:
     from engine.runtime.connections import AttachConnection, ExecConnection
+    from engine.runtime.exec_client import ExecParams
 
-LOST = "exit code unknown: the container's monitor was lost"
-REBOOTED = "exit code unknown: the host was restarted while it ran"
-UNKNOWN_CODE = 255  # what Docker's interfaces, which need a number, show for a code that nobody knows
 _ABSENT = (FileNotFoundError, ConnectionRefusedError)
 _ENDED = (*_ABSENT, ConnectionResetError, BrokenPipeError)  # or is just ending
 
@@ -47,22 +42,6 @@ class Started:
     started_ns: int
     attach: AttachConnection | None = None
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class ExecParams:
-    """None means "as the container". `env` comes over the container's. `stdin` False gives the process /dev/null."""
-
-    args: Sequence[str]
-    env: Sequence[str] = ()
-    user: str | None = None
-    cwd: str | None = None
-    tty: bool = False
-    stdin: bool = False
-    privileged: bool = False
-    tty_size: tuple[int, int] = (0, 0)
-    id: str = ""  # "" lets the monitor choose
-    detach: bool = False  # nobody holds its streams
 
 
 @dataclass
@@ -214,7 +193,7 @@ class Runtime:
             raise Unavailable(f"the monitor of {container_id[:12]} does not answer: {error}") from error
         if answer is None:
             raise Conflict(f"container {container_id[:12]} is not running")
-        _raise(container_id, answer)
+        raise_error(container_id, answer)
         return answer
 
     def signal(self, container_id: str, signum: int) -> None:
@@ -229,7 +208,7 @@ class Runtime:
                 protocol.send_line(sock, {"op": "signal", "signum": int(signal.SIGKILL)})
                 answer = reader.read()
                 if answer is not None:
-                    _raise(container_id, answer)
+                    raise_error(container_id, answer)
                     protocol.send_line(sock, {"op": "wait", "removes": True})
                     reader.read()
         except _ENDED:
@@ -268,7 +247,7 @@ class Runtime:
                 if answer is not None and str(answer.get("error", "")).startswith("no operation"):
                     return self._stop_by_hand(container_id, bundle, signum, grace)
                 if answer is not None:
-                    _raise(container_id, answer)
+                    raise_error(container_id, answer)
                     reader.read()
         except _ENDED:
             pass
@@ -322,47 +301,17 @@ class Runtime:
 
     def state(self, bundle: Path) -> State:
         """What is so now. A container whose monitor is gone is ended, and recorded as "exited" with code None."""
-        state = self._read(bundle)
+        state = states.sound(str(bundle))
         if not state.active:
             return state
         if state.boot_id == states.boot_id() and states.is_alive(state.monitor_pid, state.monitor_start):
             return state
-        state = self._read(bundle)  # it may have recorded the end between the two looks
-        return self._bury(bundle) if state.active else state
-
-    def _read(self, bundle: Path) -> State:
-        try:
-            return states.read(str(bundle))
-        except (ValueError, TypeError) as error:
-            return State(status="exited", error=f"state file is damaged: {error}")
-
-    def _bury(self, bundle: Path) -> State:
-        """Ends what a lost monitor left (the kernel kills the container with it; this makes sure), and records it, once,
-        whichever engine comes first: `exited`, code unknown, and why."""
-        try:
-            lock = os.open(bundle / "monitor.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError:  # it is being removed
-            return self._read(bundle)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            state = self._read(bundle)
-            if not state.active or states.is_alive(state.monitor_pid, state.monitor_start):
-                return state
-            rebooted = state.boot_id != states.boot_id()
-            if not rebooted:
-                self._end_leftovers(bundle, state)
-            with contextlib.suppress(OSError):
-                os.unlink(self.run_dir / "c" / f"{bundle.name[:12]}.sock")
-            state.status, state.exit_code, state.error = "exited", None, REBOOTED if rebooted else LOST
-            state.pid, state.pid_start, state.finished, state.network = 0, 0, time.time_ns(), None
-            if state.health is not None:
-                state.health["status"] = "unhealthy"
-            with contextlib.suppress(OSError):
-                states.write(str(bundle), state, durable=True)
-            Journal(str(bundle)).note("die", exitCode=str(UNKNOWN_CODE), error=state.error)
+        state = states.sound(str(bundle))  # it may have recorded the end between the two looks
+        if not state.active:
             return state
-        finally:
-            os.close(lock)
+        from engine.runtime import burial
+
+        return burial.bury(self.run_dir, bundle)
 
     def change_network(self, container_id: str, request: dict[str, Any]) -> None:
         """Connects, disconnects or renames a running container on a network. Raises Conflict, EngineError."""
@@ -390,39 +339,10 @@ class Runtime:
                 protocol.send_line(sock, {"op": "lend_ports"})
                 answer = reader.read()
                 if answer is not None:
-                    _raise(container_id, answer)
+                    raise_error(container_id, answer)
                 yield reader.fds, answer or nothing
             finally:
                 reader.close_fds()
-
-    def _end_leftovers(self, bundle: Path, state: State) -> None:
-        from engine.runtime import net_burial  # only here: the packet filter takes longer to load than all of this
-
-        net_burial.bury(str(self.run_dir), state.network)
-        path, foreign = f"workbench/{bundle.name}", None
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            config = json.loads((bundle / "config.json").read_bytes())
-            path, foreign = str(config["linux"]["cgroupsPath"]), config["workbench"].get("runtime")
-        if foreign:  # its monitor's guard has done it, unless it was killed too
-            from engine.runtime import oci_command
-
-            oci_command.bury(foreign, str(self.run_dir), bundle.name)
-        from engine.linux import cgroup, freezer
-
-        group = cgroup.Cgroup(cgroup.recorded(state.cgroup), path)
-        with contextlib.suppress(OSError, KeyError):
-            freezer.thaw(group, path)  # a frozen process does not die
-        if states.is_alive(state.pid, state.pid_start):
-            with contextlib.suppress(OSError):
-                pidfd = os.pidfd_open(state.pid)
-                if states.is_alive(state.pid, state.pid_start):
-                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-                    select.select([pidfd], [], [], 10)
-                os.close(pidfd)
-        with contextlib.suppress(OSError):
-            group.kill()  # with the host's pid namespace the others outlive the first
-        group.remove()
-        freezer.remove(group, path)
 
     def wait(
         self,
@@ -479,7 +399,7 @@ class Runtime:
             answer = reader.read()
             if answer is None:
                 raise Conflict(f"container {container_id[:12]} is not running")
-            _raise(container_id, answer)
+            raise_error(container_id, answer)
         except BaseException as error:
             sock.close()
             if isinstance(error, OSError):
@@ -491,73 +411,13 @@ class Runtime:
 
     def exec(self, container_id: str, params: ExecParams) -> ExecConnection:
         """Runs a further process. Raises StartFailed (126, 127 as Docker) or Conflict."""
-        identity = params.id or os.urandom(32).hex()
-        request = {
-            "op": "exec",
-            "id": identity,
-            "detach": params.detach,
-            "args": list(params.args),
-            "env": list(params.env),
-            "user": params.user,
-            "cwd": params.cwd,
-            "tty": params.tty,
-            "privileged": params.privileged,
-            "tty_size": list(params.tty_size),
-        }
         try:
             sock = self._monitor(container_id)
         except _ABSENT:
             raise Conflict(f"container {container_id[:12]} is not running") from None
-        reader = protocol.LineReader(sock)
-        pipes = _Pipes(params)
-        try:
-            protocol.send_line(sock, request, pipes.theirs)
-            pipes.close_theirs()
-            pid = self._exec_started(container_id, reader)
-            master = reader.fds.pop(0) if params.tty and reader.fds else -1
-            outputs = {master: "stdout"} if master >= 0 else pipes.outputs
-            from engine.runtime.connections import ExecConnection
+        from engine.runtime import exec_client
 
-            return ExecConnection(reader, pid, identity, stdin=pipes.stdin, outputs=outputs, master=master)
-        except BaseException as error:
-            pipes.close()
-            reader.close_fds()
-            sock.close()
-            if isinstance(error, OSError):
-                raise Conflict(f"container {container_id[:12]} is not running") from None
-            raise
-
-    def _exec_started(self, container_id: str, reader: protocol.LineReader) -> int:
-        while True:
-            answer = reader.read()
-            if answer is None:
-                raise Conflict(f"container {container_id[:12]} is not running")
-            if "started" in answer:
-                return int(answer["started"])
-            if "error" in answer:
-                _raise_reason(container_id, answer)
-                raise StartFailed(str(answer["error"]), exit_code=int(answer.get("code", 125)))
-
-
-def _raise_reason(container_id: str, answer: dict[str, Any]) -> None:
-    """The state that the container is in, and would have to be out of."""
-    if "reason" in answer or "is not running" in str(answer["error"]):
-        raise Conflict(f"container {container_id[:12]} {answer.get('reason', 'is not running')}")
-
-
-def _raise(container_id: str, answer: dict[str, Any]) -> None:
-    """The error in a monitor's answer, if there is one."""
-    if "error" not in answer:
-        return
-    _raise_reason(container_id, answer)
-    short, text = container_id[:12], str(answer["error"])
-    if answer.get("errno") == errno.ESRCH:
-        raise Conflict(f"container {short} is not running")
-    if answer.get("conflict"):
-        raise Conflict(f"container {short}: {text}")
-    if answer.get("errno") == errno.EOPNOTSUPP:
-        raise Unsupported(f"container {short}: {text}")
-    raise EngineError(f"container {short}: {text}")
+        return exec_client.execute(sock, container_id, params)
 
 
 def _await_end(pid: int) -> None:
@@ -573,39 +433,3 @@ def _await_end(pid: int) -> None:
 def _shut(sock: socket.socket) -> None:
     with contextlib.suppress(OSError):
         sock.shutdown(socket.SHUT_RDWR)
-
-
-class _Pipes:
-    """The three streams of an exec without a terminal: our ends and the process's."""
-
-    def __init__(self, params: ExecParams) -> None:
-        self.theirs: list[int] = []
-        self.outputs: dict[int, str] = {}
-        self.stdin = -1
-        if params.detach:
-            null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-            self.theirs += [null, os.dup(null), os.dup(null)] if not params.tty else []
-            if params.tty:
-                os.close(null)
-            return
-        if params.tty:
-            return
-        if params.stdin:
-            theirs, self.stdin = os.pipe2(os.O_CLOEXEC)
-        else:
-            theirs = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-        self.theirs.append(theirs)
-        for name in ("stdout", "stderr"):
-            ours, theirs = os.pipe2(os.O_CLOEXEC)
-            self.outputs[ours] = name
-            self.theirs.append(theirs)
-
-    def close_theirs(self) -> None:
-        for fd in self.theirs:
-            os.close(fd)
-        self.theirs = []
-
-    def close(self) -> None:
-        self.close_theirs()
-        for fd in [*self.outputs, *([self.stdin] if self.stdin >= 0 else [])]:
-            os.close(fd)

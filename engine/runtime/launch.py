@@ -18,6 +18,7 @@ from engine.runtime import init, init_namespaces, init_userns, outside
 from engine.runtime.netconfig import NetworkError
 from engine.runtime.netns import ContainerLink
 from engine.runtime.parked import Parked
+from engine.runtime.rootfs_devices import SetupError
 
 _REPORT = 10.0  # seconds that an abandoned first process has to say what it left
 
@@ -241,3 +242,14 @@ def _hear(channel: socket.socket, started: Started) -> dict[str, Any] | None:
             started.master = fds[0]
         if "stubs" in message:
             started.stubs, started.copied = message["stubs"], message["copied"]
+
+
+def explain(error: Exception) -> tuple[str, int, int]:
+    """(message, Docker's exit code, errno)."""
+    if isinstance(error, StartError):
+        return str(error), error.code, error.number
+    if isinstance(error, (SetupError, NetworkError)):
+        return str(error), 125, 0
+    if isinstance(error, OSError):
+        return f"starting the container: {error}", 125, error.errno or 0
+    return f"starting the container: {type(error).__name__}: {error}", 125, 0

@@ -4,14 +4,13 @@ Forked, warm, from the supervisor; it depends on no engine and no supervisor fro
 nothing in it blocks except (before the container runs) the wait for init's report.
 
 Its parts: `launch` (one start), `streams` (output, log, input), `serving` (clients), `restart` and `health` (what to do
-when), `probes` (health checks), `ending` (what to take away), `journal` (what happened).
+when), `monitor_execs` (further processes, health checks), `ending` (what to take away), `journal` (what happened).
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import signal
@@ -21,31 +20,26 @@ from typing import Any
 
 from engine.linux import cgroup as cg
 from engine.linux import libc, pseudo
-from engine.runtime import ending, init_namespaces, netconfig, outside, protocol
+from engine.runtime import bundle_lock, ending, init_namespaces, netconfig, protocol
 from engine.runtime import state as states
 from engine.runtime.clients import Client
-from engine.runtime.exec_sessions import ClientListener, DetachedListener, Listener, Session
-from engine.runtime.health import Healthcheck
 from engine.runtime.journal import Journal
-from engine.runtime.jsonlog import Log, compress_file
-from engine.runtime.launch import First, Started, StartError, begin
+from engine.runtime.jsonlog import Log
+from engine.runtime.launch import First, Started, StartError, begin, explain
+from engine.runtime.log_choice import open_log
 from engine.runtime.loop import READ, Loop, Timer
+from engine.runtime.monitor_execs import Execs, HealthChecks
 from engine.runtime.native import Launcher, Native
 from engine.runtime.netconfig import NetworkError
 from engine.runtime.netns import ContainerLink
 from engine.runtime.parked import Parked
-from engine.runtime.probes import Prober
 from engine.runtime.restart import RestartPolicy
-from engine.runtime.ringlog import BUFFER, RingLog
-from engine.runtime.rootfs_devices import SetupError
+from engine.runtime.ringlog import RingLog
 from engine.runtime.serving import Clients
 from engine.runtime.streams import Streams
 
 _RETRY = 0.25  # seconds between attempts to write to a full disk
 _DROPPED = "lines were dropped: the log could not keep up (mode=non-blocking)"
-_KEPT_EXECS = 32  # ended ones, for who asks after their exit code
-_REMOVER = 2.0  # seconds that an engine which waits has to remove an auto-remove container itself
-_LOCK_SECONDS = 30.0  # how long a start waits for whoever holds the container's lock
 
 
 class Monitor:
@@ -65,7 +59,7 @@ class Monitor:
         self.clients = Clients(self)
         self.streams = Streams(self.loop, None, self.clients.output)
         self.started: Started | None = None
-        self.execs: list[Session] = []
+        self.execs = Execs(self)
         self.launcher: Launcher = Native("")
         self.cgroup: cg.Cgroup | None = None
         self.spec: dict[str, Any] = {}
@@ -75,7 +69,7 @@ class Monitor:
         self.network = ContainerLink(run_dir, netconfig.ContainerNetwork(), self.loop)
         self._log: Log | RingLog | None = None
         self._journal: Journal | None = None
-        self._prober: Prober | None = None
+        self.health = HealthChecks(self)
         self._dropped_timer: Timer | None = None
         self._timer: Timer | None = None  # of the next start, or of the kill after a stop's grace
         self._began = 0.0
@@ -108,7 +102,7 @@ class Monitor:
 
     def _begin(self, request: dict[str, Any], fds: list[int]) -> None:
         self.bundle, self.id = str(request["bundle"]), str(request["id"])
-        self._lock()
+        self.lock = self._take_lock()
         self.spec = json.loads(pseudo.read(f"{self.bundle}/config.json"))
         self.cgroup = cg.Cgroup(self.layout, self.spec["linux"]["cgroupsPath"])
         parked, self.parked = self.parked, None
@@ -122,7 +116,7 @@ class Monitor:
         if extra["stdio"] == "log":
             states.reserve(self.bundle)
             self._journal = Journal(self.bundle)
-            self._log = self._open_log(extra)
+            self._log = open_log(self.loop, extra["log"], self.life.get("log_config") or {}, self._dropped)
             self.streams = Streams(self.loop, self._log, self.clients.output)
         self.policy = RestartPolicy.from_spec(self.life.get("restart_policy") or {})
         config = netconfig.from_json(extra.get("network"))
@@ -133,22 +127,12 @@ class Monitor:
         self._began_running()
         self._answer_starter(request)
 
-    def _lock(self) -> None:
-        self.lock = os.open(os.path.join(self.bundle, "monitor.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        # A monitor that has just recorded its container's end holds the lock for some milliseconds more; a copy into or
-        # out of the stopped container, or a commit of it, holds it until it is done.
-        end = time.monotonic() + _LOCK_SECONDS
-        while True:
-            try:
-                fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                running = states.read(self.bundle).active
-                if running or time.monotonic() > end:
-                    self.bundle = ""  # another monitor's: leave its files alone
-                    what = "is running already" if running else "is in use: its files are being copied"
-                    raise StartError(f"container {self.id[:12]} {what}") from None
-                time.sleep(0.002)
+    def _take_lock(self) -> int:
+        try:
+            return bundle_lock.take(self.bundle, self.id)
+        except StartError:
+            self.bundle = ""  # another monitor's: leave its files alone
+            raise
 
     def _choose_launcher(self) -> Launcher:
         if not self.spec["workbench"].get("runtime"):
@@ -156,31 +140,6 @@ class Monitor:
         from engine.runtime.oci_runtime import OciRuntime  # only here: most monitors have no use for it
 
         return OciRuntime(self.run_dir, self.bundle, self.id, self.spec, self.layout)
-
-    def _open_log(self, extra: dict[str, Any]) -> Log | RingLog | None:
-        options = self.life.get("log_config") or {}
-        if not extra["log"] or options.get("type") == "none":
-            return None
-
-        def compress(path: str, done: Any) -> None:
-            outside.run(self.loop, lambda: compress_file(path), done)
-
-        attributes = options.get("attributes") or {}
-        details = b',"attrs":' + json.dumps(attributes, sort_keys=True).encode() if attributes else b""
-
-        def opened(compression: Any) -> Log:
-            return Log(
-                extra["log"],
-                max_size=int(options.get("max_size") or 0),
-                max_files=int(options.get("max_files") or 1),
-                compress=compression if options.get("compress") else None,
-                extra=details,
-            )
-
-        if options.get("mode") == "non-blocking":
-            size = int(options.get("max_buffer_size") or BUFFER)
-            return RingLog(self.loop, opened, details, size=size, told=self._dropped)
-        return opened(compress)
 
     def _dropped(self, count: int) -> None:
         """Lines of the log. Not saved at once: where lines are dropped there are many."""
@@ -191,7 +150,7 @@ class Monitor:
 
     def _save_dropped(self) -> None:
         self._dropped_timer = None
-        self._save()
+        self.save()
 
     def _launch(self, fds: list[int]) -> None:
         """One start, the first or one by the restart policy."""
@@ -217,13 +176,9 @@ class Monitor:
         self.state.pid_start = states.start_time(started.pid)
         self.state.started, self.state.finished = time.time_ns(), 0
         self.state.exit_code, self.state.oom_killed, self.state.error = None, False, ""
-        check = Healthcheck.from_spec(self.life.get("healthcheck"))
-        if check is not None:
-            self._prober = Prober(self.loop, check, self._start_probe, self._probed)
-            self._prober.begin()
-            self.state.health = self._prober.health.document()
+        self.health.begin(self.life.get("healthcheck"))
         self.note("start")
-        self._save()
+        self.save()
 
     def _answer_starter(self, request: dict[str, Any]) -> None:
         client = self.starter
@@ -245,7 +200,7 @@ class Monitor:
         self.clients.adopt(client)
 
     def _start_failed(self, error: Exception) -> None:
-        message, code, number = _explain(error)
+        message, code, number = explain(error)
         if self.parked is not None:
             self.parked.discard()
         if self.first is not None:
@@ -298,7 +253,7 @@ class Monitor:
         ran = time.monotonic() - self._began
         if self.cgroup is not None and init_namespaces.shares_pids(self.spec):
             self.cgroup.kill()
-        self._stop_probing()
+        self.health.stop()
         self.streams.drain()
         self.state.oom_killed = self._clean()
         os.close(fd)
@@ -316,7 +271,7 @@ class Monitor:
             self._finish()
             return
         self.state.status = "restarting"
-        self._save()
+        self.save()
         self._tell_of_death()
         self.clients.tell_exit()
         self._timer = self.loop.later(delay, self._restart)
@@ -330,7 +285,7 @@ class Monitor:
             self._launch([])
             self._began_running()
         except Exception as error:
-            message, code, _number = _explain(error)
+            message, code, _number = explain(error)
             self._clean(error)
             self.state.exit_code, self.state.error, self.state.finished = code, message, time.time_ns()
             self._finish()
@@ -360,9 +315,9 @@ class Monitor:
     def _written(self) -> bool:
         if self._log is not None and not self._log.settled():
             return False  # the record says "exited" once every line is there
-        return self._save(durable=True)
+        return self.save(durable=True)
 
-    def _save(self, *, durable: bool = False) -> bool:
+    def save(self, *, durable: bool = False) -> bool:
         try:
             states.write(self.bundle, self.state, durable=durable and self.spec["workbench"]["stdio"] == "log")
         except FileNotFoundError:  # the bundle was removed under us: there is nobody to record for
@@ -380,18 +335,9 @@ class Monitor:
         self._see_to_removal(self.clients.remover_waits)
 
     def _see_to_removal(self, engine_waits: bool) -> None:
-        """Auto-remove. Records are an engine's affair: one that waits for the end does it; where there is none, or it has
-        gone away meanwhile, a short-lived one is started for it."""
         remover = self.life.get("remover")
-        if not remover or self.state.kept:
-            return
-        end = time.monotonic() + (_REMOVER if engine_waits else 0)
-        while os.path.exists(self.bundle):
-            if time.monotonic() >= end:
-                with contextlib.suppress(OSError):
-                    outside.spawn([str(word) for word in remover])
-                return
-            time.sleep(0.01)
+        if remover and not self.state.kept:
+            ending.see_to_removal(self.bundle, [str(word) for word in remover], engine_waits=engine_waits)
 
     # --- what clients ask for ------------------------------------------------------------------------
 
@@ -402,7 +348,7 @@ class Monitor:
     def _network_note(self, text: str) -> None:
         """Something happened to the network that its owner should know: shown by `inspect`."""
         self.state.notes = (*self.state.notes, text)[-8:]
-        self._save()
+        self.save()
 
     def change_network(self, request: dict[str, Any]) -> dict[str, Any]:
         """Connects or disconnects a network while the container runs."""
@@ -419,7 +365,7 @@ class Monitor:
         except (NetworkError, OSError) as error:
             return {"error": str(error)}
         self.state.network = self.network.report()
-        self._save()
+        self.save()
         return {"ok": True}
 
     def take_over(self, fds: list[int], request: dict[str, Any]) -> dict[str, Any]:
@@ -429,13 +375,13 @@ class Monitor:
         except (NetworkError, OSError) as error:
             return {"error": str(error)}
         self.state.network = self.network.report()
-        self._save()
+        self.save()
         return {"ok": True}
 
     def let_go(self) -> dict[str, Any]:
         self.network.let_go()
         self.state.network = self.network.report()
-        self._save()
+        self.save()
         return {"ok": True}
 
     def about(self) -> dict[str, Any]:
@@ -518,9 +464,9 @@ class Monitor:
             return {"error": f"cannot pause: {error.strerror or error}", "errno": error.errno}
         self.state.status = "paused"
         self.streams.catch_up()
-        self._stop_probing()
+        self.health.stop()
         self.note("pause")
-        self._save()
+        self.save()
         return {"ok": True}
 
     def unpause(self) -> dict[str, Any]:
@@ -535,10 +481,9 @@ class Monitor:
     def _thaw(self) -> None:
         self.launcher.resume()
         self.state.status = "running"
-        if self._prober is not None:
-            self._prober.begin()
+        self.health.go_on()
         self.note("unpause")
-        self._save()
+        self.save()
 
     def update(self, resources: dict[str, Any]) -> dict[str, Any]:
         """New limits, by whoever made the container."""
@@ -556,77 +501,3 @@ class Monitor:
         """A client that fed the program has gone, `others` are left: with `stdin_once` that is the end of its input."""
         if not others and self.life.get("stdin_once"):
             self.streams.end_stdin()
-
-    # --- further processes ---------------------------------------------------------------------------
-
-    def exec(self, request: dict[str, Any], fds: list[int], client: Client) -> None:
-        refusal = self.refuses("exec")
-        if refusal is not None:
-            for fd in fds:
-                os.close(fd)
-            client.send_line(refusal)
-            client.finish()
-            return
-        self._exec(
-            request, fds, DetachedListener(client, self.loop) if request.get("detach") else ClientListener(client)
-        )
-
-    def _exec(self, request: dict[str, Any], fds: list[int], listener: Listener) -> Session | None:
-        assert self.started is not None
-        identity = str(request.get("id") or os.urandom(32).hex())
-        command = " ".join(map(str, request.get("args") or ()))
-        self.note(f"exec_create: {command}", execID=identity)
-        self.note(f"exec_start: {command}", execID=identity)
-        told = [_ExecNotes(self, identity), listener]
-        session = self.launcher.exec(self.spec, {**request, "id": identity}, fds, self.started, told)
-        if session is not None:
-            ended = [one for one in self.execs if one.exit_code is not None]
-            self.execs = [one for one in self.execs if one.exit_code is None] + ended[-_KEPT_EXECS:] + [session]
-            session.register(self.loop)
-        return session
-
-    def exec_documents(self) -> list[dict[str, Any]]:
-        return [{"id": one.id, "pid": one.pid, "exit_code": one.exit_code} for one in self.execs]
-
-    def _start_probe(self, args: tuple[str, ...], fds: list[int], listener: Listener) -> Session | None:
-        return self._exec({"args": list(args)}, fds, listener)
-
-    def _probed(self, changed: bool) -> None:
-        assert self._prober is not None
-        self.state.health = self._prober.health.document()
-        if changed:
-            self.note(f"health_status: {self._prober.health.status}")
-        self._save()
-
-    def _stop_probing(self) -> None:
-        if self._prober is not None:
-            self._prober.stop()
-            self.state.health = self._prober.health.document()
-
-
-class _ExecNotes:
-    """The journal's line on an exec's end."""
-
-    def __init__(self, monitor: Monitor, identity: str) -> None:
-        self._monitor, self._identity = monitor, identity
-
-    def terminal(self, fds: list[int]) -> None: ...
-
-    def started(self, pid: int) -> None: ...
-
-    def failed(self, message: str, code: int, number: int) -> None:
-        self.ended(code)
-
-    def ended(self, code: int) -> None:
-        self._monitor.note("exec_die", execID=self._identity, exitCode=str(code))
-
-
-def _explain(error: Exception) -> tuple[str, int, int]:
-    """(message, Docker's exit code, errno)."""
-    if isinstance(error, StartError):
-        return str(error), error.code, error.number
-    if isinstance(error, (SetupError, NetworkError)):
-        return str(error), 125, 0
-    if isinstance(error, OSError):
-        return f"starting the container: {error}", 125, error.errno or 0
-    return f"starting the container: {type(error).__name__}: {error}", 125, 0

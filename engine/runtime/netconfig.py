@@ -63,6 +63,11 @@ class Endpoint:
     def addresses(self) -> list[Interface]:
         return [ipaddress.ip_interface(text) for text in (self.address4, self.address6) if text]
 
+    def gateways(self) -> list[Interface]:
+        """Those of the families that it has an address of; none on an internal network."""
+        families = set() if self.network.internal else {address.version for address in self.addresses()}
+        return [gateway for gateway in self.network.gateways() if gateway.version in families]
+
 
 @dataclass(frozen=True, slots=True)
 class PortBinding:

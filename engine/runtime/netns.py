@@ -12,7 +12,6 @@ import contextlib
 import ipaddress
 import json
 import os
-import signal
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -23,7 +22,7 @@ from engine.linux import netlink as nl
 from engine.linux import nftables as nft
 from engine.linux import rtnetlink as rt
 from engine.linux.netlink import Netlink, NetlinkError
-from engine.runtime import bridges, dns, firewall, firewalld, net_inside, outside, ports, proxy, usernet
+from engine.runtime import bridges, dns, firewall, firewalld, net_inside, outside, ports, usernet
 from engine.runtime.bridges import FOLDER, Membership
 from engine.runtime.loop import READ, Loop
 from engine.runtime.netconfig import (
@@ -37,6 +36,7 @@ from engine.runtime.netconfig import (
     mac_of,
     published_from_json,
 )
+from engine.runtime.port_watch import PortWatch
 
 Note = Callable[[str], None]
 
@@ -61,9 +61,8 @@ class ContainerLink:
         self._asking = False  # a child asks firewalld
         self._way: usernet.Way | None = None  # an ordinary user's; None for root
         self._way_fd = -1
-        self._proxy = (-1, -1)  # pid, pidfd
         self._pid = 0
-        self._listening = False
+        self._ports = PortWatch(loop, self._publishing, self._enter_way, self._proxy_ended)
         self._standby = config.standby
 
     @property
@@ -174,8 +173,7 @@ class ContainerLink:
         self._attach(self.endpoints)
         self._serve_names()
         self._publish()
-        if self._held and not self._listening:
-            self._listen()
+        self._ports.listen(self._held)
 
     def _serve_names(self) -> None:
         """Starts the name server with the first network that has names; and tells it which ones there are."""
@@ -213,7 +211,7 @@ class ContainerLink:
                 raise NetworkError(f"the link {endpoint.link} of network {endpoint.network.name} vanished")
             own = (*endpoint.addresses(), *endpoint.link_local_addresses())
             addresses = [rt.add_address(link.index, address) for address in own]
-            routes = [rt.default_route(g.ip, link.index) for g in _gateways(endpoint)] if endpoint.default else []
+            routes = [rt.default_route(g.ip, link.index) for g in endpoint.gateways()] if endpoint.default else []
             self._inside.send([*addresses, rt.set_link(index=link.index, up=True), *routes])
             self._on_host(endpoint)
         if self.config.block_metadata:
@@ -289,58 +287,13 @@ class ContainerLink:
         with contextlib.suppress(OSError):
             os.unlink(os.path.join(self._folder(endpoint.network), endpoint.id[:12]))
 
-    # --- the proxy -----------------------------------------------------------------------------------
+    def _enter_way(self) -> None:
+        if self._way is not None:
+            usernet.enter(self.run_dir)
 
-    def _listen(self) -> None:
-        for each in self._held:
-            self._loop.watch(each.sock.fileno(), READ, self._on_port)
-        self._listening = True
-
-    def _stop_listening(self) -> None:
-        if self._listening:
-            for each in self._held:
-                self._loop.forget(each.sock.fileno())
-            self._listening = False
-
-    def _on_port(self, _fd: int, _events: int) -> None:
-        """Somebody comes by a way that the packet filter does not lead: from now on a child serves these sockets."""
-        endpoint = self._publishing()
-        if not self._listening or endpoint is None:
-            return
-        served, targets = [], []
-        for each in self._held:
-            text = endpoint.address4 or endpoint.address6
-            if ":" in each.port.host_ip and endpoint.address6:
-                text = endpoint.address6
-            served.append(each)
-            targets.append((text.partition("/")[0], each.port.container_port))
-        self._stop_listening()
-        pid = outside.fork()
-        if pid == 0:
-            if self._way is not None:
-                usernet.enter(self.run_dir)
-            proxy.run(served, targets, ())
-        pidfd = os.pidfd_open(pid)
-        self._proxy = (pid, pidfd)
-        self._loop.watch(pidfd, READ, self._on_proxy_exit)
-
-    def _on_proxy_exit(self, _fd: int, _events: int) -> None:
-        if self._proxy[0] >= 0:
-            self._end_proxy()
-            if self._inside is not None:
-                self._listen()
-
-    def _end_proxy(self) -> None:
-        pid, pidfd = self._proxy
-        if pid < 0:
-            return
-        self._loop.forget(pidfd)
-        with contextlib.suppress(OSError):
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(pid, 0)
-        os.close(pidfd)
-        self._proxy = (-1, -1)
+    def _proxy_ended(self) -> None:
+        if self._inside is not None:
+            self._ports.listen(self._held)
 
     # --- one container takes over from another ------------------------------------------------------------
 
@@ -368,16 +321,12 @@ class ContainerLink:
         if endpoint is not None and self.published and self._filters is not None:
             before = endpoint_from_json(lent["endpoint"]) if lent["endpoint"] else endpoint
             firewall.republish(self._filters, self.published, before, endpoint)
-        if self._held and not self._listening:
-            self._listen()
+        self._ports.listen(self._held)
         self.rename(names)
 
     def let_go(self) -> None:
         """Another container has taken over: no new connection and no name leads here, those that are there stay."""
-        self._stop_listening()
-        if self._proxy[0] >= 0:
-            with contextlib.suppress(OSError):
-                signal.pidfd_send_signal(self._proxy[1], signal.SIGUSR1)
+        self._ports.let_go()
         ports.release(self._held)
         self._held, self.published, self._standby = [], (), True
         for endpoint in self.endpoints:
@@ -467,7 +416,7 @@ class ContainerLink:
                 index = rt.get_link(self._inside, heir.link)
                 self.endpoints[self.endpoints.index(heir)] = replace(heir, default=True)
                 if index is not None:
-                    self._inside.send([rt.default_route(g.ip, index.index) for g in _gateways(heir)])
+                    self._inside.send([rt.default_route(g.ip, index.index) for g in heir.gateways()])
         self._after_change()
 
     def _after_change(self) -> None:
@@ -475,11 +424,9 @@ class ContainerLink:
         if self._publishing() and self.config.ports and not self._held:
             self._held = ports.hold(self.config.ports)
             self.published = tuple(each.port for each in self._held)
-        if self._proxy[0] >= 0:
-            self._end_proxy()
+        self._ports.end()
         self._publish()
-        if self._held and not self._listening:
-            self._listen()
+        self._ports.listen(self._held)
 
     def _inside_sysctl(self, path: str, value: str) -> None:
         """/proc/sys/net shows the namespace of who looks: a child goes there to write."""
@@ -506,8 +453,8 @@ class ContainerLink:
         """The process is gone, and its namespace with it. Ports and places are kept, for a restart."""
         if not self.active:
             return
-        self._end_proxy()
-        self._stop_listening()
+        self._ports.end()
+        self._ports.stop()
         endpoint = self._publishing()
         if self.published and endpoint is not None and self._filters is not None:
             with contextlib.suppress(OSError):
@@ -560,11 +507,3 @@ class ContainerLink:
             "published": [asdict(port) for port in self.published],
             "block_metadata": self.config.block_metadata,
         }
-
-
-def _gateways(endpoint: Endpoint) -> list[rt.Interface]:
-    """The gateways of the families that the endpoint has an address of; none on an internal network."""
-    if endpoint.network.internal:
-        return []
-    families = {address.version for address in endpoint.addresses()}
-    return [gateway for gateway in endpoint.network.gateways() if gateway.version in families]

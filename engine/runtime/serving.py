@@ -178,7 +178,7 @@ class Clients:
             self._attach(client, request)
         elif op == "exec":
             fds, client.reader.fds = client.reader.fds, []
-            monitor.exec(request, fds, client)
+            monitor.execs.ask(request, fds, client)
         elif op in ("connect", "disconnect", "names"):
             client.send_line(monitor.change_network(request))
         elif op == "lend_ports":
@@ -200,7 +200,7 @@ class Clients:
             client.send_line({"ok": True})
             client.finish()
         elif op == "execs":
-            client.send_line({"execs": monitor.exec_documents()})
+            client.send_line({"execs": monitor.execs.documents()})
         else:
             client.send_line({"error": f"no operation {op!r}"})
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from engine.linux import pseudo
 
 NAME = "state.json"
+# In `error` of a container whose end nobody saw.
+LOST = "exit code unknown: the container's monitor was lost"
+REBOOTED = "exit code unknown: the host was restarted while it ran"
+UNKNOWN_CODE = 255  # what Docker's interfaces, which need a number, show for a code that nobody knows
 _RESERVE = "reserve"
 _RESERVED = 64 << 10  # bytes: what a pipe holds at most, and a record
 
@@ -89,7 +93,8 @@ def write(bundle: str, state: State, *, durable: bool) -> None:
     temporary = os.path.join(bundle, f".{NAME}.{os.getpid()}")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, json.dumps(asdict(state)).encode())
+        # Not dataclasses.asdict, which copies all that the fields hold.
+        os.write(fd, json.dumps({name: getattr(state, name) for name in State.__dataclass_fields__}).encode())
         if durable:
             os.fsync(fd)
     finally:
@@ -115,3 +120,11 @@ def read(bundle: str) -> State:
     known = {key: value for key, value in document.items() if key in names}
     known["notes"] = tuple(known.get("notes", ()))
     return State(**known)
+
+
+def sound(bundle: str) -> State:
+    """The recorded state; that of one which has ended where the record is damaged."""
+    try:
+        return read(bundle)
+    except (ValueError, TypeError) as error:
+        return State(status="exited", error=f"state file is damaged: {error}")

@@ -80,7 +80,7 @@ class ContainerView:
         }
 
     def inspect(self, summary: ContainerSummary, spec: ContainerSpec, record: dict[str, Any]) -> dict[str, object]:
-        from engine.runtime.client import UNKNOWN_CODE
+        from engine.runtime.state import UNKNOWN_CODE
         from engine.service.container_process import STOP_SIGNAL
         from engine.service.inspect_host import host_config_document
         from engine.service.inspect_network import host_network, network_settings

@@ -348,7 +348,7 @@ class ContainerService:
             )
         if not spec.command:
             raise InvalidInput("no command to execute")
-        from engine.runtime.client import ExecParams
+        from engine.runtime.exec_client import ExecParams
 
         params = ExecParams(
             spec.command,

@@ -29,8 +29,8 @@ from engine.base.lazy import lazy
 from engine.errors import Conflict, EngineError, InvalidInput, NotFound
 from engine.linux.inotify import Inotify
 from engine.runtime import journal
-from engine.runtime.client import LOST, REBOOTED
 from engine.runtime.restart import on_boot
+from engine.runtime.state import LOST, REBOOTED
 from engine.service.points import points_of
 from engine.store.records import add_event
 

@@ -191,7 +191,7 @@ def test_a_lost_monitor_is_told_and_its_policy_honoured_once(engine: LocalEngine
         os.kill(life.state(one).monitor_pid, signal.SIGKILL)
     await_that(lambda: life.state(plain).status == "exited")
     life.reconcile()
-    assert (life.state(plain).exit_code, life.state(plain).error) == (None, client.LOST)
+    assert (life.state(plain).exit_code, life.state(plain).error) == (None, states.LOST)
     assert life.state(kept).status == "running"
     assert actions(engine, kept) == ["create", "start", "die", "start"]
     assert actions(engine, plain) == ["create", "start", "die"]
@@ -211,7 +211,7 @@ def test_a_reboot_is_recognised(engine: LocalEngine, make: Make) -> None:
         states.write(bundle, state, durable=False)
     life.reconcile()
     assert {name: life.state(one).status for name, one in made.items()} == policies
-    assert life.state(made["no"]).error == client.REBOOTED
+    assert life.state(made["no"]).error == states.REBOOTED
     for name in ("no", "on-failure"):  # a real reboot would have taken them away
         group = cgroup.Cgroup(cgroup.here(), f"workbench/{made[name]}")
         group.kill()

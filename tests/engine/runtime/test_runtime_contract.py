@@ -22,12 +22,12 @@ import pytest
 from engine.errors import Conflict, StartFailed
 from engine.linux import cgroup
 from engine.model import Ulimit
-from engine.runtime.client import LOST, ExecParams
+from engine.runtime.exec_client import ExecParams
 from engine.runtime.netconfig import PortBinding
 from engine.runtime.spec import BindMount
 from engine.runtime.spec_mounts import ImageMount
 from engine.runtime.spec_namespaces import IdMaps, IdRange, Join
-from engine.runtime.state import start_time
+from engine.runtime.state import LOST, start_time
 from engine.service import oci_runtimes
 from tests.engine.runtime.conftest import Box, MakeBox, supervisor_pid
 from tests.engine.runtime.test_runtime_network import endpoint, network, section, until  # noqa: F401

@@ -28,7 +28,7 @@ from engine.linux import apparmor, capability, mount, namespace
 from engine.linux import seccomp as install
 from engine.linux.inotify import Inotify
 from engine.runtime import init_namespaces, seccomp, users
-from engine.runtime.client import ExecParams
+from engine.runtime.exec_client import ExecParams
 from engine.runtime.rootfs_devices import SetupError
 from engine.runtime.spec import BindMount, SpecParams, make_spec
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from engine.errors import Conflict, StartFailed
-from engine.runtime.client import ExecParams
 from engine.runtime.connections import ExecConnection
+from engine.runtime.exec_client import ExecParams
 
 pytestmark = pytest.mark.root
 MakeBox = Callable[..., Any]

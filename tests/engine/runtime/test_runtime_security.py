@@ -12,7 +12,7 @@ import pytest
 
 from engine.errors import InvalidInput, StartFailed
 from engine.linux import cgroup
-from engine.runtime.client import ExecParams
+from engine.runtime.exec_client import ExecParams
 from engine.runtime.spec import BindMount, SpecParams, capability_names, make_spec
 
 pytestmark = pytest.mark.root

@@ -18,8 +18,9 @@ import pytest
 from engine.errors import Conflict, EngineError, StartFailed, Unavailable
 from engine.linux import cgroup, libc, mount
 from engine.runtime import protocol, supervisor
-from engine.runtime.client import LOST, Runtime
+from engine.runtime.client import Runtime
 from engine.runtime.spec import BindMount
+from engine.runtime.state import LOST
 
 pytestmark = pytest.mark.root
 MakeBox = Callable[..., Any]

@@ -12,7 +12,7 @@ import pytest
 
 from engine.errors import InvalidInput, StartFailed
 from engine.linux import mount
-from engine.runtime.client import ExecParams
+from engine.runtime.exec_client import ExecParams
 from engine.runtime.spec import BindMount
 from engine.runtime.spec_namespaces import IdMaps, IdRange
 from engine.service.userns import id_maps
