@@ -147,7 +147,7 @@ def test_restarts_by_the_monitor(engine: LocalEngine, make: Make) -> None:
     assert (state.exit_code, state.restart_count) == (3, 2)
     with LogReader(Path(engine._containers.detail(one).log_path)) as reader:
         assert [line.text for line in reader.lines()] == ["again"] * 3
-    assert actions(engine, one) == ["create", *["start", "die"] * 3]
+    await_that(lambda: actions(engine, one) == ["create", *["start", "die"] * 3])  # "die" is told after the record
     two = make("sh", "-c", "exit 1", restart_policy=RestartPolicy("always"))
     await_that(lambda: engine._containers.life.state(two).restart_count > 1)
     engine._containers.life.stop(two)
