@@ -415,9 +415,9 @@ class Engine(Protocol):
         """Untags, and deletes when no tag is left. Returns Docker's lines ("Untagged: …", "Deleted: …")."""
 
     def pull(
-        self, reference: str, *, platform: str = "", auth: RegistryAuth | None = None
+        self, reference: str, *, platform: str = "", auth: RegistryAuth | None = None, all_tags: bool = False
     ) -> AsyncIterator[PullProgress]:
-        """`platform` "" is the engine's own. `auth` stands in the place of the credentials that the engine finds itself."""
+        """`platform` "" is the engine's own. `all_tags`: `reference` is a repository, each image begins with "resolving". `auth` stands in the place of the credentials that the engine finds itself."""
 
     def push(
         self, reference: str, *, target: str = "", auth: RegistryAuth | None = None

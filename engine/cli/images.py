@@ -146,6 +146,7 @@ def cmd_pull(root: Path, args: list[str]) -> int:
     flags = [
         Flag("platform", "Set platform if server is multi-platform capable", kind="str"),
         Flag("quiet", "Suppress verbose output", "q"),
+        Flag("all-tags", "Download all tagged images in the repository", "a"),
     ]
     usage = "pull [OPTIONS] NAME[:TAG|@DIGEST] | pull ssh://[USER@]HOST[/ENGINE] IMAGE"
     parsed = read(
@@ -158,22 +159,43 @@ def cmd_pull(root: Path, args: list[str]) -> int:
     if len(parsed.args) > 1:
         raise InvalidInput("pull takes one name", hint="or ssh://[USER@]HOST[/ENGINE] IMAGE")
     name = Reference.parse(parsed.args[0])
-    full = name.with_default_tag()
+    full, every = name.with_default_tag(), parsed.on("all-tags")
 
     async def work(engine: Engine) -> int:
-        quiet = parsed.on("quiet")
+        quiet, new = parsed.on("quiet"), False
+        if not quiet and name != full and not every:
+            print("Using default tag: latest")
+        events = engine.pull(parsed.args[0], platform=parsed.text("platform"), all_tags=every)
+        async for reference, its in _images_of(events):
+            one = Reference.parse(reference).with_default_tag()
+            if not quiet:
+                print(f"{one.digest or one.tag}: Pulling from {one.path}", flush=True)
+            new = not await show_pull(its, quiet=quiet, out=sys.stdout) or new
+            if every and not quiet:
+                print()
+        shown = name.familiar_name if every else full.familiar
         if not quiet:
-            if name != full:
-                print("Using default tag: latest")
-            print(f"{full.digest or full.tag}: Pulling from {full.path}", flush=True)
-        events = engine.pull(parsed.args[0], platform=parsed.text("platform"))
-        same = await show_pull(events, quiet=quiet, out=sys.stdout)
-        if not quiet:
-            print(f"Status: {'Image is up to date' if same else 'Downloaded newer image'} for {full.familiar}")
-        print(full)
+            print(f"Status: {'Downloaded newer image' if new else 'Image is up to date'} for {shown}")
+        print(name.name if every else full)
         return 0
 
     return run(root, work)
+
+
+async def _images_of(
+    events: AsyncIterator[PullProgress],
+) -> AsyncIterator[tuple[str, AsyncIterator[PullProgress]]]:
+    """One transfer of several images as one of each: an image begins with "resolving" and ends with "done"."""
+
+    async def until_done() -> AsyncIterator[PullProgress]:
+        async for event in events:
+            yield event
+            if event.phase == "done" and not event.layer:
+                return
+
+    async for event in events:
+        if event.phase == "resolving":
+            yield event.reference, until_done()
 
 
 def _from_host(root: Path, args: list[str]) -> int:

@@ -96,7 +96,7 @@ class ImagesPart(Services):
         return await self._do(self._images.remove, name, self._images.users().get(image.digest, []), force=force)
 
     def pull(
-        self, reference: str, *, platform: str = "", auth: RegistryAuth | None = None
+        self, reference: str, *, platform: str = "", auth: RegistryAuth | None = None, all_tags: bool = False
     ) -> AsyncIterator[PullProgress]:
         if self._aside and auth is None:
             from engine.local.aside import transfer
@@ -106,7 +106,8 @@ class ImagesPart(Services):
 
         wanted = Platform.parse(platform) if platform else None
         images = self._images.as_user(auth)
-        return stream(lambda emit, cancel: images.pull(reference, emit, cancel, wanted))
+        pull = images.pull_all if all_tags else images.pull
+        return stream(lambda emit, cancel: pull(reference, emit, cancel, wanted))
 
     def push(
         self, reference: str, *, target: str = "", auth: RegistryAuth | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -73,6 +74,39 @@ class Artifact:
     def blob(self, descriptor: Descriptor) -> None:
         """Into the sink, unless it is there."""
         self._pull.layer(descriptor)
+
+    def tags(self) -> list[str]:
+        """Every tag of the repository (distribution-spec, "Listing Tags"), page by page."""
+        path = f"/v2/{self._pull.reference.path}/tags/list"
+        what = f"the list of tags of {self._pull.reference.familiar_name}"
+
+        def page(query: str) -> tuple[list[str], str]:
+            def fetch(session: Session) -> tuple[list[str], str]:
+                where, kind = path + query, "the list of tags"
+                raw, headers = session.fetch(
+                    where, self._pull.scope, accept="application/json", limit=MANIFEST_LIMIT, kind=kind
+                )
+                try:
+                    document = json.loads(raw)
+                    names = document["tags"] or []
+                    good = isinstance(names, list) and all(isinstance(name, str) for name in names)
+                except (ValueError, LookupError, TypeError, RecursionError):
+                    good = False
+                if not good:
+                    raise Corrupt(f"{what} from registry {session.endpoint.label} cannot be read")
+                return names, headers.get("link", "")
+
+            return self._pull.anywhere(fetch)
+
+        found, link = page("")
+        for _ in range(_MAX_PAGES):
+            match = _NEXT.search(link)
+            if match is None:
+                return found
+            # Only the query of the address is used: another place is not asked.
+            more, link = page(f"?{urlsplit(match[1]).query}")
+            found += more
+        raise Corrupt(f"{what} has no end")
 
     def referrers(self, subject: Digest, artifact_type: str = "") -> list[dict[str, Any]]:
         """Descriptors of what refers to `subject` (distribution-spec 1.1, "Listing Referrers"): all pages of the API, or the

@@ -141,10 +141,10 @@ class ImagesPart(Remote):
         )
 
     async def pull(
-        self, reference: str, *, platform: str = "", auth: RegistryAuth | None = None
+        self, reference: str, *, platform: str = "", auth: RegistryAuth | None = None, all_tags: bool = False
     ) -> AsyncIterator[PullProgress]:
         parsed = Reference.parse(reference).with_default_tag()
-        params = {"fromImage": parsed.familiar_name, "tag": str(parsed.digest or parsed.tag or "")}
+        params = {"fromImage": parsed.familiar_name, "tag": "" if all_tags else str(parsed.digest or parsed.tag or "")}
         if platform:
             params["platform"] = platform
         yield PullProgress(reference, "", "resolving")

@@ -38,20 +38,25 @@ class TransferRoutes:
         if platform:
             Platform.parse(platform)
         reference = f"{name}@{tag}" if tag.startswith("sha256:") else f"{name}:{tag}" if tag else name
-        auth = auth_of(request, Reference.parse(reference).domain)
+        parsed = Reference.parse(reference)
+        every = not (parsed.tag or parsed.digest)  # as Docker: the command line says "latest" where that is meant
+        auth = auth_of(request, parsed.domain)
         try:
-            events = await begun(self._pull(reference, platform, auth))
+            events = await begun(self._pull(reference, platform, auth, every=every))
         except Unauthorized as error:
             # To a 401 the docker command line answers by asking for a name and a password, over and over without a terminal.
             raise AccessDenied(str(error), hint=error.hint) from error
         return Response(200, json_lines(events))
 
-    async def _pull(self, reference: str, platform: str, auth: RegistryAuth | None) -> AsyncIterator[dict[str, Any]]:
-        parsed = Reference.parse(reference)
-        tag = parsed.tag or str(parsed.digest or "latest")
-        begun = same = False
-        async for event in self._engine.pull(reference, platform=platform, auth=auth):
+    async def _pull(
+        self, reference: str, platform: str, auth: RegistryAuth | None, *, every: bool
+    ) -> AsyncIterator[dict[str, Any]]:
+        parsed, tag = Reference.parse(reference), ""
+        begun, same, new = False, False, 0
+        async for event in self._engine.pull(reference, platform=platform, auth=auth, all_tags=every):
             if event.phase == "resolving":
+                parsed, begun, same = Reference.parse(event.reference), False, False
+                tag = parsed.tag or str(parsed.digest or "latest")
                 continue
             if not begun:  # what is not there is told with a status: nothing is said before the registry has answered
                 begun = True
@@ -63,8 +68,9 @@ class TransferRoutes:
             elif event.phase == "done":
                 if event.text:
                     yield {"status": event.text}
-                state = "Image is up to date for" if same else "Downloaded newer image for"
-                yield {"status": f"Status: {state} {parsed.with_default_tag().familiar}"}
+                new += not same
+        shown = parsed.familiar_name if every else parsed.with_default_tag().familiar
+        yield {"status": f"Status: {'Downloaded newer image' if new else 'Image is up to date'} for {shown}"}
 
     # --- push -------------------------------------------------------------------------------------------
 

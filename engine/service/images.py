@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.errors import Conflict, EngineError, InvalidInput, from_os_error
+from engine.errors import Conflict, EngineError, InvalidInput, NotFound, from_os_error
 from engine.model import ImageSummary, PullProgress
 from engine.oci.chain import chain_ids
 from engine.oci.config import History, ImageConfig
@@ -81,6 +81,32 @@ class ImageService:
         self._store.records.event("image", "pull", image.config_digest, {"name": shown}, durable=False)
         progress(PullProgress(shown, "", "done", text=f"Digest: {digest}"))
         return image
+
+    def pull_all(
+        self,
+        name: str,
+        progress: Callable[[PullProgress], None],
+        cancel: CancelToken,
+        platform: Platform | None = None,
+    ) -> None:
+        """Every tag of a repository, one after the other. Raises `InvalidInput` when `name` has a tag or a digest."""
+        from engine.registry.artifact import Artifact
+        from engine.service.registries import registry_config
+
+        reference = Reference.parse(name)
+        if reference.tag or reference.digest:
+            raise InvalidInput("tag can't be used with --all-tags/-a", hint=f"name {reference.familiar_name} alone")
+        config = registry_config(self._store, self._auths)
+        artifact = Artifact(reference, self._store.blobs, config, progress=lambda event: None, cancel=cancel)
+        try:
+            tags = artifact.tags()
+        finally:
+            artifact.close()
+        if not tags:
+            raise NotFound(f"repository {reference.familiar_name} has no tags")
+        for tag in tags:
+            cancel.check()
+            self.pull(f"{reference.familiar_name}:{tag}", progress, cancel, platform)
 
     def _fetched(
         self, reference: Reference, platform: Platform, before: Image | None, meter: Meter, cancel: CancelToken

@@ -41,6 +41,14 @@ def test_login_push_pull_and_from_with_the_clients_credentials(served: Served, l
     assert "Successfully built" in served.docker("build", "-q=false", "--pull", str(tmp_path)).stdout
     served.docker("rmi", name)
     served.docker("pull", name)
+    other = name.replace(":1", ":2")
+    served.docker("tag", name, other)
+    served.docker("push", other)
+    served.docker("rmi", other)
+    every = served.docker("pull", "-a", f"{locked}/private/thing").stdout
+    assert "1: Pulling from private/thing\n" in every
+    assert every.endswith(f"Status: Downloaded newer image for {locked}/private/thing\n{locked}/private/thing\n")
+    served.docker("rmi", other)
     served.docker("logout", locked)
     served.docker("rmi", name)
     told = served.docker("pull", name, ok=False)

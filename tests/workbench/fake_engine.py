@@ -554,7 +554,7 @@ class FakeEngine:
         raise NotFound(f"no such image: {name}")
 
     async def pull(
-        self, reference: str, *, platform: str = "", auth: RegistryAuth | None = None
+        self, reference: str, *, platform: str = "", auth: RegistryAuth | None = None, all_tags: bool = False
     ) -> AsyncIterator[PullProgress]:
         self._call("pull", reference)
         for progress in self.pulls.get(reference, [PullProgress(reference, "", "done")]):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from engine.base.cancel import CancelToken
+from engine.cli.main import main
 from engine.errors import InvalidInput
 from engine.model import RegistryAuth
 from engine.registry.config import RegistryConfig, Retry
@@ -21,7 +22,7 @@ from engine.registry.proxies import exempt, proxy_for
 from engine.registry.url import Url, parse_url
 from engine.service.images import ImageService
 from engine.store.store import Store
-from tests.engine.registry.scripted import Scripted, sample
+from tests.engine.registry.scripted import Reply, Request, Scripted, sample
 
 QUICK = Retry(tries=1, connect_timeout=2.0, read_timeout=2.0)
 
@@ -144,6 +145,33 @@ def test_a_pull_of_what_is_here_is_one_question(tmp_path: Path, scripted: Callab
     assert images.pull(name, lambda event: None, CancelToken()) == moved
     assert store.check() == []
     store.close()
+
+
+@pytest.mark.root
+def test_all_tags_page_by_page(
+    tmp_path: Path, scripted: Callable[..., Scripted], capsys: pytest.CaptureFixture[str]
+) -> None:
+    pages = {"": ('{"tags": ["1", "2"]}', "</v2/a/tags/list?last=2>; rel=next"), "last=2": ('{"tags": ["3"]}', "")}
+
+    def script(request: Request) -> Reply | None:
+        if not request.url.path.endswith("/tags/list"):
+            return None
+        body, link = pages[request.url.query]
+        return Reply(200, body.encode(), {"Link": link} if link else {})
+
+    registry = scripted(script)
+    for tag in "123":
+        registry.add("a", tag, *sample(1, seed=tag))
+    assert main(["--root", str(tmp_path), "pull", "-a", f"{registry.address}/a"]) == 0
+    said = capsys.readouterr().out
+    assert [line for line in said.splitlines() if "Pulling from" in line] == [f"{tag}: Pulling from a" for tag in "123"]
+    assert f"Status: Downloaded newer image for {registry.address}/a\n" in said
+    assert main(["--root", str(tmp_path), "pull", "-a", f"{registry.address}/a"]) == 0
+    assert "Image is up to date" in capsys.readouterr().out
+    assert main(["--root", str(tmp_path), "pull", "-a", f"{registry.address}/a:1"]) == 1
+    pages[""] = ('{"tags": [1]}', "")
+    assert main(["--root", str(tmp_path), "pull", "-a", f"{registry.address}/a"]) == 1
+    assert "cannot be read" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
