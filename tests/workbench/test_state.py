@@ -25,7 +25,9 @@ def test_colours_are_kept_where_asked() -> None:
 
 
 def test_rows() -> None:
-    running = ContainerSummary("i", "web", "img", "sha", "cmd", "running", 0, started=10**9, ports=("0.0.0.0:80->80/tcp",))
+    running = ContainerSummary(
+        "i", "web", "img", "sha", "cmd", "running", 0, started=10**9, ports=("0.0.0.0:80->80/tcp",)
+    )
     assert container_row(running, now=61)[:5] == ("●", "web", "running", "", "80")
     ended = ContainerSummary("i", "web", "img", "sha", "cmd", "exited", 0, exit_code=None)
     assert container_row(ended)[2] == "exit ?"
