@@ -205,10 +205,11 @@ def container_spec(
     log_path: str,
     number: int = 1,
     mounts: tuple[Mount, ...] = (),
+    hashed: str = "",
 ) -> ContainerSpec:
     """What to run for one generation. `image` is pinned by id, so that a later tag does not change what an old container was.
-    `mounts` come to those of the service: its given files."""
-    hashed = config_hash(service)
+    `mounts` come to those of the service: its given files. `hashed`: its `config_hash`, where that is known."""
+    hashed = hashed or config_hash(service)
     labels = {
         **service.spec.labels,
         "com.docker.compose.project": project.name,

@@ -72,6 +72,7 @@ class ServiceLoop:
 
     def __init__(self, shared: Shared, service: Service) -> None:
         self._shared, self.service = shared, service
+        self._hash = config_hash(service)
         self._engine, self._say = shared.engine, shared.say
         self.judge = Judge(shared.project, service, shared.sync)
         self.generations = Generations(shared.state, service.name)
@@ -147,7 +148,7 @@ class ServiceLoop:
 
     def update(self, service: Service) -> None:
         """The project's files were read again: from now on it is this one."""
-        self.service = service
+        self.service, self._hash = service, config_hash(service)
         self.judge = Judge(self._shared.project, service, self._shared.sync)
         self._swap.service = service
 
@@ -331,9 +332,8 @@ class ServiceLoop:
         old = await self._container()  # now: it may have ended, or been rolled back, while the image was built
         if old is None and not first:  # taken down, perhaps with its networks
             await make_resources(self._engine, self._shared.project)
-        wanted = config_hash(self.service)
         self._forced = first and self._shared.force
-        same = old is not None and old.labels.get("workbench.config-hash") == wanted and not self._forced
+        same = old is not None and old.labels.get("workbench.config-hash") == self._hash and not self._forced
         if old is None or not same or image not in (old.image_id, self._equal):
             await self._replace(batch, old, image, finished, phases, mounts)
         elif batch.restart and old.running:
@@ -399,6 +399,7 @@ class ServiceLoop:
             generation=number,
             log_path=self.log_path,
             mounts=mounts,
+            hashed=self._hash,
         )
         why = words.Why(old.image_id, image, cause, step) if old else ""
         new = Next(spec, number, why, phases, self._overlaps(old))

@@ -23,7 +23,7 @@ from engine.project.watch_tree import Stamp, Tree, stamp_of
 QUIET = 0.001  # seconds without a hint, after which a file that was closed or renamed counts as written
 BUSY = 0.04  # the same while a file is being written or was taken away
 BURST = 0.1  # the same while very many change
-RESTLESS = 1.0  # seconds: what changes again so soon after it was told of is waited for ever longer,
+RESTLESS = 0.15  # seconds: what changes again so soon after it was told of is waited for ever longer,
 CALM = 0.25  # up to so many seconds without a hint
 CAP = 2.0  # seconds after the first hint, whatever still comes
 BURST_CAP = 10.0  # the same for very many files: a folder that is copied in

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.api import LoopNotice, Replaced, ServiceBuildFailed
+from engine.api import LoopNotice, Replaced, ServiceBuildFailed, Synced
 from engine.errors import EngineError
 from engine.local import LocalEngine
 from tests.service.looping import PROGRAM, Looping, looping
@@ -29,6 +29,16 @@ WHOLE = (  # the folder's layer is made out of the one before
     "FROM workbench/base\nWORKDIR /app\nCOPY . .\nRUN cat *.txt | sort | uniq > sum\n"
     'CMD ["python3", "-u", "/app/main.py"]\n'
 )
+
+
+RULES = """services:
+  app:
+    build: .
+    develop:
+      watch:
+        - {action: sync, path: ., include: ["*.txt"], target: /app}
+        - {action: rebuild, path: main.py}
+"""
 
 
 def mounts(below: Path) -> list[str]:
@@ -61,11 +71,17 @@ async def said(it: Looping, container: str) -> str:
         return ""
 
 
-@pytest.mark.parametrize("dockerfile", [DOCKERFILE, WHOLE], ids=["steps", "folder"])
+@pytest.mark.parametrize(
+    ("dockerfile", "rules"), [(DOCKERFILE, ""), (WHOLE, ""), (DOCKERFILE, RULES)], ids=["steps", "folder", "rules"]
+)
 async def test_the_last_of_many_saves_runs_and_nothing_is_left(
-    local: LocalEngine, tmp_path: Path, dockerfile: str
+    local: LocalEngine, tmp_path: Path, dockerfile: str, rules: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """With `rules` most saves are synced, and some rebuild; a Dockerfile that changed rebuilds in any case."""
+    if dockerfile == DOCKERFILE:  # each save is acted on, however soon the next one comes
+        monkeypatch.setattr("engine.project.watch.RESTLESS", 0.0)
     files = {"Dockerfile": dockerfile, "main.py": PROGRAM.format(word="0")}
+    files |= {"compose.yaml": rules} if rules else {}
     files |= {f"f{number}.txt": "0" for number in range(10)}
     chance = random.Random(5)
     before_mounts = mounts(local.root)
@@ -73,22 +89,27 @@ async def test_the_last_of_many_saves_runs_and_nothing_is_left(
         container = (await it.running()).container
         for number in range(1, SAVES + 1):
             # Real files, noticed by the watching; now and then a Dockerfile that cannot be built.
-            broken = chance.random() < 0.1
-            (it.folder / "Dockerfile").write_text(dockerfile + ("RUN false\n" if broken and number < SAVES else ""))
+            text = dockerfile + ("RUN false\n" if chance.random() < 0.1 and number < SAVES else "")
+            if text != (it.folder / "Dockerfile").read_text():
+                (it.folder / "Dockerfile").write_text(text)
             for each in range(10):
                 (it.folder / f"f{each}.txt").write_text(f"{number}\n")
-            (it.folder / "main.py").write_text(PROGRAM.format(word=str(number)))
-            await asyncio.sleep(chance.random() ** 3 * 0.5)
+            if not rules or number == SAVES or chance.random() < 0.15:
+                (it.folder / "main.py").write_text(PROGRAM.format(word=str(number)))
+            await asyncio.sleep(chance.choice((0.0, 0.01, 0.05, 0.15, 0.4)))
         async with asyncio.timeout(120):
             while await said(it, container) != str(SAVES):
                 await asyncio.sleep(0.05)
         await quiet(it)
         await printed(it, container)
         assert await it.inside(container, "sh", "-c", "cat /app/f*.txt") == f"{SAVES}\n" * 10
+        synced = sum(isinstance(event, Synced) for event in it.seen)
         replaced = [event for event in it.seen if isinstance(event, Replaced)]
         overtaken = [e for e in it.seen if isinstance(e, LoopNotice) and "overtaken" in e.text]
         failed = [event for event in it.seen if isinstance(event, ServiceBuildFailed)]
-        print(f"{SAVES} saves: {len(replaced)} generations, {len(overtaken)} overtaken, {len(failed)} failed builds")
+        print(
+            f"{SAVES} saves: {len(replaced)} generations, {len(overtaken)} overtaken, {len(failed)} failed builds, {synced} synced"
+        )
         assert all("new container" not in event.message for event in failed), failed
         async with asyncio.timeout(60):
             while [c.name for c in await local.containers(all=True) if c.name.startswith("stress")] != [container]:
@@ -96,4 +117,6 @@ async def test_the_last_of_many_saves_runs_and_nothing_is_left(
         bundles = {path.name for path in (local.root / "containers").iterdir()}
         assert bundles == {each.id for each in await local.containers(all=True)}
     assert mounts(local.root) == before_mounts
-    assert not [path for path in (local.root / "tmp").iterdir() if path.name.startswith(("making-", "stale-"))]
+    async with asyncio.timeout(60):  # what was removed is taken away beside everything else
+        while [path for path in (local.root / "tmp").iterdir() if path.name.startswith(("making-", "stale-"))]:
+            await asyncio.sleep(0.05)
