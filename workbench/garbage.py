@@ -30,6 +30,7 @@ class Garbage:
         gc.collect()
         gc.freeze()
         gc.set_threshold(*YOUNG)
+        gc.enable()  # who started the app may have left it to this
         self._done = _collections()
 
     def look(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import gc
 import os
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -137,6 +138,7 @@ def run_app(root: Path, folder: Path, parsed: Parsed) -> int:
         here("--serve")
     if os.environ.get("SSH_TTY") or os.environ.get("SSH_CONNECTION"):
         os.environ.setdefault("TEXTUAL_FPS", "30")  # each frame is a packet; read when Textual is imported
+    gc.disable()  # what is imported stays; `workbench.garbage` puts it out of the collector's sight and goes on behind the first frame
     from workbench import keymaps, themes
     from workbench.app import WorkbenchApp
 
