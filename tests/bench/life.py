@@ -114,6 +114,7 @@ class Bench:
         self.service.start(one)
         state = self.service.life.state(one)
         pid = int(docker("inspect", "--format", "{{.State.Pid}}", other))
+        time.sleep(2)  # both idle
         shim = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
         show("private memory of monitor, shim", private(state.monitor_pid), private(shim), "kB")
         self.service.remove(one, force=True)

@@ -30,6 +30,7 @@ from urllib.parse import quote
 from engine.linux.overlay import mount_overlay
 
 BLOCKS, ROUNDS, STARTS, CLIENTS = 3, 8, 200, 8
+PHASES = ("create", "start", "wait", "remove")
 
 
 class Api(http.client.HTTPConnection):
@@ -107,8 +108,11 @@ class Bench:
                 api.once(self.image)
                 found += [api.once(self.image) for _ in range(ROUNDS)]
         mine, theirs = (statistics.median(map(sum, found)) * 1000 for found in parts.values())
-        steps = " ".join(f"{statistics.median(each) * 1000:.1f}" for each in zip(*parts[self.ours], strict=True))
-        show("create + start + wait + remove of true", mine, theirs, "ms docker", f"({steps})")
+        for api, found in parts.items():
+            each = [statistics.median(times) * 1000 for times in zip(*found, strict=True)]
+            shares = (f"{name} {ms:.1f} ({ms / sum(each):.0%})" for name, ms in zip(PHASES, each, strict=True))
+            print(f"  {'ours' if api is self.ours else 'docker'}: {', '.join(shares)}")
+        show("create + start + wait + remove of true", mine, theirs, "ms docker")
 
     def runc(self) -> None:
         one = self.ours.create(self.image, "true")
