@@ -70,7 +70,10 @@ ROWS: dict[str, tuple[str, ...]] = {
         f"{ESCAPES}::test_rt18_an_images_words_set_nothing",
     ),
     "RT-19 abstract sockets (2020-15257)": (f"{ESCAPES}::test_rt19_nobody_but_its_user_speaks_to_the_engine",),
-    "RT-20 keystrokes into the caller's terminal (TIOCSTI)": (f"{ESCAPES}::test_rt20_no_terminal_but_its_own",),
+    "RT-20 keystrokes into the caller's terminal (TIOCSTI)": (
+        f"{ESCAPES}::test_rt20_no_terminal_but_its_own",
+        f"{ESCAPES}::test_rt20_the_callers_terminal_is_not_inherited",
+    ),
     "RT-21 escape sequences in what is shown": (
         "meta/test_security_rows.py::test_rt21_errors_and_tables_drive_no_terminal",
         "workbench/test_state.py::test_nothing_drives_the_terminal",
@@ -132,6 +135,11 @@ ROWS: dict[str, tuple[str, ...]] = {
     "NW-05 the cloud's metadata": (f"{NETWORK}::test_nw_05_metadata_is_refused_where_asked_and_from_build_steps",),
     "NW-06 ports of the loopback from outside": (f"{NETWORK}::test_nw_06_a_loopback_port_is_the_loopbacks_alone",),
 }
+
+# That these tests fail without what they are tests of was tried, row by row, by taking it out (a check, a flag of an open, a
+# call) in a copy of the tree. Where there is nothing to take out, the weakness was put in: a program of the image run by `top`
+# (US-13) or `cp` (CP-03), a descriptor left open (RT-03). Not tried: RT-12, since no message of ours has a length that could
+# overflow, and US-12, since nothing reads an image's labels.
 
 # Parts of rows that cannot be run here, and why.
 WITHOUT = {
