@@ -12,11 +12,13 @@ from engine.base.clock import go_time
 from engine.base.units import human_size
 from engine.cli.common import clean, each, read, run
 from engine.cli.flags import Flag
+from engine.cli.nouns import filters as parse_filters
 from engine.cli.tables import render, table
 from engine.errors import NotFound
 from engine.model import ContainerSummary
 from engine.service import container_filters
 from engine.service.describe import ago, status_text
+from engine.service.filters import check
 
 if TYPE_CHECKING:
     from engine.api import Engine
@@ -37,6 +39,7 @@ def _row(container: ContainerSummary, full: bool) -> dict[str, object]:
         "Names": container.name,
         "Labels": ",".join(f"{k}={v}" for k, v in container.labels.items()),
         "Networks": ",".join(container.networks),
+        "Platform": None,  # of an image for several; this engine keeps one
     }
 
 
@@ -55,7 +58,8 @@ def cmd_ps(root: Path, args: list[str]) -> int:
     if parsed is None:
         return 0
 
-    filters = container_filters.parse(parsed.items("filter"))
+    filters = parse_filters(parsed.items("filter"))
+    check(filters, container_filters.KEYS)
 
     async def work(engine: Engine) -> int:
         last = 1 if parsed.on("latest") else parsed.number("last")

@@ -26,6 +26,12 @@ class UsageError(InvalidInput):
         self.exit_status = exit_status
 
 
+class BadFlag(InvalidInput):
+    """A flag's value that cannot be read: as Docker's, its exit status is another one than that of a command that fails."""
+
+    exit_status = 125
+
+
 @dataclass(frozen=True, slots=True)
 class Flag:
     """`kind` list may be given many times."""

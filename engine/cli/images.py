@@ -49,12 +49,12 @@ def cmd_images(root: Path, args: list[str]) -> int:
         wanted.setdefault("reference", []).append(parsed.args[0])
 
     async def work(engine: Engine) -> int:
-        rows = []
+        rows, form = [], parsed.text("format")
+        digests = parsed.on("digests") or ".Digest" in form
         for image in await engine.images(all=True, filters=wanted):
-            rows += _rows(image, parsed.on("digests"), parsed.on("no-trunc"))
-        form = parsed.text("format")
+            rows += _rows(image, digests, parsed.on("no-trunc"))
         if parsed.on("quiet"):
-            print("\n".join(dict.fromkeys(str(row["ID"]) for row in rows)), end="\n" if rows else "")
+            print("\n".join(str(row["ID"]) for row in rows), end="\n" if rows else "")
         elif form and form != "table":
             print(render(form, rows, {"ID": "IMAGE ID"}), end="\n" if rows else "")
         else:
@@ -75,7 +75,7 @@ def _rows(image: ImageSummary, digests: bool, full: bool) -> list[dict[str, obje
     for tag in image.tags or ("",):
         reference = Reference.parse(tag) if tag else None
         repository = reference.familiar_name if reference else "<none>"
-        digest = named.get(repository, "<none>") if digests else image.digest
+        digest = named.get(repository, "<none>") if digests else "<none>"
         rows.append(_row(image, repository, reference.tag if reference else "<none>", digest, full))
     return rows
 
@@ -92,7 +92,7 @@ def _row(image: ImageSummary, repository: str, tag: str, digest: str, full: bool
         "Containers": str(len(image.used_by)),
         "SharedSize": "N/A",
         "UniqueSize": "N/A",
-        "Labels": ",".join(f"{key}={value}" for key, value in sorted(image.labels.items())),
+        "VirtualSize": human_size(image.size, 4),
     }
 
 

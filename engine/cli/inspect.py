@@ -1,4 +1,4 @@
-"""`inspect`: containers and images as Docker's JSON."""
+"""`inspect`: containers, images, networks and volumes as Docker's JSON."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.base.clock import rfc3339
 from engine.cli.common import read, run
 from engine.cli.flags import Flag
 from engine.cli.tables import documents
@@ -21,20 +20,20 @@ def cmd_inspect(root: Path, args: list[str]) -> int:
     flags = [
         Flag("format", "Format output with a template", "f", kind="str"),
         Flag("size", "Display total file sizes if the type is container", "s"),
-        Flag("type", "Only this type: container or image", kind="str"),
+        Flag("type", "Only this type: container, image, network or volume", kind="str"),
     ]
     parsed = read(
         args,
         "inspect [OPTIONS] NAME|ID [NAME|ID...]",
-        "Return low-level information on containers and images",
+        "Return low-level information on containers, images, networks and volumes",
         flags,
         minimum=1,
     )
     if parsed is None:
         return 0
     wanted = parsed.text("type")
-    if wanted not in ("", "container", "image"):
-        raise InvalidInput(f"--type {wanted!r} is not known", hint="container or image")
+    if wanted and wanted not in _KINDS:
+        raise InvalidInput(f'"{wanted}" is not a valid value for --type', hint=", ".join(_KINDS))
 
     async def work(engine: Engine) -> int:
         found: list[dict[str, object]] = []
@@ -65,23 +64,36 @@ async def _sizes(engine: Engine, container: str) -> dict[str, object]:
     return {"SizeRw": size, "SizeRootFs": size + image}
 
 
+async def _container(engine: Engine, name: str) -> dict[str, object]:
+    return dict((await engine.container(name)).config)
+
+
+async def _image(engine: Engine, name: str) -> dict[str, object]:
+    from engine.rest.images import document
+
+    return document(await engine.image(name))
+
+
+async def _network(engine: Engine, name: str) -> dict[str, object]:
+    return dict((await engine.network(name)).config)
+
+
+async def _volume(engine: Engine, name: str) -> dict[str, object]:
+    from engine.cli.volumes import document
+
+    return document(await engine.volume(name))
+
+
+# As Docker looks for a name of no type.
+_KINDS = {"container": _container, "image": _image, "network": _network, "volume": _volume}
+
+
 async def _one(engine: Engine, name: str, wanted: str) -> dict[str, object]:
-    if wanted != "image":
+    if wanted:
+        return await _KINDS[wanted](engine, name)
+    for look in _KINDS.values():
         try:
-            return dict((await engine.container(name)).config)
-        except NotFound:
-            if wanted:
-                raise
-    detail = await engine.image(name)
-    image, document = detail.summary, detail.config
-    return {
-        "Id": image.id,
-        "RepoTags": list(image.tags),
-        "RepoDigests": list(detail.repo_digests),
-        "Created": rfc3339(image.created),
-        "Architecture": document.get("architecture", ""),
-        "Os": document.get("os", ""),
-        "Size": image.size,
-        "Config": document.get("config", {}),
-        "RootFS": {"Type": "layers", "Layers": [layer.diff_id for layer in detail.layers if layer.diff_id]},
-    }
+            return await look(engine, name)
+        except (NotFound, InvalidInput):
+            continue
+    raise NotFound(f"No such object: {name}")

@@ -157,6 +157,6 @@ def _line(event: EngineEvent) -> str:
 def _formatted(template: str, event: EngineEvent) -> str:
     document: Mapping[str, object] = event_document(event)
     if template == "json":
-        return json.dumps(document, ensure_ascii=False)
+        return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
     row = {**document, "Status": document.get("status", ""), "ID": document.get("id", ""), "TimeNano": event.time}
     return render(template, [row])

@@ -12,7 +12,7 @@ from engine.runtime.bootstrap import without_inspect
 with without_inspect():
     from engine.cli import refused
     from engine.cli.app_flags import APP_FLAGS
-    from engine.cli.flags import Flag, Parsed, UsageError, help_text, parse
+    from engine.cli.flags import BadFlag, Flag, Parsed, UsageError, help_text, parse
 from engine.errors import BuildFailed, Cancelled, DockerfileError, EngineError, StartFailed, from_os_error
 from engine.opening import data_root
 
@@ -82,7 +82,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "image": ("upkeep", "Manage images: build, history, import, inspect, load, ls, prune, pull, push, rm, save, tag"),
     "system": ("upkeep", "Manage the engine: df, events, info, prune"),
     "context": ("contexts", "Show Docker's contexts, which --host takes: inspect, ls, show"),
-    "inspect": ("inspect", "Return low-level information on containers and images"),
+    "inspect": ("inspect", "Return low-level information on containers, images, networks and volumes"),
     "check": ("system", "Verify the store and name what is damaged"),
     "info": ("system", "Display what this engine and this host can do"),
     "serve": ("serve", "Serve the Docker Engine API on a socket"),
@@ -139,7 +139,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(error, error.exit_code)
     except Cancelled:
         return 130
-    except UsageError as error:
+    except (UsageError, BadFlag) as error:
         return _fail(error, error.exit_status)
     except EngineError as error:
         # Docker's `run` keeps 125 for itself, so that 1 to 124 are the container's own.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.cli import refused
-from engine.cli.flags import Parsed, help_text
+from engine.cli.flags import BadFlag, Parsed, help_text
 from engine.cli.tables import documents, render, table
 from engine.errors import InvalidInput, NotFound
 
@@ -45,7 +45,7 @@ def filters(entries: Sequence[str]) -> dict[str, list[str]]:
     for entry in entries:
         key, equals, value = entry.partition("=")
         if not equals:
-            raise InvalidInput(f"invalid argument {entry!r} for --filter: bad format of filter (expected name=value)")
+            raise BadFlag(f"invalid argument {entry!r} for --filter: bad format of filter (expected name=value)")
         found.setdefault(key.strip().lower(), []).append(value.strip())
     return found
 

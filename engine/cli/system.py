@@ -38,7 +38,24 @@ def cmd_version(root: Path, args: list[str]) -> int:
     if parsed.given("format"):
         print(render(parsed.text("format"), [document], escapes=False))
     else:
-        print("\n".join(f"{key + ':':<15}{value}" for key, value in own.items()))
+        from engine.rest.router import API_VERSION, MIN_VERSION
+
+        newest, oldest = (".".join(map(str, version)) for version in (API_VERSION, MIN_VERSION))
+        client = {
+            "Version": VERSION,
+            "API version": newest,
+            "Python version": own["Python"],
+            "OS/Arch": f"linux/{own['Arch']}",
+        }
+        server = {
+            "Version": VERSION,
+            "API version": f"{newest} (minimum version {oldest})",
+            "Kernel": own["KernelVersion"],
+        }
+        print("Client: container-workbench")
+        print("\n".join(f" {key + ':':<19}{value}" for key, value in client.items()))
+        print("\nServer: container-workbench\n Engine:")
+        print("\n".join(f"  {key + ':':<18}{value}" for key, value in server.items()))
     return 0
 
 

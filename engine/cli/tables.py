@@ -88,4 +88,6 @@ def _title(name: str) -> str:
 def _ordered(row: Mapping[str, object]) -> Mapping[str, object]:
     """A list's rows print their fields in the order of the alphabet, as Docker's do; a document keeps its own."""
     flat = not any(isinstance(value, Mapping | list) for value in row.values())
-    return dict(sorted(row.items())) if flat else row
+    from engine.cli.template_functions import Row
+
+    return Row(sorted(row.items())) if flat else row

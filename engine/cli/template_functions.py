@@ -73,13 +73,23 @@ def shown(value: Any, *, top: bool = True) -> str:
     return str(value)
 
 
+class Row(dict[str, Any]):
+    """A row of a list, as Docker makes one for each object."""
+
+
+_HTML = {ord(char): f"\\u{ord(char):04x}" for char in "<>&"}
+
+
 def to_json(value: Any) -> str:
     """Compact, as Docker's: keys in their order, nothing escaped for HTML."""
     if isinstance(value, Missing):
         raise value.error()
     if isinstance(value, NilList | NilMap):
         return "null"
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    # Go's own marshaller, which writes Docker's rows of a list, escapes what HTML could take for its own; for parts of a document
+    # Docker turns that off.
+    return text.translate(_HTML) if isinstance(value, Row) else text
 
 
 def _text(value: Any) -> str:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.base.units import human_size
-from engine.cli.common import read, run
+from engine.cli.common import clean, read, run
 from engine.cli.flags import Flag
 from engine.cli.images import short
 from engine.cli.nouns import filters
 from engine.cli.nouns import verb as verb_of
 from engine.cli.tables import render, table
 from engine.model import DiskUsage, Pruned
-from engine.service.describe import ago
+from engine.service.describe import ago, status_text
 
 if TYPE_CHECKING:
     from engine.api import Engine
@@ -281,16 +282,25 @@ def _details(usage: DiskUsage) -> str:
         [
             *(((one.image.tags or ("<none>:<none>",))[0]).rpartition(":")[::2]),
             short(one.image.id),
-            ago(one.image.created),
+            ago(one.image.created or 1),  # an image may say that it is of 1970
             human_size(one.image.size),
-            human_size(one.shared),
-            human_size(one.image.size - one.shared),
+            human_size(one.shared, 4),
+            human_size(one.image.size - one.shared, 4),
             str(len(one.image.used_by)),
         ]
         for one in usage.images
     ]
     containers = [
-        [one.id[:12], one.image, human_size(size), ago(one.created), one.status, one.name]
+        [
+            one.id[:12],
+            one.image,
+            clean(json.dumps(one.command if len(one.command) <= 20 else f"{one.command[:19]}…", ensure_ascii=False)),
+            str(sum(point.get("Driver") == "local" for point in one.mounts)),
+            human_size(size),
+            ago(one.created),
+            status_text(one),
+            one.name,
+        ]
         for one, size in usage.containers
     ]
     volumes = [[one.name, str(len(one.used_by)), human_size(one.size)] for one in usage.volumes]
@@ -300,7 +310,9 @@ def _details(usage: DiskUsage) -> str:
         [
             "Images space usage:\n\n" + table(heads, images),
             "Containers space usage:\n\n"
-            + table(["CONTAINER ID", "IMAGE", "SIZE", "CREATED", "STATUS", "NAMES"], containers),
+            + table(
+                ["CONTAINER ID", "IMAGE", "COMMAND", "LOCAL VOLUMES", "SIZE", "CREATED", "STATUS", "NAMES"], containers
+            ),
             "Local Volumes space usage:\n\n" + table(["VOLUME NAME", "LINKS", "SIZE"], volumes),
             "Build cache usage:\n\n" + table(["CACHE ID", "SIZE", "LAST USED", "IN USE"], cache),
         ]

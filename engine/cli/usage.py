@@ -34,7 +34,7 @@ def row(
     received = sum(one.rx_bytes for one in now.networks.values())
     sent = sum(one.tx_bytes for one in now.networks.values())
     return {
-        "Container": name,
+        "Container": name if full or name != now.id else name[:12],
         "ID": now.id if full else now.id[:12],
         "Name": now.name,
         "CPUPerc": f"{now.cpu_percent(before):.2f}%",

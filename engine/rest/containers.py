@@ -75,7 +75,7 @@ class ContainerRoutes:
         images = {entry.image.id: entry.image.size for entry in usage.images}
         return {
             container.id: {
-                **({"SizeRw": size} if size else {}),  # Docker leaves a zero out
+                **({"SizeRw": size} if size else {}),  # Docker leaves a zero out of its list
                 "SizeRootFs": size + images.get(container.image_id, 0),
             }
             for container, size in usage.containers
@@ -84,7 +84,7 @@ class ContainerRoutes:
     async def inspect(self, request: Request) -> Answer:
         config = (await self._engine.container(request.params["name"])).config
         if request.query.flag("size"):
-            config = {**config, **(await self._sizes()).get(str(config["Id"]), {})}
+            config = {**config, "SizeRw": 0, **(await self._sizes()).get(str(config["Id"]), {})}
         return json_response(config)
 
     async def _id(self, name: str) -> str:

@@ -7,7 +7,6 @@ from typing import Any
 from engine.api import Engine, ImageDetail, ImageSummary
 from engine.base.clock import rfc3339
 from engine.errors import InvalidInput
-from engine.oci.reference import Reference
 from engine.rest.http import Answer, Request, Response, encoded, json_response
 from engine.rest.router import Router
 from engine.rest.rows import Rows, list_response
@@ -67,16 +66,12 @@ class ImageRoutes:
         return json_response([dict([line.split(": ", 1)]) for line in lines])
 
 
-def _repo_digests(image: ImageSummary) -> list[str]:
-    return sorted({f"{Reference.parse(tag).familiar_name}@{image.digest}" for tag in image.tags})
-
-
 def list_row(image: ImageSummary) -> dict[str, Any]:
     return {
         "Id": image.id,
         "ParentId": "",
         "RepoTags": list(image.tags),
-        "RepoDigests": _repo_digests(image),
+        "RepoDigests": list(image.repo_digests),
         "Created": image.created // 1_000_000_000,
         "Size": image.size,
         "SharedSize": -1,

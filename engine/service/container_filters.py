@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engine.errors import InvalidInput, NotFound
@@ -17,18 +17,6 @@ KEYS = (
 _STATUS = ("created", "restarting", "running", "removing", "paused", "exited", "dead")
 _HEALTH = ("starting", "healthy", "unhealthy", "none")
 _PORT = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?(?:/(tcp|udp|sctp))?")
-
-
-def parse(texts: Iterable[str]) -> dict[str, list[str]]:
-    """`key=value` words. Raises InvalidInput."""
-    filters: dict[str, list[str]] = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise InvalidInput(f"invalid filter {text!r}: bad format of filter (expected name=value)")
-        filters.setdefault(key.strip().lower(), []).append(value.strip())
-    check(filters, KEYS)
-    return filters
 
 
 def everything(filters: Filters) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from engine.cli.nouns import filters as parse
 from engine.errors import EngineError, InvalidInput, NotFound
 from engine.model import ContainerSummary, Port
 from engine.service import container_filters as filters
@@ -53,7 +54,7 @@ TWO = ContainerSummary("b" * 64, "web2", "other:1", "sha256:" + "d" * 64, "true"
     ],
 )
 def test_what_is_kept(words: str, names: str) -> None:
-    kept = filters.containers([ONE, TWO], filters.parse(words.split()))
+    kept = filters.containers([ONE, TWO], parse(words.split()))
     assert [one.name for one in kept] == names.split()
 
 
@@ -72,4 +73,4 @@ def test_what_is_kept(words: str, names: str) -> None:
 )
 def test_what_is_refused(words: str, kind: type[EngineError]) -> None:
     with pytest.raises(kind):
-        filters.containers([ONE, TWO], filters.parse([words]))
+        filters.containers([ONE, TWO], parse([words]))
