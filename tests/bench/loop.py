@@ -20,11 +20,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
 from engine.api import LoopEvent, Replaced, ServiceState
 from engine.local import LocalEngine, open_engine
 from engine.project.discovery import discover
 from engine.project.loop import InnerLoop
 from engine.project.plan import SyncMode
+from engine.runtime.places import runtime_dir
+from tests.faults.leaks import end_supervisor
 
 ROUNDS = int(os.environ.get("ROUNDS", "9"))
 DOCKER = os.environ.get("DOCKER", "docker")
@@ -209,6 +213,7 @@ async def main(image: str, which: list[str]) -> None:
             else:
                 await idle(engine, top, image)
         await engine.close()
+        end_supervisor(runtime_dir(top / "root"))
 
 
 if __name__ == "__main__":
