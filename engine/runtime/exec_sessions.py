@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -204,14 +205,13 @@ def start_exec(
     try:
         if not request.get("args") or (not tty and len(fds) != 3):
             raise ValueError("an exec needs a command, and 3 descriptors or a terminal")
-        plan = None
         if exec_steps.possible(spec, tty=tty):
             plan = exec_steps.make(spec, request, target[0], target[2], (fds[0], fds[1], fds[2]))
-        return (
-            _fork(spec, request, fds, target, listeners)
-            if plan is None
-            else _spawn(request, plan, fds, target, listeners)
-        )
+            # Not allowed: where nothing in memory may be executed (vm.memfd_noexec, SELinux).
+            with contextlib.suppress(PermissionError):
+                if plan is not None:
+                    return _spawn(request, plan, fds, target, listeners)
+        return _fork(spec, request, fds, target, listeners)
     except (OSError, ValueError, OverflowError) as error:
         for listener in listeners:
             listener.failed(str(error), 125, getattr(error, "errno", None) or 0)
