@@ -6,10 +6,11 @@ from typing import Any
 
 from engine.api import Engine, ImageDetail, ImageSummary
 from engine.base.clock import rfc3339
-from engine.errors import InvalidInput
+from engine.errors import InvalidInput, NotFound, Unsupported
 from engine.rest.http import Answer, Request, Response, encoded, json_response
 from engine.rest.router import Router
 from engine.rest.rows import Rows, list_response
+from engine.service.wire import Fields
 
 
 class ImageRoutes:
@@ -32,11 +33,24 @@ class ImageRoutes:
         return list_response(self._rows.of(image.digest, image) for image in images)
 
     async def inspect(self, request: Request) -> Answer:
-        found = document(await self._engine.image(request.params["name"]))
+        found = document(await self._of_platform(request))
         return json_response(_as_before(found, request.version))
 
+    async def _of_platform(self, request: Request) -> ImageDetail:
+        """The image, which `platform` (JSON) must be that of. Raises `NotFound` where it is for another."""
+        name = request.params["name"]
+        detail = await self._engine.image(name)
+        wanted = request.query.document("platform")
+        if wanted is None:
+            return detail
+        fields = Fields(wanted, "platform")
+        for key in ("os", "architecture", "variant"):
+            if fields.text(key) not in ("", str(detail.config.get(key) or "")):
+                raise NotFound(f"image with reference {name} was found but does not provide the specified platform")
+        return detail
+
     async def history(self, request: Request) -> Answer:
-        detail = await self._engine.image(request.params["name"])
+        detail = await self._of_platform(request)
         rows, comments = [], _comments(detail)
         for layer in reversed(detail.layers):
             last = layer is detail.layers[-1]
@@ -62,6 +76,10 @@ class ImageRoutes:
         return Response(201)
 
     async def remove(self, request: Request) -> Answer:
+        if request.query.text("platforms"):
+            raise Unsupported(
+                "platforms: an image for several platforms is removed with all of them", hint="leave --platform out"
+            )
         lines = await self._engine.remove_image(request.params["name"], force=request.query.flag("force"))
         return json_response([dict([line.split(": ", 1)]) for line in lines])
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 from engine.api import Engine, ImageImport, LoadedImage, RegistryAuth, Sink
-from engine.errors import AccessDenied, InvalidInput, Unauthorized
+from engine.errors import AccessDenied, InvalidInput, NotFound, Unauthorized, Unavailable, Unsupported
 from engine.oci.platform import Platform
 from engine.oci.reference import Reference
 from engine.rest.files import BodyFile, begun, piped
-from engine.rest.http import Answer, Request, Response
+from engine.rest.http import Answer, Body, Request, Response
 from engine.rest.registries import auth_of
 from engine.rest.router import Router
 from engine.rest.streams import json_lines, progress_document
@@ -75,6 +76,7 @@ class TransferRoutes:
     # --- push -------------------------------------------------------------------------------------------
 
     async def push(self, request: Request) -> Answer:
+        _refuse_platform(request)
         name, tag = request.params["name"], request.query.text("tag")
         reference = f"{name}:{tag}" if tag else name
         auth = auth_of(request, Reference.parse(reference).domain)
@@ -99,6 +101,7 @@ class TransferRoutes:
         names = [request.params["name"]] if "name" in request.params else request.query.all("names")
         if not names:
             raise InvalidInput("names is needed: the images to save")
+        _refuse_platform(request)
         for name in names:
             await self._engine.image(name)
 
@@ -109,6 +112,7 @@ class TransferRoutes:
         return Response(200, await begun(piped(produce)), _TAR)
 
     async def load(self, request: Request) -> Answer:
+        _refuse_platform(request)
         return Response(200, json_lines(self._load(request)))
 
     async def _load(self, request: Request) -> AsyncIterator[dict[str, Any]]:
@@ -128,14 +132,20 @@ class TransferRoutes:
             body.abandon()
 
     async def _import_answer(self, request: Request) -> Answer:
-        """`POST /images/create?fromSrc=-`: the body is a file system's tar."""
-        if request.query.text("fromSrc") != "-":
-            raise InvalidInput(
-                "fromSrc: only - (the body) is read by the engine", hint="the docker client sends local files so"
-            )
-        return Response(200, json_lines(await begun(self._import(request))))
+        """`POST /images/create?fromSrc=`: a file system's tar, in the body (`-`) or behind a URL."""
+        source = request.query.text("fromSrc")
+        if source == "-":
+            return Response(200, json_lines(await begun(self._import(request, request.body))))
+        if not source.startswith(("http://", "https://")):
+            raise InvalidInput("fromSrc: - (the body) or a URL", hint="the docker client sends local files as the body")
+        return Response(200, json_lines(await begun(self._import_from(source, request))))
 
-    async def _import(self, request: Request) -> AsyncIterator[dict[str, Any]]:
+    async def _import_from(self, url: str, request: Request) -> AsyncIterator[dict[str, Any]]:
+        async with contextlib.aclosing(_behind(url)) as body:
+            async for line in self._import(request, body):
+                yield line
+
+    async def _import(self, request: Request, source: Body) -> AsyncIterator[dict[str, Any]]:
         query = request.query
         repo, tag = query.text("repo"), query.text("tag")
         wanted = ImageImport(
@@ -144,9 +154,36 @@ class TransferRoutes:
             tuple(query.all("changes")),
             query.text("platform"),
         )
-        body = BodyFile(request.body)
+        body = BodyFile(source)
         try:
             image = await self._engine.import_image(io.BufferedReader(body, 1 << 18), wanted)
         finally:
             body.abandon()
         yield {"status": image.id}
+
+
+def _refuse_platform(request: Request) -> None:
+    """Raises Unsupported: an image for several platforms moves whole."""
+    if request.query.text("platform"):
+        raise Unsupported(
+            "--platform: an image for several platforms is pushed, saved and loaded with all of them",
+            hint="leave --platform out, or pull the one that is wanted and tag it",
+        )
+
+
+async def _behind(url: str) -> AsyncGenerator[bytes]:
+    """What is behind a URL, as it comes. Raises NotFound, Unavailable."""
+    import httpx  # seldom needed
+
+    headers = {"accept-encoding": "identity"}  # what is packed is seen by its first bytes
+    try:
+        async with (
+            httpx.AsyncClient(follow_redirects=True, timeout=60) as client,
+            client.stream("GET", url, headers=headers) as answer,
+        ):
+            if answer.status_code != 200:
+                raise NotFound(f"{url}: the server answered {answer.status_code} {answer.reason_phrase}")
+            async for chunk in answer.aiter_raw():
+                yield chunk
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise Unavailable(f"{url} cannot be fetched: {error}") from error

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
 import io
 import json
 import tarfile
+import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -228,3 +232,25 @@ def test_statuses_and_fields_that_dockerd_has(served: Served, made: list[str]) -
     assert {"ContainerConfig", "VirtualSize"} <= old.keys()
     assert "Hostname" in old["Config"]
     assert "Hostname" not in ask("GET", f"/images/{BASE}/json").json()["Config"]
+
+
+def test_an_image_from_a_url_and_for_platforms(served: Served, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "root.tar.gz", "w:gz") as archive:
+        archive.add(__file__, "etc/motd")
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        place = f"http://127.0.0.1:{server.server_port}"
+        query = {"fromSrc": f"{place}/root.tar.gz", "repo": "fromurl", "tag": "1"}
+        made_ = served.call("POST", "/images/create", params=query)
+        gone = served.call("POST", "/images/create", params={**query, "fromSrc": f"{place}/nosuch"})
+        server.shutdown()
+    assert (made_.status_code, gone.status_code) == (200, 404), (made_.text, gone.text)
+    found = served.call("GET", "/images/fromurl:1/json").json()
+    assert made_.json() == {"status": found["Id"]}
+    for platform, status in ((found["Architecture"], 200), ("sparc", 404)):
+        wanted = json.dumps({"os": "linux", "architecture": platform})
+        assert served.call("GET", "/images/fromurl:1/json", params={"platform": wanted}).status_code == status
+    assert served.call("GET", "/images/fromurl:1/get", params={"platform": "{}"}).status_code == 501
+    assert served.call("DELETE", "/images/fromurl:1", params={"platforms": "[]"}).status_code == 501
+    assert served.call("DELETE", "/images/fromurl:1").status_code == 200
