@@ -49,7 +49,7 @@ _BY_VERB: dict[str, tuple[Refused, ...]] = {
         ),
         Refused("security-opt", "--allow security.insecure is what a step may have"),
     ),
-    "pull": (_TRUST, Refused("all-tags", "one tag is pulled at a time", ("false",), "bool")),
+    "pull": (_TRUST,),
     "push": (_TRUST, _PLATFORM),
     "images": (Refused("tree", "`workbench layers IMAGE` shows what an image is made of", ("false",), "bool"),),
     "rmi": (_PLATFORM, Refused("no-prune", "", ("true", "false"), "bool")),  # images have no parents
@@ -98,7 +98,7 @@ SYNONYMS = {"buildx": "builder"}  # `buildx build`, `du`, `prune`
 def flags(usage: str, known: Sequence[Flag]) -> list[Flag]:
     """Those of a verb, where it has not learnt them; `usage` begins with its words."""
     have = {flag.name for flag in known}
-    shorts = {"all-tags": "a", "cpu-shares": "c"}
+    shorts = {"cpu-shares": "c"}
     return [
         Flag(name, "", shorts.get(name, ""), each.kind)
         for each in _of(usage)

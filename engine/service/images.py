@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from engine.base.cancel import CancelToken
     from engine.model import BuildEvent, RegistryAuth
     from engine.oci.digest import Digest
+    from engine.oci.manifest import Manifest
     from engine.store.images import Image
     from engine.store.store import Store
 
@@ -68,17 +69,18 @@ class ImageService:
                 hint=f"write FROM {BASE}; it is made when it is needed",
             )
         shown = reference.familiar
-        progress(PullProgress(shown, "", "resolving"))
         wanted, meter = platform or Platform.host(), Meter(shown, progress)
         before = self._store.images.find(str(reference))
+        if before is None:  # else when the registry has answered: waking who listens costs as much as the question
+            meter.begun()
         try:
             with self._store.using():
                 image, digest = self._fetched(reference, wanted, before, meter, cancel)
         except OSError as error:
             raise from_os_error(error, f"pulling {shown}") from error
+        self._store.records.event("image", "pull", image.config_digest, {"name": shown}, durable=False)
         if before is not None and before.digest == image.digest:
             progress(PullProgress(shown, "", "exists"))
-        self._store.records.event("image", "pull", image.config_digest, {"name": shown}, durable=False)
         progress(PullProgress(shown, "", "done", text=f"Digest: {digest}"))
         return image
 
@@ -121,7 +123,12 @@ class ImageService:
         def here(top: Digest) -> bool:
             nonlocal asked
             asked = str(top)
+            meter.begun()
             return before is not None and self._is_here(before, reference, platform, top)
+
+        def found(manifest: Manifest, config: ImageConfig) -> None:
+            meter.begun()
+            unpacking.image(manifest, config)
 
         unpacking = Unpacking(self._store, lambda layer, done: meter.unpacked(layer, done), cancel)
         try:
@@ -131,7 +138,7 @@ class ImageService:
                 registry_config(self._store, self._auths),
                 platform=platform,
                 progress=meter.blob,
-                on_image=unpacking.image,
+                on_image=found,
                 on_layer=unpacking.layer,
                 here=here if before is not None else None,
                 cancel=cancel,

@@ -26,9 +26,16 @@ class Meter:
         self, shown: str, emit: Callable[[PullProgress], None], clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._shown, self._emit, self._clock = shown, emit, clock
+        self._begun = False
         self._marks: dict[Digest, deque[tuple[float, int]]] = {}
         self._reported: dict[Digest, float] = {}
         self._lock = threading.Lock()
+
+    def begun(self) -> None:
+        """Said once, before anything else."""
+        if not self._begun:
+            self._begun = True
+            self._emit(PullProgress(self._shown, "", "resolving"))
 
     def blob(self, blob: BlobProgress) -> None:
         rate, left = 0.0, None

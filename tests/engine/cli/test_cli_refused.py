@@ -21,7 +21,6 @@ NOT_HERE = ("buildx", "checkpoint", "compose", "plugin", "trust")  # other progr
         (["run", "--disable-content-trust=false", "x"], "not signed"),
         (["build", "--rm=false", "."], "leaves no container"),
         (["build", "-c", "5", "."], "--memory and --ulimit alone"),
-        (["pull", "-a", "x"], "one tag is pulled at a time"),
         (["start", "--checkpoint", "c", "x"], "CRIU"),
         (["network", "create", "--scope", "swarm", "x"], "this host's alone"),
         (["network", "create", "--ipv4=false", "x"], "always has IPv4"),
