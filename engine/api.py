@@ -503,9 +503,12 @@ class Engine(Protocol):
     async def image_diff(self, first: str, second: str) -> Sequence[FileDifference]:
         """What two images (names or ids) do not share, by path. Raises `NotFound`."""
 
-    async def open_files(self, name: str, *, progress: Callable[[int], None] = lambda entries: None) -> FileTree:
+    async def open_files(
+        self, name: str, *, progress: Callable[[int], None] = lambda entries: None, depth: int = 0
+    ) -> FileTree:
         """The files of an image as a tree, with what its topmost layer changed. The first time an index is made, beside everything
-        else: `progress` hears, on other threads, how many entries it has. Raises `NotFound`, `Unsupported`."""
+        else: `progress` hears, on other threads, how many entries it has. `depth`: until there is an index, folders so
+        deep are not looked into, and that takes a moment. Raises `NotFound`, `Unsupported`."""
 
     async def image_waste(self, name: str) -> WasteReport:
         """What its layers bring that later ones replace or remove again. Raises `NotFound`, `Unsupported`."""

@@ -81,10 +81,12 @@ class LayersPart(Services):
 
         return LayerFiles(self._store)
 
-    async def open_files(self, name: str, *, progress: Callable[[int], None] = lambda entries: None) -> LocalFileTree:
+    async def open_files(
+        self, name: str, *, progress: Callable[[int], None] = lambda entries: None, depth: int = 0
+    ) -> LocalFileTree:
         cancel = CancelToken()
         with cancelling(cancel):
-            return LocalFileTree(await self._do(self._layer_files.tree, name, progress, cancel))
+            return LocalFileTree(await self._do(self._layer_files.tree, name, progress, cancel, depth))
 
     async def image_waste(self, name: str) -> WasteReport:
         return await self._cancellable(lambda cancel: self._layer_files.waste(name, cancel))

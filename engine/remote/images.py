@@ -298,7 +298,9 @@ class ImagesPart(Remote):
             raise _files()
         return await self._own(method, "looking into an image's layers", **arguments)
 
-    async def open_files(self, name: str, *, progress: Callable[[int], None] = lambda entries: None) -> FileTree:
+    async def open_files(
+        self, name: str, *, progress: Callable[[int], None] = lambda entries: None, depth: int = 0
+    ) -> FileTree:
         raise _files()
 
     async def image_waste(self, name: str) -> WasteReport:

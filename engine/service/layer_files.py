@@ -97,13 +97,15 @@ class LayerFiles:
 
     # --- trees ----------------------------------------------------------------------------------------------
 
-    def index(self, stack: Stack, progress: Callable[[int], None], cancel: CancelToken) -> TreeIndex:
+    def index(self, stack: Stack, progress: Callable[[int], None], cancel: CancelToken, depth: int = 0) -> TreeIndex:
         try:
+            if depth:
+                return self._cache.shallow(stack.chains, depth, cancel=cancel)
             return self._cache.index(stack.chains, progress=progress, cancel=cancel)
         except OSError as error:
             raise from_os_error(error, "reading the layers' files") from error
 
-    def tree(self, name: str, progress: Callable[[int], None], cancel: CancelToken) -> TreeRows:
+    def tree(self, name: str, progress: Callable[[int], None], cancel: CancelToken, depth: int = 0) -> TreeRows:
         stack = self.stack(name)
         view = self._view(stack)
 
@@ -111,7 +113,7 @@ class LayerFiles:
             entry = view.lookup(path, follow=False)
             return os.readlink(entry.real) if entry is not None and entry.is_link else ""
 
-        return TreeRows(self.index(stack, progress, cancel), stack.lines, link)
+        return TreeRows(self.index(stack, progress, cancel, depth), stack.lines, link)
 
     def waste(self, name: str, cancel: CancelToken) -> WasteReport:
         stack = self.stack(name)

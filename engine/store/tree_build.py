@@ -28,14 +28,18 @@ def build_index(
     *,
     progress: Callable[[int], None] = lambda entries: None,
     cancel: CancelToken | None = None,
+    depth: int = 0,
 ) -> TreeIndex:
-    """`trees` are the layer's folders as `LayerStore.trees` gives them: where there are two, whiteouts of the upper one say what
+    """`depth`: folders so deep are not looked into (0: all are); what such an index says of sizes and counts is of what it has. `trees` are the layer's folders as `LayerStore.trees` gives them: where there are two, whiteouts of the upper one say what
     the layer has not, and remove nothing from the layers below."""
-    return _Builder(below, progress, cancel or CancelToken()).run([os.fsencode(tree) for tree in trees])
+    return _Builder(below, progress, cancel or CancelToken(), depth).run([os.fsencode(tree) for tree in trees])
 
 
 class _Builder:
-    def __init__(self, below: TreeIndex | None, progress: Callable[[int], None], cancel: CancelToken) -> None:
+    def __init__(
+        self, below: TreeIndex | None, progress: Callable[[int], None], cancel: CancelToken, depth: int = 0
+    ) -> None:
+        self._depth, self._level = depth, 0
         self._below, self._progress, self._cancel = below, progress, cancel
         self._c = {name: array(kind) for name, kind in FORMATS.items()}
         self._names = bytearray()
@@ -112,7 +116,8 @@ class _Builder:
         layer = self._below.layer[old] if keep and self._below is not None and old is not None else self._number
         node = self._add(name, parent, values, 0, layer, mark)
         c, below = self._c, self._below
-        entries = self._listed(sources)
+        self._level += 1
+        entries = {} if self._depth and self._level > self._depth else self._listed(sources)
         olds = list(below.children(old)) if below is not None and old is not None else []
         at, size = 0, 0
         for one in sorted(entries):
@@ -135,6 +140,7 @@ class _Builder:
             has |= flags[child]
             child += counts[child]
         flags[node] = has
+        self._level -= 1
         return size
 
     def _listed(self, sources: list[bytes]) -> dict[bytes, tuple[os.stat_result, list[bytes]]]:

@@ -60,6 +60,13 @@ class TreeCache:
             self._prune(keep=chains[-1])
             return below
 
+    def shallow(self, chains: Sequence[Digest], depth: int, *, cancel: CancelToken | None = None) -> TreeIndex:
+        """The index if it is there, else one of the upper folders alone, which takes a moment and is kept nowhere."""
+        found = self.get(chains[-1]) if chains else None
+        for chain in chains if found is None else ():
+            found = build_index(found, self._layers.trees([chain]), cancel=cancel, depth=depth)
+        return found or build_index(None, [])
+
     def _prune(self, keep: Digest) -> None:
         """An index that somebody has open stays readable: its file is only unlinked."""
         with contextlib.suppress(OSError):

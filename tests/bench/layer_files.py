@@ -73,6 +73,10 @@ async def measure(root: Path, entries: int) -> None:
     def index(count: int) -> object:
         return cache.index(chains[:count], cancel=CancelToken())
 
+    def upper() -> object:
+        return TreeRows(cache.shallow(chains[:1], 1), [0]).rows(0, SCREEN)
+
+    await timed("its first folder, before there is an index", asyncio.to_thread(upper))
     await timed(f"index of {entries:,} entries", asyncio.to_thread(index, 1))
     await timed("index of a small layer above it", asyncio.to_thread(index, 2))
     opened: list[LocalFileTree] = []

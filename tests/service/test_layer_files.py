@@ -93,7 +93,10 @@ async def listed(engine: LocalEngine, name: str, query: TreeQuery | None = None)
 
 
 async def test_a_tree_shows_the_sum_and_marks_what_the_top_layer_did(engine: LocalEngine) -> None:
+    shallow = await engine.open_files("shop#2", depth=1)  # before there is an index
+    upper = {row.path: row.mark for row in await shallow.rows(0, 100)}
     rows = await listed(engine, "shop#2")
+    assert upper == {path: row.mark for path, row in rows.items() if path.count("/") == 1}
     marks = {path: row.mark for path, row in rows.items() if row.mark}
     assert marks == {"/etc/conf": "M", "/etc/old": "D", "/app": "A", "/app/main.py": "A"}
     assert rows["/etc/conf"].layer == 2

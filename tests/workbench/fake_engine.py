@@ -265,6 +265,7 @@ class FakeEngine:
             a_file("/app/app.py", "file", 40, "A"),
             a_file("/etc", "dir", 9),
         ]
+        self.reading: asyncio.Event | None = None  # an index is made until it is set
         self.files_of: dict[str, list[TreeRow]] = {}  # by "IMAGE#LINE"; else `files`
         self.contents: dict[str, bytes] = {}
         self.waste = WasteReport(
@@ -407,9 +408,13 @@ class FakeEngine:
 
     # --- files of layers ----------------------------------------------------------------------------------------
 
-    async def open_files(self, name: str, *, progress: Any = None) -> Any:
-        self._call("open_files", name)
-        return FakeTree(self.files_of.get(name, self.files))
+    async def open_files(self, name: str, *, progress: Any = None, depth: int = 0) -> Any:
+        self._call("open_files", name, depth)
+        files = self.files_of.get(name, self.files)
+        if not depth and self.reading is not None:
+            progress(12_345)
+            await self.reading.wait()
+        return FakeTree([row for row in files if not depth or row.path.count("/") <= depth])
 
     async def image_waste(self, name: str) -> WasteReport:
         self._call("image_waste", name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,30 @@ async def test_layers_say_what_they_waste_and_enter_shows_their_files(size: tupl
         await until(pilot, lambda: "made by #3 COPY app.py . (line 5)" in str(pane.detail.render()))
         assert "+ " in screen_text(app)
         assert engine.called("open_files")[-1][0].endswith("#4")
+
+
+async def test_a_large_layer_shows_its_upper_folders_while_the_rest_is_read() -> None:
+    engine = FakeEngine(images=[an_image("shop-web")])
+    engine.files = [
+        a_file("/a", "dir", 1),
+        a_file("/b", "dir", 40, "A"),
+        a_file("/b/c", "dir", 40),
+        a_file("/b/c/d", "file", 40),
+    ]
+    engine.reading = asyncio.Event()
+    app = WorkbenchApp(engine)  # type: ignore[arg-type]
+    async with app.run_test(size=(120, 40)) as pilot:
+        pane = await opened(app, pilot)
+        await until(pilot, lambda: "reading the rest: 12,345 so far" in str(pane.border_subtitle))
+        await pilot.press("j")
+        await until(pilot, lambda: pane.view.count == 3)  # the next level
+        assert pane.view.selected is not None
+        assert pane.view.selected.path == "/b"
+        engine.reading.set()
+        await until(pilot, lambda: pane.view.count == 4)
+        assert "reading" not in str(pane.border_subtitle)
+        assert pane.view.selected.path == "/b"
+        assert [depth for _, depth in engine.called("open_files")] == [0, 1, 2]
 
 
 async def test_marks_order_filter_and_folds() -> None:

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 SETTLE = 0.12  # seconds that the cursor rests before what it stands on is asked for
 FEW = 500  # changed files up to which all folders of a layer are opened
 SLOW = 0.3  # seconds after which is said what takes so long
+UPPER = (1, 2)  # levels of folders that show while the rest is read: first, and then
 _TOGGLES: dict[Mark, tuple[str, str]] = {"A": ("A", "added"), "M": ("M", "modified"), "D": ("D", "removed"), "": ("U", "unmodified")}  # fmt: skip
 
 
@@ -85,6 +86,8 @@ class ExplorerPane(Pane):
         self._place = self._label = ""  # "IMAGE#LINE" as the engine knows it, and as people call it
         self._tree: FileTree | None = None
         self._extent: TreeExtent | None = None
+        self._so_far: int | None = None  # entries that are read, while only the upper folders show
+        self._upper = 0  # of UPPER, how many have shown
         self._query = api.TreeQuery()
         self._base = ""
         self._images: dict[str, ImageDetail] = {}
@@ -109,7 +112,7 @@ class ExplorerPane(Pane):
         if self._wanted is None:
             if self._tree is None:
                 self.say("empty", "No layer is selected: enter on a layer shows its files.")
-        elif self._wanted.id != self._place:
+        elif self._wanted.id != self._place or self._so_far is not None:
             self.work(self._open, group="open")
 
     async def _open(self) -> None:
@@ -118,25 +121,32 @@ class ExplorerPane(Pane):
             self._place, self._tree = "", None
             self.say("empty", "No layer is selected.")
             return
-        if wanted.id == self._place:
+        if wanted.id == self._place and self._so_far is None:
             return
+        self._so_far, self._upper = None, 0
         if self._tree is not None:
             await asyncio.sleep(SETTLE)
         kept = self.view.selected
         try:
             image = await self._image(wanted.id.partition("#")[0])
+            self._label = self._label_of(image, wanted.id)
             tree = await self._opened(wanted.id)
+            kept = self.view.selected or kept
             extent = await tree.select(self._query)
             at = await tree.row_of(kept.path) if kept is not None else None
         except EngineError as error:
             self._place, self._tree = wanted.id, None
             self.say("error", f"{error.message}{f' — {error.hint}' if error.hint else ''}")
             return
-        tags = image.summary.tags
-        self._place, self._tree = wanted.id, tree
-        self._label = f"{neutral(tags[0]).removesuffix(':latest') if tags else image.summary.id[7:19]}#{wanted.id.partition('#')[2]}"
+        self._place, self._tree, self._so_far = wanted.id, tree, None
         self.say("")
         await self._show(extent, at or 0)
+
+    @staticmethod
+    def _label_of(image: ImageDetail, place: str) -> str:
+        tags = image.summary.tags
+        name = neutral(tags[0]).removesuffix(":latest") if tags else image.summary.id[7:19]
+        return f"{name}#{place.partition('#')[2]}"
 
     async def _image(self, name: str) -> ImageDetail:
         if name not in self._images:
@@ -144,7 +154,7 @@ class ExplorerPane(Pane):
         return self._images[name]
 
     async def _opened(self, name: str) -> FileTree:
-        """The tree, which may have to be made first: then it is said how far it is."""
+        """The tree, which may have to be made first: then its upper folders show at once, and it is said how far it is."""
         seen = [0]
         job = asyncio.ensure_future(
             self.bridge.engine.open_files(name, progress=lambda entries: seen.__setitem__(0, entries))
@@ -153,11 +163,25 @@ class ExplorerPane(Pane):
             while not job.done():
                 await asyncio.wait([job], timeout=SLOW)
                 if not job.done():
-                    self.say("busy", f"Reading the layers' files for the first time: {seen[0]:,} so far …")
+                    await self._show_upper(name, seen[0])
             return job.result()
         except asyncio.CancelledError:
             job.cancel()
             raise
+
+    async def _show_upper(self, name: str, so_far: int) -> None:
+        """What is at the top of a tree that is still being read."""
+        if self._upper < len(UPPER):
+            kept = self.view.selected if self._upper else None
+            self._place, self._tree = name, await self.bridge.engine.open_files(name, depth=UPPER[self._upper])
+            self._upper += 1
+            self._so_far = so_far
+            extent = await self._tree.select(self._query)
+            at = await self._tree.row_of(kept.path) if kept is not None else None
+            self.say("")
+            await self._show(extent, at or 0)
+        self._so_far = so_far
+        self._subtitle()
 
     async def _show(self, extent: TreeExtent, cursor: int) -> None:
         """Rows are other ones: those that will be on the screen first, so that nothing flickers."""
@@ -197,6 +221,8 @@ class ExplorerPane(Pane):
         parts.append(
             f"{human_size(extent.size)} in {extent.files:,}, +{extent.added:,} ~{extent.modified:,} -{extent.removed:,}"
         )
+        if self._so_far is not None:
+            parts[-1] = f"reading the rest: {self._so_far:,} so far …"
         if self._base:
             parts.append(f"against {self._base}")
         self.set_subtitle(" · ".join(parts))
