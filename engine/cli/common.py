@@ -56,7 +56,9 @@ def read(
     except InvalidInput as error:
         raise UsageError(error.message, usage, 125) from error
     if parsed.on("help"):
-        print(help_text(usage, summary, known))
+        from engine.cli import examples
+
+        print(help_text(usage, summary, known) + examples.text(usage))
         return None
     refused.check(usage, parsed)
     count = len(parsed.args)

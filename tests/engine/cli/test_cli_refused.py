@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from engine.cli import refused
+from engine.cli import examples, refused
 from engine.cli.main import main
 
 NOT_HERE = ("buildx", "checkpoint", "compose", "plugin", "trust")  # other programs of Docker's, or refused as a whole
@@ -86,3 +87,20 @@ def test_every_flag_of_the_docker_command_line_is_known(
             if left := theirs - _flags(told.out) - ours:
                 missing[" ".join(words)] = sorted(left)
     assert missing == {}
+
+
+def test_every_example_in_the_help_is_read_by_its_verb(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With `--help` in it, so that it is read and not done."""
+    monkeypatch.chdir(tmp_path)
+    for verb, text in examples._EXAMPLES.items():
+        for line in text.split("\n"):
+            words = shlex.split(line.partition(" < ")[0], comments=False)
+            assert words[0] == "workbench", line
+            count = len(verb.split())
+            assert words[1 : 1 + count] == verb.split(), line
+            status = main(["--root", str(tmp_path), *words[1 : 1 + count], "--help", *words[1 + count :]])
+            told = capsys.readouterr()
+            assert status == 0, (line, told.err)
+            assert f"  {line}" in told.out
