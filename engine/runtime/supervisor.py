@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from engine.linux import cgroup, delegation, libc
-from engine.linux.inotify import IN_CLOSE_WRITE, Inotify
+from engine.linux.inotify import IN_CLOSE_WRITE, IN_DELETE_SELF, Inotify
 from engine.runtime import bridges, outside, protocol, state, usernet
 from engine.runtime.bootstrap import SOCKET, bootstrap
 from engine.runtime.clients import Client
@@ -139,6 +139,8 @@ def serve(run_dir: str, listener: socket.socket, lock: int, version: str) -> Non
     while True:
         try:
             if not _wait(listener, idle, spares):
+                if not os.fstat(lock).st_nlink:
+                    return  # its folder was removed: nobody can ask it for anything any more
                 continue
             connection, _address = listener.accept()
         except OSError:
@@ -184,7 +186,7 @@ class _IdleNetworks:
             folder = os.path.join(run_dir, bridges.FOLDER)
             os.makedirs(folder, mode=0o700, exist_ok=True)
             self._events = Inotify()
-            self._events.add(folder, IN_CLOSE_WRITE)
+            self._events.add(folder, IN_CLOSE_WRITE | IN_DELETE_SELF)
         except OSError:
             pass  # no instance left: then it looks every second as long as there are networks
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import select
 import shutil
 from pathlib import Path
 
@@ -14,8 +15,10 @@ from engine.linux import nftables as nft
 from engine.linux import rtnetlink as rt
 from engine.linux.netlink import Netlink
 from engine.runtime import bridges
+from engine.runtime.client import Runtime
 from engine.runtime.netconfig import NetworkConfig
 
+from .conftest import supervisor_pid
 from .test_runtime_network import network
 
 __all__ = ["network"]  # a fixture
@@ -73,3 +76,15 @@ def test_a_table_whose_bridge_is_gone_goes_with_the_next_network(network: Networ
         finally:
             bridges.reap(str(tmp_path / "one"), 0)
             bridges.reap(str(tmp_path / "two"), 0)
+
+
+def test_a_supervisor_whose_folder_is_removed_ends(tmp_path: Path) -> None:
+    """Nobody can reach it any more, and it would hold an inotify instance for ever."""
+    runtime = Runtime(tmp_path / "run")
+    runtime._supervisor().close()
+    pidfd = os.pidfd_open(supervisor_pid(runtime))
+    try:
+        shutil.rmtree(runtime.run_dir)
+        assert select.select([pidfd], [], [], 20)[0]
+    finally:
+        os.close(pidfd)
