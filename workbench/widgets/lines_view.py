@@ -183,7 +183,9 @@ class LinesView(ScrollView, can_focus=True):
         number, start, end = self._rows[at]
         line = self._lines[number]
         if number == self.cursor:
-            base = base + (self._style("cursor") or Style(reverse=True))
+            # Not partial: a partial style has the background of the theme's variable without its share of opacity.
+            behind = self.get_component_rich_style("lines--cursor").bgcolor
+            base = base + (Style(bgcolor=behind) if behind is not None else Style(reverse=True))
         segments = []
         if self._gutter:
             gutter = line.gutter if start == 0 else ""
