@@ -1,11 +1,18 @@
-"""The lists and dialogs as they are drawn, against what a person has looked at: snapshots/*.txt. UPDATE_SNAPSHOTS=1 writes them anew."""
+"""The lists and dialogs as they are drawn, against what a person has looked at: snapshots/*.txt and *.svg.
+
+UPDATE_SNAPSHOTS=1 writes them anew. Pictures are compared where Textual and Rich are those that drew them: others draw the same in
+other words.
+"""
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
+import re
 from pathlib import Path
 
 import pytest
+from textual.widgets import Input
 
 from engine.api import ServiceState
 from tests.workbench.fake_engine import FakeEngine, FakeLoop, a_container, a_network, a_volume, an_image, until
@@ -34,7 +41,42 @@ def drawn(app: WorkbenchApp) -> str:
     return "\n".join("".join(segment.text for segment in strip).rstrip() for strip in strips) + "\n"
 
 
-@pytest.mark.parametrize("size", [(80, 24), (120, 40), (160, 45)], ids=["80x24", "120x40", "160x45"])
+sizes = pytest.mark.parametrize("size", [(80, 24), (120, 40), (160, 45)], ids=["80x24", "120x40", "160x45"])
+VERSIONS = " ".join(f"{name} {importlib.metadata.version(name)}" for name in ("textual", "rich"))
+PICTURES = {
+    "overview": (),
+    "help": ("question_mark",),
+    "palette": ("escape", "colon", "p", "r", "u"),
+    "remove": ("escape", "2", "g", "d"),
+    "inspect": ("escape", "i"),
+}
+
+
+@sizes
+async def test_screens_are_drawn_as_they_were(size: tuple[int, int]) -> None:
+    loop = FakeLoop()
+    loop.report(ServiceState("web", "running", "shop-web-1", "", 12), ServiceState("db", "failed", "shop-db-1"))
+    app = WorkbenchApp(an_engine(), loop, title="shop", settings=Settings(stats=False))  # type: ignore[arg-type]
+    made = FOLDER / "versions"
+    async with app.run_test(size=size) as pilot:
+        await until(pilot, lambda: len(app.lists.services) == 2 and app.lists.containers)
+        for name, keys in PICTURES.items():
+            await pilot.press(*keys)
+            for field in app.screen.query(Input):
+                field.cursor_blink = False
+            await pilot.pause(0.3)
+            # Rich numbers its classes by what is drawn: each line would change with every picture.
+            picture = re.sub(r"terminal-\d+", "terminal", app.export_screenshot(title="shop"))
+            file = FOLDER / f"{name}-{size[0]}x{size[1]}.svg"
+            if os.environ.get("UPDATE_SNAPSHOTS"):
+                file.write_text(picture)
+                made.write_text(VERSIONS)
+            if made.read_text() != VERSIONS:
+                pytest.skip(f"the pictures were drawn by {made.read_text()}, and here is {VERSIONS}")
+            assert picture == file.read_text(), f"{file.name}: look at it, then UPDATE_SNAPSHOTS=1"
+
+
+@sizes
 async def test_lists_and_dialogs_look_as_they_did(size: tuple[int, int]) -> None:
     loop = FakeLoop()
     loop.report(ServiceState("web", "running", "shop-web-1", "", 12), ServiceState("db", "failed", "shop-db-1"))
