@@ -24,9 +24,12 @@ def drawn(app: WorkbenchApp) -> str:
 
 
 async def shows(pilot: Any, text: str) -> None:
-    async with asyncio.timeout(60):
-        while text not in drawn(pilot.app):
-            await pilot.pause(0.05)
+    try:
+        async with asyncio.timeout(60):
+            while text not in drawn(pilot.app):
+                await pilot.pause(0.05)
+    except TimeoutError:
+        raise SystemExit(f"{text!r} did not come:\n{drawn(pilot.app)}") from None
     await pilot.pause(0.5)
 
 
@@ -44,6 +47,10 @@ async def tour(pilot: Any, folder: Path, name: str) -> None:
     source.write_text(source.read_text().replace("Hello from", "Saved in"))
     await shows(pilot, "Saved in")
     await take("overview", "2", until="Saved in")
+    await take("stats", "9", until="memory")
+    await pilot.press("4", "g", "j")
+    await take("explorer", "enter", until="app.py")
+    await pilot.press("2")
     await take("help", "question_mark", until="keys: containers")
     await pilot.press("escape")
     await take("palette", "colon", *"stop", until="Stop shop-web-1")
@@ -54,7 +61,7 @@ async def tour(pilot: Any, folder: Path, name: str) -> None:
     await pilot.press("escape", "2", "escape")
     good = dockerfile.read_text()
     dockerfile.write_text(good.replace("COPY", "RUN python3 -c 'import flask'\nCOPY"))
-    await shows(pilot, "what ran before goes on")
+    await shows(pilot, "— what ran")  # at 80 columns the rest is on the next line
     await take("failed", "5", until="import flask")
     dockerfile.write_text(good)
 

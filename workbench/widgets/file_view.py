@@ -134,7 +134,9 @@ class FileView(ScrollView, can_focus=True):
         if number >= self.count:
             return Strip.blank(width, base)
         if number == self.cursor:
-            base = base + (self._style("cursor") or Style(reverse=True))
+            # Not partial: a partial style has the background of the theme's variable without its share of opacity.
+            behind = self.get_component_rich_style("tree--cursor").bgcolor
+            base = base + (Style(bgcolor=behind, bold=self.has_focus) if behind is not None else Style(reverse=True))
         row = self._known.get(number)
         if row is None:
             if self._asked is None:
