@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from workbench.state import AMBER, DIM, GLYPHS, GREEN, PHASES, RED, brief_port, 
 from workbench.table import Column, natural_key
 
 if TYPE_CHECKING:
-    from engine.api import ContainerSummary, ImageSummary, NetworkInfo, ServiceState, VolumeInfo
+    from engine.api import ContainerSummary, EngineEvent, ImageSummary, NetworkInfo, ServiceState, VolumeInfo
     from workbench.messages import Reading
     from workbench.subjects import Lists
 
@@ -36,6 +37,13 @@ CONTAINERS = (
     Column(right=True, title="GEN", drop=45),
     Column(right=True, title="SINCE", drop=70, styles={"": DIM}, key=lambda one: one.started),
     Column(title="IMAGE", drop=80, cap=32, styles={"": DIM}),
+)
+EVENTS = (
+    Column(title="TIME", styles={"": DIM}, key=lambda event: event.seq),
+    Column(title="TYPE"),
+    Column(title="ACTION", cap=40, styles={"die": AMBER, "oom": RED, "health_status: unhealthy": RED}),
+    Column(grow=True, title="NAME"),
+    Column(title="DETAIL", drop=30, cap=60, styles={"": DIM}),
 )
 CPU, MEMORY = 5, 6  # of CONTAINERS: what only readings say
 IMAGES = (
@@ -162,3 +170,11 @@ def brief_bytes(size: float) -> str:
             return f"{size:.0f}{unit}" if size >= 9.95 or unit == "B" else f"{size:.1f}{unit}"
         size /= 1000
     return f"{size:.1f}TB"
+
+
+def event_row(event: EngineEvent, name: str) -> tuple[str, ...]:
+    """As EVENTS."""
+    moment = time.strftime("%H:%M:%S", time.localtime(event.time / 1e9))
+    shown = ("exitCode", "signal", "image", "container")
+    detail = " ".join(f"{key}={event.attributes[key][:40]}" for key in shown if event.attributes.get(key))
+    return moment, event.type, neutral(event.action), neutral(name), neutral(detail)

@@ -358,3 +358,29 @@ async def test_filter_marks_and_order_of_a_list() -> None:
         assert "1 marked" in str(app.pane.border_subtitle)
         await pilot.press("escape")
         assert not rows.marked
+
+
+async def test_events_are_a_list_like_the_others() -> None:
+    """Newest first, with filter, marks, order and all that an event says."""
+    engine = an_engine()
+    async with running(engine) as (app, pilot, _):
+        await pilot.press("0")
+        pane = app.panes["events"]
+        engine.happened("container", "start", "a" * 64, name="web")
+        engine.happened("container", "die", "a" * 64, name="web", exitCode="137")
+        engine.happened("image", "pull", "sha256:" + "b" * 64)
+        await until(pilot, lambda: len(pane.list.keys) == 3)
+        assert pane.subject.name == "b" * 12
+        engine.happened("volume", "create", "data", name="data")
+        await until(pilot, lambda: len(pane.list.keys) == 4)
+        assert pane.subject.name == "data"  # the newest is followed
+        await pilot.press("j", "j")
+        engine.happened("network", "create", "c" * 64, name="net")
+        await until(pilot, lambda: len(pane.list.keys) == 5)
+        assert pane.subject.record.action == "die"  # and any other one stays under the cursor
+        await pilot.press("enter")
+        await until(pilot, lambda: "exitCode=137" in str([line.text for line in getattr(app.screen, "_lines", ())]))
+        await pilot.press("escape", "slash", *"container", "enter")
+        await until(pilot, lambda: len(pane.list.keys) == 2)
+        await pilot.press("escape", "asterisk")
+        assert len(pane.subjects) > 1
