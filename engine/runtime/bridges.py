@@ -118,6 +118,7 @@ def host_lock(run_dir: str) -> Iterator[None]:
         os.makedirs(os.path.dirname(HOST_LOCK), mode=0o711, exist_ok=True)
         fd = _open(HOST_LOCK)
     except PermissionError:  # an ordinary user, whose bridges are in a network namespace of its own
+        os.makedirs(run_dir, mode=0o711, exist_ok=True)  # it may be asked before there is a supervisor
         fd = _open(os.path.join(run_dir, os.path.basename(HOST_LOCK)))
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)

@@ -21,9 +21,10 @@ SECONDS = 30.0
 
 
 def others(network: str, folder: Path = FOLDER) -> list[Network]:
-    """What other networks claim. Asked, and answered by `claim`, under the host's lock (`bridges.host_lock`)."""
+    """What other networks claim; nothing for an ordinary user, as `claim` says. Asked, and answered by `claim`, under the host's
+    lock (`bridges.host_lock`)."""
     found: list[Network] = []
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError, PermissionError):
         for entry in os.scandir(folder):
             with contextlib.suppress(OSError, ValueError):
                 if abs(time.time() - entry.stat().st_mtime) > SECONDS:

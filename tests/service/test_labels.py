@@ -49,7 +49,7 @@ async def test_us12_labels_of_an_image_change_nothing(local: LocalEngine, image:
             }
         )
         config: Any = detail.config["Config"]
-        seen[-1]["stop"] = config["StopSignal"]
+        seen[-1]["stop"] = config.get("StopSignal")
         await local.kill(container)
         assert await local.wait(container) == 137
         after = (await local.container(container)).summary

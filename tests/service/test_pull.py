@@ -185,15 +185,19 @@ async def test_a_registry_that_misbehaves(tmp_path: Path, behaviour: str, error:
 
 async def test_a_pull_by_another_process_is_cancelled(tmp_path: Path) -> None:
     """It waits for a registry that does not answer; closing the iterator ends the process, and waits for that."""
+
+    def children() -> set[str]:
+        return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+
+    before = children()  # of other tests
     with socket.create_server(("127.0.0.1", 0)) as silent:
         engine = await open_engine(tmp_path / "root")
         engine.draws()
         events = engine.pull(f"127.0.0.1:{silent.getsockname()[1]}/some/image:1")
         assert (await anext(events)).phase == "resolving"
-        children = Path(f"/proc/self/task/{os.getpid()}/children")
-        assert children.read_text().split()
+        assert children() - before
         await events.aclose()  # type: ignore[attr-defined]
-        assert not children.read_text().split()
+        assert not children() - before
         await engine.close()
 
 
