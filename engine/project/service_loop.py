@@ -476,8 +476,11 @@ class ServiceLoop:
             code: int | str = "unknown"
             with contextlib.suppress(Conflict, NotFound):
                 code = await self._engine.wait(container)
-            if self._job is not None:
-                return
+            while (
+                self._job is not None
+            ):  # it may put another one in its place: then that is watched, and this task cancelled
+                await asyncio.wait([self._job])
+                await asyncio.sleep(0)
             now = await self._container()
             if now is not None and now.id == container and not now.running:
                 text = f"exit code {code}"

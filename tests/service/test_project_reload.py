@@ -9,6 +9,7 @@ import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from engine.api import LoopNotice, NetworkSpec, ServiceBuildFailed, ServiceState
 from engine.local import LocalEngine
 from engine.project.demo import free_port
 from engine.project.discovery import discover
+from engine.project.service_loop import ServiceLoop
 from tests.service.looping import PROGRAM, Looping, looping
 
 pytestmark = pytest.mark.root
@@ -156,6 +158,24 @@ async def test_a_build_that_fails_and_a_container_that_ends(local: LocalEngine, 
             ended = [e for e in seen.seen if isinstance(e, ServiceState) and e.service == "ends"]
         (folder / "Dockerfile").write_text(DOCKERFILE)
         await seen.running("bad")
+
+
+async def test_an_end_while_its_service_is_at_work_is_told(
+    local: LocalEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was passed over: a container that ends at once may do so before the work that started it has."""
+    replicate = ServiceLoop._replicate
+
+    async def later(self: ServiceLoop, *given: Any, **more: Any) -> None:
+        await local.wait("brief-ends-1")
+        for _ in range(10):
+            await asyncio.sleep(0.02)  # whoever waits for its end has heard by now
+        await replicate(self, *given, **more)
+
+    monkeypatch.setattr(ServiceLoop, "_replicate", later)
+    content = files("services:\n  ends: {image: workbench/base, command: [sh, -c, exit 3]}\n")
+    async with up(local, tmp_path / "brief", content) as seen:
+        await seen.until(ServiceState, lambda event: "exit code 3" in event.text)
 
 
 async def test_a_health_check_that_never_passes(local: LocalEngine, tmp_path: Path) -> None:
