@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
-import re
 import shutil
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -33,6 +32,7 @@ from engine.errors import BuildFailed, InvalidInput, NotFound, Unsupported
 from engine.model import HostConfig
 from engine.oci.reference import Reference
 from engine.rest.buildkit.routes import BuildkitRoutes
+from engine.rest.failures import failed_command
 from engine.rest.files import BodyFile, begun
 from engine.rest.http import Answer, Query, Request, Response
 from engine.rest.registries import auths_of
@@ -42,7 +42,6 @@ from engine.rest.volumes import texts
 from engine.service import build_wire
 from engine.service.streams import on_thread
 
-_COMMAND = re.compile(r"RUN (.*): exit code \d+", re.DOTALL)
 _RED, _PLAIN = "\x1b[91m", "\x1b[0m"  # how the classic builder marks stderr
 
 
@@ -198,11 +197,10 @@ def _request(query: Query, fetched: Fetched, auths: tuple[RegistryAuth, ...]) ->
 
 def _failed(error: BuildFailed) -> BuildFailed:
     """Clients of the classic builder look for its sentence; ours follows."""
-    found = _COMMAND.fullmatch(error.message)
-    if found is None:
+    failed = failed_command(error.message)
+    if failed is None:
         return error
-    command = found[1] if found[1].startswith("[") else f"/bin/sh -c {found[1]}"
-    first = f"The command '{command}' returned a non-zero code: {error.exit_code}"
+    first = f"The command '{failed[0]}' returned a non-zero code: {error.exit_code}"
     return BuildFailed(f"{first}\n{error}", exit_code=error.exit_code, hint=error.hint)
 
 

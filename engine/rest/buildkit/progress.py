@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,11 +19,10 @@ from engine.api import (
     StepStarted,
 )
 from engine.rest.buildkit.messages import StatusResponse, Timestamp, Vertex, VertexLog, VertexStatus, VertexWarning
+from engine.rest.failures import failed_command
 
 _SHOWN = ("FROM", "RUN", "COPY", "ADD", "WORKDIR")  # the others only write the config: no vertex of BuildKit's
 _STREAMS: Mapping[str, int] = {"stdout": 1, "stderr": 2}
-_FLAGS = re.compile(r"^(--\S+\s+)+")
-_COMMAND = re.compile(r"RUN (.*): exit code (\d+)", re.DOTALL)
 
 
 def vertex_digest(key: str) -> str:
@@ -33,12 +31,10 @@ def vertex_digest(key: str) -> str:
 
 def failure(message: str) -> str:
     """BuildKit's sentence for a command that failed, which people (and their scripts) look for."""
-    found = _COMMAND.fullmatch(message)
-    if found is None:
+    failed = failed_command(message)
+    if failed is None:
         return message
-    text = _FLAGS.sub("", found[1])
-    command = text if text.startswith("[") else f"/bin/sh -c {text}"
-    return f'process "{command}" did not complete successfully: exit code: {found[2]}'
+    return f'process "{failed[0]}" did not complete successfully: exit code: {failed[1]}'
 
 
 class Progress:
