@@ -1,4 +1,9 @@
-"""The app: panes over one engine. It composes, routes what happens to the panes, and keeps the keys."""
+"""The app: panes over one engine. It composes, and hands what happens to the panes.
+
+Where to look: the panes are in `panes/`, one module each; what they are made of in `widgets/`; where they stand in `layout`. What the
+engine says comes through `bridge`. Keys and key maps are in `keys`, what a key of a list does in `commands` (the table) and `actions`,
+the palette's and the help's entries in `finding`, pulls and builds in `transfers`, where the app was left in `memory`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, ClassVar
 
@@ -16,17 +21,18 @@ from textual.app import App, ComposeResult
 from textual.binding import Binding
 from textual.dom import DOMNode
 from textual.events import DescendantFocus, Event, InputEvent
-from textual.timer import Timer
 from textual.widgets import Static
 from textual.worker import get_current_worker
 
 from engine import api
 from engine.errors import EngineError, Unsupported
-from workbench import commands, garbage, keymaps, plain_text, themes
+from workbench import commands, garbage, plain_text, themes
 from workbench import panes as all_panes
 from workbench.bridge import Bridge, LoopHandle
 from workbench.journal import Entry, Job, Journal
-from workbench.layout import OUTPUTS, PANES
+from workbench.keys import Keys, app_bindings
+from workbench.layout import PANES
+from workbench.memory import Memory
 from workbench.messages import (
     EngineHappened,
     EngineListed,
@@ -38,51 +44,19 @@ from workbench.messages import (
     Wanted,
 )
 from workbench.panes.base import Pane
-from workbench.settings import Left, Settings, config_file, read_left, read_settings, state_file, write_left
+from workbench.settings import Settings, config_file, read_settings
 from workbench.state import neutral, status_line
 from workbench.subjects import Lists, Subject
 from workbench.terminal import input as _keys  # noqa: F401  # before Textual begins to read keys: see there
-from workbench.widgets.key_line import Hint, KeyLine
+from workbench.widgets.jobs_line import JobsLine
+from workbench.widgets.key_line import KeyLine
 from workbench.widgets.pane_grid import PaneGrid
 from workbench.work import beside
 
 if TYPE_CHECKING:
     from workbench.desk import Desk
 
-KEEP_AFTER = 1.0  # seconds after the last change of layout or selection until it is written down
-OUTPUT = frozenset(name for group in OUTPUTS for name in group)
 DAY = 60.0  # seconds between two looks whether the date is another one: "14:02" is then yesterday's
-
-
-def _app_bindings() -> list[Binding]:
-    rest = (
-        ("tab", "neighbour(1)", "Next pane", "pane.next", "Go to the next pane"),
-        ("shift+tab", "neighbour(-1)", "Pane before", "pane.before", "Go to the pane before"),
-        ("right_square_bracket", "tab(1)", "Next tab", "tab.next", "Next tab of this pane"),
-        ("left_square_bracket", "tab(-1)", "Tab before", "tab.before", "Tab before this one"),
-        ("z", "zoom('full')", "Zoom", "pane.zoom", "Give the pane the whole screen, or take it back"),
-        ("plus", "larger(1)", "Larger", "pane.larger", "Normal, half and whole screen"),
-        ("underscore", "larger(-1)", "Smaller", "pane.smaller", "Whole, half and normal screen"),
-        ("colon,ctrl+p", "palette", "Palette", "app.palette", "Any action or object by a few letters of its name"),
-        ("question_mark,f1", "help", "Help", "app.help", "All keys of this pane"),
-        ("C", "command_log", "Command log", "app.commands", "What was done here, as command lines"),
-        ("m", "mouse", "Mouse", "app.mouse", "Release the mouse to the terminal, or take it back"),
-        ("ctrl+l", "redraw", "Redraw", "app.redraw", "Draw the whole screen again"),
-        ("f5", "refresh_lists", "Refresh", "app.refresh", "Read everything again"),
-        ("ctrl+x", "cancel", "Cancel", "app.cancel", "Cancel the pull, push or build that was started here last"),
-        ("escape", "clear", "Back", "app.back", "Clear the filter or the marks, else go back"),
-        ("q", "leave", "Quit", "app.quit", "Clear the filter, else quit; containers go on"),
-    )
-    go = [
-        Binding(commands.NUMBERS.get(name, f"unbound-pane-{name}"), f"pane('{name}')", name, show=False, id=f"pane.{name}", tooltip=f"Go to {name}")
-        for name in PANES
-    ]  # fmt: skip
-    acts = [commands.binding(command) for command in commands.TABLE if not command.kinds]
-    return [
-        *go,
-        *acts,
-        *(Binding(key, act, word, show=False, id=name, tooltip=tip) for key, act, word, name, tip in rest),
-    ]
 
 
 class WorkbenchApp(App[int]):
@@ -91,7 +65,7 @@ class WorkbenchApp(App[int]):
     CSS_PATH = "styles/workbench.tcss"
     TITLE = "workbench"
     ENABLE_COMMAND_PALETTE = False
-    BINDINGS: ClassVar[list[Binding]] = _app_bindings()  # type: ignore[assignment]
+    BINDINGS: ClassVar[list[Binding]] = app_bindings()  # type: ignore[assignment]
 
     def __init__(
         self,
@@ -117,17 +91,14 @@ class WorkbenchApp(App[int]):
         self.failure: EngineError | None = None
         self.bridge: Bridge = Bridge(engine, loop, self)
         self.journal = Journal()
-        self.jobs: list[Job] = []
+        self.jobs = JobsLine()
         self.panes: dict[str, Pane] = all_panes.Panes()
         self.grid: PaneGrid
         self._status, self._trouble = Static(id="status", markup=False), Static(id="trouble", markup=False)
-        self._jobs_line, self._key_line = Static(id="jobs", markup=False), KeyLine()
-        self.keymap: Mapping[str, str] = {}
-        self.native_keys: dict[str, str] = {}
+        self.keys = Keys(self)
         self._desk = desk
-        self._place = desk.place if desk else ""
-        self._left = read_left(state_file(), self._place) if desk else Left()
-        self._wanted_theme = theme or self._left.theme or self.settings.theme
+        self.memory = Memory(self, desk.place if desk else "")
+        self._wanted_theme = theme or self.memory.left.theme or self.settings.theme
         self._wanted_keymap = keymap or self.settings.keymap
         for each in themes.OWN:
             self.register_theme(each)
@@ -135,11 +106,7 @@ class WorkbenchApp(App[int]):
         self._project = title or (desk.title if desk else "")
         self._services: dict[str, api.ServiceState] = {}
         self._steps: dict[str, str] = {}
-        self._selection: dict[str, Subject | None] = {}
-        self._restore = dict(self._left.selected)
-        self._back: list[str] = []  # panes that `esc` goes back to
         self._sampling = self._mouse_free = False
-        self._keep_timer: Timer | None = None
         self._garbage = garbage.Garbage()
 
     # --- composition ------------------------------------------------------------------------------------
@@ -147,11 +114,11 @@ class WorkbenchApp(App[int]):
     def compose(self) -> ComposeResult:
         yield self._status
         yield self._trouble
-        recent = [name for name in self._left.recent if name in PANES] or ["containers", "logs"]
-        self.grid = PaneGrid(recent=recent, zoom=self._left.zoom)  # type: ignore[arg-type]
+        recent = [name for name in self.memory.left.recent if name in PANES] or ["containers", "logs"]
+        self.grid = PaneGrid(recent=recent, zoom=self.memory.left.zoom)  # type: ignore[arg-type]
         yield self.grid  # its frames at once; what is in them is made behind the first frame
-        yield self._jobs_line
-        yield self._key_line
+        yield self.jobs
+        yield self.keys.line
 
     def on_mount(self) -> None:
         self._draw_status()
@@ -176,8 +143,8 @@ class WorkbenchApp(App[int]):
         await self.grid.fill([self.panes[name] for name in PANES])
         self.panes = {name: self.grid.panes[name] for name in PANES}
         self.panes[self.grid.recent[0]].focus_main()
-        self._learn_keys()
-        self.use_keymap(self._wanted_keymap)
+        self.keys.learn()
+        self.keys.use(self._wanted_keymap)
         beside(self, "open", self._open, opening)
 
     async def _open(self, opening: asyncio.Task[tuple[api.Engine, LoopHandle | None]] | None) -> None:
@@ -224,11 +191,11 @@ class WorkbenchApp(App[int]):
         pane = next((each for each in event.widget.ancestors_with_self if isinstance(each, Pane)), None)
         if pane is not None:
             self.grid.used(pane.NAME)
-            self.draw_keys()
+            self.keys.draw()
 
     @on(PaneGrid.Arranged)
     def _arranged(self) -> None:
-        self._keep()
+        self.memory.keep()
         self.call_after_refresh(self._sample)
 
     def _sample(self) -> None:
@@ -271,10 +238,7 @@ class WorkbenchApp(App[int]):
     def _listed(self, message: EngineListed) -> None:
         for pane in self.panes.values():
             pane.listed(message.lists)
-        for name in [name for name in self._restore if name in self.panes]:
-            pane, identity = self.panes[name], self._restore[name]
-            if pane.KIND is None or pane.choose(Subject(pane.KIND, identity, identity)) or pane.subject is not None:
-                del self._restore[name]
+        self.memory.restore(self.panes)
         self.grid.place()
         self._sample()
 
@@ -317,24 +281,24 @@ class WorkbenchApp(App[int]):
     @on(Selected)
     def _selected(self, message: Selected) -> None:
         source = self.panes[message.pane]
-        self._selection[message.pane] = message.subject
+        self.memory.selected[message.pane] = message.subject
         kind = message.subject.kind if message.subject else source.KIND
         if kind is None:
             return
         for pane in self.panes.values():
             if kind in pane.FOLLOWS and pane is not source:
                 pane.show(message.subject)
-        self._keep()
+        self.memory.keep()
 
     def selection(self, pane: str) -> Subject | None:
         """What `pane` selected last."""
-        return self._selection.get(pane)
+        return self.memory.selected.get(pane)
 
     def go_to(self, pane: str, subject: Subject) -> None:
         """To the pane, with the cursor on the subject: at once, or when the lists say that it is there."""
         self.action_pane(pane)
         if not self.panes[pane].choose(subject):
-            self._restore[pane] = subject.id
+            self.memory.await_subject(pane, subject.id)
 
     def container_name(self, subject: Subject) -> str:
         return str(subject.record.container) if subject.kind == "service" else subject.name
@@ -380,24 +344,9 @@ class WorkbenchApp(App[int]):
     @contextmanager
     def job(self, name: str) -> Iterator[Job]:
         """A line of progress for long work, while it runs; `ctrl+x` cancels its worker."""
-        worker = get_current_worker()
-        job = Job(name, self._draw_jobs, worker.cancel)
-        self.jobs.append(job)
-        self._draw_jobs()
-        try:
+        self.jobs.key = self.keys.of("app.cancel")
+        with self.jobs.run(name, get_current_worker().cancel) as job:
             yield job
-        finally:
-            self.jobs.remove(job)
-            self._draw_jobs()
-
-    def _draw_jobs(self) -> None:
-        bar = self._jobs_line
-        key = self.shown_key(self.keymap.get("app.cancel", "ctrl+x"))
-        lines = [f"◐ {neutral(job.name)}  {job.text}" for job in self.jobs[-3:]]
-        if lines:
-            lines[-1] += f"   ({key} cancels)"
-        bar.update("\n".join(lines))
-        bar.display = bool(lines)
 
     async def copy(self, text: str, what: str) -> None:
         """Into the clipboard, and says which way it went."""
@@ -411,100 +360,31 @@ class WorkbenchApp(App[int]):
 
     # --- keys -------------------------------------------------------------------------------------------
 
-    def _learn_keys(self) -> None:
-        for pane in self.panes.values():
-            for scope in self._scopes(pane):
-                for binding in scope:
-                    if binding.id:
-                        self.native_keys[binding.id] = binding.key
-
-    def _scopes(self, pane: Pane) -> list[list[Binding]]:
-        nodes: list[DOMNode] = [pane.main, pane, self]
-        found = []
-        for node in nodes:
-            by_id: dict[str, Binding] = {}
-            for _, binding in node._bindings:
-                if binding.id and binding.id in by_id:
-                    binding = binding.with_key(f"{by_id[binding.id].key},{binding.key}")
-                if binding.id:
-                    by_id[binding.id] = binding
-            found.append(list(by_id.values()))
-        return found
-
-    def use_keymap(self, name: str) -> None:
-        """The key map, and over it the user's own keys. What clashes is said."""
-        problems = list(self.settings.problems)
-        try:
-            found = keymaps.load(name)
-        except KeyError:
-            found = {}
-            problems.append(f"there is no key map {name!r}: {', '.join(keymaps.NAMES)}")
-        self.keymap = {**found, **self.settings.keys}
-        scopes = {pane.TITLE: [b for scope in self._scopes(pane) for b in scope] for pane in self.panes.values()}
-        mine = set(self.settings.keys)
-        told = keymaps.clashes(scopes, self.keymap) if mine else []
-        problems += [each for each in told if any(name in each for name in mine)]
-        self.set_keymap(dict(self.keymap))
-        if problems:
-            self.trouble("; ".join(problems[:3]))
-        self.draw_keys()
-
     def use_theme(self, name: str) -> None:
         wanted = themes.textual_name(name)
         if wanted not in self.available_themes:
             self.trouble(f"there is no theme {name!r}: {', '.join(themes.NAMES)}")
             wanted = "workbench"
         self.theme = wanted
-        self._keep()
-
-    def shown_key(self, key: str) -> str:
-        return self.get_key_display(Binding(key.split(",")[0], ""))
-
-    def draw_keys(self) -> None:
-        """The line of keys below, for the pane that has the focus."""
-        hints: dict[str, Hint] = {}
-        for node, binding, _, _ in self.grid.screen.active_bindings.values():
-            if (
-                binding.show
-                and binding.id
-                and binding.id not in hints
-                and (node is self.pane or node is self.pane.main)
-            ):
-                command = commands.BY_ID.get(binding.id)
-                enabled = not (self.read_only and command is not None and command.writes)
-                hints[binding.id] = Hint(
-                    self.get_key_display(binding), binding.description.lower(), binding.action, enabled
-                )
-        ends = (("app.palette", ":", "find"), ("app.help", "?", "help"), ("app.quit", "q", "quit"))
-        for identity, key, word in ends:
-            shown = self.shown_key(self.keymap[identity]) if identity in self.keymap else key
-            hints[identity] = Hint(
-                shown, word, f"app.{identity.removeprefix('app.').replace('quit', 'leave')}", last=True
-            )
-        self._key_line.show(list(hints.values()))
+        self.memory.keep()
 
     def run_later(self, action: str, node: DOMNode) -> None:
         beside(self, "view", self.run_action, action, node)
 
     def action_pane(self, name: str) -> None:
         """To the pane; `esc` goes back to the one before."""
-        before = self.grid.recent[0]
-        if before != name:
-            self._back = [*self._back[-8:], before]
-        self.grid.used(name)
+        self.grid.go(name)
         self.panes[name].focus_main()
 
     def scroll_output(self, step: int) -> None:
         """Of the pane of output that was used last, without going there."""
-        shown = [self.panes[name] for name in self.grid.recent if self.panes[name].on_screen]
-        shown += [pane for pane in self.panes.values() if pane.on_screen and pane not in shown]
-        pane = next((each for each in shown if each.NAME in OUTPUT and each is not self.pane), None)
+        pane = self.grid.output
         if pane is not None:
             pane.scroll_content(step)
 
     def action_neighbour(self, step: int) -> None:
         self.action_pane(self.grid.neighbour(step))
-        self._back = []
+        self.grid.forget_way()
 
     def action_tab(self, step: int) -> None:
         self.action_pane(self.grid.tab(step))
@@ -513,17 +393,14 @@ class WorkbenchApp(App[int]):
         self.grid.set_zoom("" if self.grid.zoom == zoom else "full")
 
     def action_larger(self, step: int) -> None:
-        sizes = ("", "half", "full")
-        self.grid.set_zoom(sizes[max(0, min(2, sizes.index(self.grid.zoom) + step))])  # type: ignore[arg-type]
+        self.grid.larger(step)
 
     def action_clear(self) -> None:
         if self.pane.clear_filter():
             return
         if self.grid.zoom == "full":
             self.grid.set_zoom("")
-        elif self._back:
-            name = self._back.pop()
-            self.grid.used(name)
+        elif (name := self.grid.back()) is not None:
             self.panes[name].focus_main()
         else:
             self.trouble("")
@@ -531,12 +408,12 @@ class WorkbenchApp(App[int]):
     async def action_leave(self) -> None:
         if self.pane.clear_filter():
             return
-        if not self.jobs:
+        if not self.jobs.running:
             self.exit()
             return
         from workbench.screens.dialogs import Confirm
 
-        names = [job.name for job in self.jobs]
+        names = [job.name for job in self.jobs.running]
         self.push_screen(
             Confirm("Quit and cancel", names, "# containers go on"), lambda yes: self.exit() if yes else None
         )
@@ -570,7 +447,7 @@ class WorkbenchApp(App[int]):
 
         self._mouse_free = not self._mouse_free
         release_mouse(self, free=self._mouse_free)
-        key = self.shown_key(self.keymap.get("app.mouse", "m"))
+        key = self.keys.of("app.mouse")
         self.say(
             f"the mouse is the terminal's: select as ever, {key} takes it back"
             if self._mouse_free
@@ -586,25 +463,9 @@ class WorkbenchApp(App[int]):
             await self.bridge.list()
 
     def action_cancel(self) -> None:
-        if self.jobs:
-            self.jobs[-1].cancel()
-
-    # --- where it was left ------------------------------------------------------------------------------
-
-    def _keep(self) -> None:
-        """Writes down the layout and the selection, a moment after the last change: a lost terminal loses nothing."""
-        if self._place and self.is_running:
-            if self._keep_timer is not None:
-                self._keep_timer.stop()
-            self._keep_timer = self.set_timer(KEEP_AFTER, self._write_left)
-
-    def _write_left(self) -> None:
-        selected = {name: one.id for name, one in self._selection.items() if one} | self._restore
-        left = Left(tuple(self.grid.recent), self.grid.zoom, themes.own_name(self.theme), selected)
-        write_left(state_file(), self._place, left)
+        self.jobs.cancel()
 
     def on_unmount(self) -> None:
         self._garbage.end()
-        if self._place and self.panes and not self.failure:
-            with suppress(Exception):  # the screens may be gone: then what was written a second ago holds
-                self._write_left()
+        if self.panes and not self.failure:
+            self.memory.end()

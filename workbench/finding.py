@@ -24,12 +24,6 @@ READ_ONLY = "not with --read-only"
 _SHORT = ("container.stop", "container.start", "container.restart", "container.shell", "container.remove")
 
 
-def keys_of(app: WorkbenchApp, identity: str) -> str:
-    """The keys of an action as they are shown, by the key map that holds."""
-    keys = app.keymap.get(identity) or app.native_keys.get(identity, "")
-    return " ".join(app.shown_key(key) for key in keys.split(",") if key and not key.startswith("unbound-"))
-
-
 def entries(app: WorkbenchApp) -> list[Entry]:
     return [*_actions(app), *_views(app), *_places(app), *_objects(app), *_choices(app)]
 
@@ -48,9 +42,7 @@ def _actions(app: WorkbenchApp) -> Iterator[Entry]:
         if command.kinds:
             about = f" {neutral(subjects[0].name)}" if len(subjects) == 1 else f" {len(subjects)} marked"
         run = partial(app.perform, command, subjects if command.kinds else ())
-        yield Entry(
-            f"{command.title}{about}", "action", keys_of(app, command.id), run, command.help, _off(app, command)
-        )
+        yield Entry(f"{command.title}{about}", "action", app.keys.of(command.id), run, command.help, _off(app, command))
 
 
 def _views(app: WorkbenchApp) -> Iterator[Entry]:
@@ -64,13 +56,13 @@ def _views(app: WorkbenchApp) -> Iterator[Entry]:
         if isinstance(node, App | Pane):
             where = node.TITLE if isinstance(node, Pane) else "app"
             run = partial(app.run_later, binding.action, node)
-            yield Entry(f"{where}: {binding.description}", "view", keys_of(app, name), run, binding.tooltip)
+            yield Entry(f"{where}: {binding.description}", "view", app.keys.of(name), run, binding.tooltip)
 
 
 def _places(app: WorkbenchApp) -> Iterator[Entry]:
     for name in PANES:
         pane = app.panes[name]
-        yield Entry(f"go to {pane.TITLE}", "pane", keys_of(app, f"pane.{name}"), partial(app.action_pane, name))
+        yield Entry(f"go to {pane.TITLE}", "pane", app.keys.of(f"pane.{name}"), partial(app.action_pane, name))
 
 
 def _objects(app: WorkbenchApp) -> Iterator[Entry]:
@@ -99,7 +91,7 @@ def _choices(app: WorkbenchApp) -> Iterator[Entry]:
         yield Entry(f"theme: {name}", "setting", "", partial(app.use_theme, name), "Colours, kept for this folder")
     for name in keymaps.NAMES:
         yield Entry(
-            f"keys: {name}", "setting", "", partial(app.use_keymap, name), "Until the app ends; config.toml keeps it"
+            f"keys: {name}", "setting", "", partial(app.keys.use, name), "Until the app ends; config.toml keeps it"
         )
 
 
@@ -116,7 +108,7 @@ def sections(app: WorkbenchApp) -> list[Section]:
         else:
             group = "moving and marking"
         keys, _ = groups.setdefault(group, {}).setdefault(binding.id, ([], binding.tooltip or binding.description))
-        keys.append(app.shown_key(key))
+        keys.append(app.keys.shown(key))
     order = sorted(groups, key=lambda group: (group == "everywhere", group == "moving and marking"))
     return [(group, _pairs(list(groups[group].values()))) for group in order]
 

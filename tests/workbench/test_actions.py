@@ -218,7 +218,7 @@ async def test_pull_shows_how_far_it_is_and_push() -> None:
         await pilot.press("g", "P")
         await until(pilot, lambda: engine.called("push") == [("shop-web:latest",)])
         assert "workbench push shop-web:latest" in lines(app)
-        assert not app.jobs
+        assert not app.jobs.running
 
 
 def test_progress_line() -> None:

@@ -16,14 +16,14 @@ from workbench.settings import Left, Settings, read_left, read_settings, write_l
 
 
 async def scopes_of(app: WorkbenchApp) -> dict[str, list[Binding]]:
-    return {pane.TITLE: [b for scope in app._scopes(pane) for b in scope] for pane in app.panes.values()}
+    return {pane.TITLE: [b for scope in app.keys.scopes(pane) for b in scope] for pane in app.panes.values()}
 
 
 @pytest.mark.parametrize("name", keymaps.NAMES)
 async def test_no_key_does_two_things_in_any_pane(name: str) -> None:
     app = WorkbenchApp(an_engine(), FakeLoop())  # type: ignore[arg-type]
     async with app.run_test(size=(120, 40)) as pilot:
-        await until(pilot, lambda: app.native_keys)
+        await until(pilot, lambda: "container.stop" in app.keys.native)
         found = keymaps.clashes(await scopes_of(app), keymaps.load(name))
         # A pane of output takes letters for itself that mean something else around it.
         assert not [each for each in found if "list." in each or "there is no action" in each or ".quit" in each], found
@@ -32,7 +32,7 @@ async def test_no_key_does_two_things_in_any_pane(name: str) -> None:
 async def test_every_binding_has_an_id_and_says_what_it_does() -> None:
     app = WorkbenchApp(an_engine(), FakeLoop())  # type: ignore[arg-type]
     async with app.run_test(size=(120, 40)) as pilot:
-        await until(pilot, lambda: app.native_keys)
+        await until(pilot, lambda: "container.stop" in app.keys.native)
         for bindings in (await scopes_of(app)).values():
             for binding in bindings:
                 if binding.description and not binding.system:
@@ -81,7 +81,7 @@ async def test_lazydocker_fingers() -> None:
     engine = an_engine()
     app = WorkbenchApp(engine, FakeLoop(), keymap="lazydocker")  # type: ignore[arg-type]
     async with app.run_test(size=(120, 40)) as pilot:
-        await until(pilot, lambda: app.keymap and app.lists.containers)
+        await until(pilot, lambda: app.keys.map and app.lists.containers)
         await pilot.press("3", "r")
         await until(pilot, lambda: engine.called("restart"))
         await pilot.press("4")
@@ -95,7 +95,7 @@ async def test_own_keys_over_the_map_and_a_clash_is_shown() -> None:
     settings = Settings(keys={"container.stop": "f4", "container.pause": "S"})
     app = WorkbenchApp(engine, FakeLoop(), settings=settings)  # type: ignore[arg-type]
     async with app.run_test(size=(120, 40)) as pilot:
-        await until(pilot, lambda: app.keymap and app.lists.containers)
+        await until(pilot, lambda: app.keys.map and app.lists.containers)
         shown = str(app.query_one("#trouble").render())
         assert "container.pause" in shown
         assert "container.start" in shown

@@ -17,10 +17,15 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from workbench.commands import NUMBERS
-from workbench.layout import PANES, Slot, Zoom, plan
+from workbench.layout import OUTPUTS, PANES, Slot, Zoom, plan
 
 if TYPE_CHECKING:
     from workbench.panes.base import Pane
+
+
+WAY_BACK = 9  # panes that `back` can go
+_OUTPUT = frozenset(name for group in OUTPUTS for name in group)
+_SIZES: tuple[Zoom, ...] = ("", "half", "full")
 
 
 class _Planned(Layout):
@@ -51,6 +56,7 @@ class PaneGrid(Container):
         self.recent = list(recent) or ["containers"]
         self.zoom: Zoom = zoom
         self.slots: list[Slot] = []
+        self._way: list[str] = []  # panes that were gone from
         self._plan = _Planned()
         self._placed = -1  # panes that were there when the slots were made
 
@@ -84,9 +90,36 @@ class PaneGrid(Container):
             self.recent = [name, *(each for each in self.recent if each != name)]
             self.place()
 
+    def go(self, name: str) -> None:
+        """As `used`; `back` comes here again."""
+        if (before := self.recent[0]) != name:
+            self._way = [*self._way[1 - WAY_BACK :], before]
+        self.used(name)
+
+    def back(self) -> str | None:
+        """The pane that was left for this one, which has the focus now; None where there is no way back."""
+        if not self._way:
+            return None
+        self.used(name := self._way.pop())
+        return name
+
+    def forget_way(self) -> None:
+        self._way = []
+
     def set_zoom(self, zoom: Zoom) -> None:
         self.zoom = zoom
         self.place()
+
+    def larger(self, step: int) -> None:
+        """Of normal, half and the whole screen."""
+        self.set_zoom(_SIZES[max(0, min(2, _SIZES.index(self.zoom) + step))])
+
+    @property
+    def output(self) -> Pane | None:
+        """The pane of output that shows, and was used last, beside the one that has the focus."""
+        shown = [self.panes[name] for name in self.recent if name in self.panes and self.panes[name].on_screen]
+        shown += [pane for pane in self.panes.values() if pane.on_screen and pane not in shown]
+        return next((pane for pane in shown if pane.NAME in _OUTPUT and self.recent[0] != pane.NAME), None)
 
     def place(self) -> None:
         if not self.size:
