@@ -45,7 +45,7 @@ def cmd_compose(root: Path, args: list[str]) -> int:
     if parsed.on("help") or not parsed.args:
         print(_overview())
         return 0
-    choice, verb = Choice().add(parsed), parsed.args[0]
+    choice, verb = Choice(root).add(parsed), parsed.args[0]
     known = _VERBS.get(verb)
     if known is None:
         from difflib import get_close_matches
@@ -57,11 +57,11 @@ def cmd_compose(root: Path, args: list[str]) -> int:
 
 
 def cmd_down(root: Path, args: list[str]) -> int:
-    return down_verb(root, args, Choice())
+    return down_verb(root, args, Choice(root))
 
 
 def cmd_config(root: Path, args: list[str]) -> int:
-    return _config(root, args, Choice())
+    return _config(root, args, Choice(root))
 
 
 def _overview() -> str:

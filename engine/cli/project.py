@@ -28,7 +28,7 @@ def cmd_demo(root: Path, args: list[str]) -> int:
     written = write_demo(folder)
     print(f"the demo project is in {folder}" + ("" if written else " (it was there already)"), file=sys.stderr)
     if parsed.on("no-app"):
-        return up(root, ["--once"], Choice(folder))
+        return up(root, ["--once"], Choice(root, folder))
     from engine.cli.app import run_app
 
     return run_app(root, folder, parsed)

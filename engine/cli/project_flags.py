@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from engine.base.atomic import write_atomic
 from engine.cli.flags import Flag, Parsed
-from engine.errors import EngineError, InvalidInput
+from engine.errors import EngineError, InvalidInput, from_os_error
 from engine.project.compose.load import project_environment
 from engine.project.discovery import compose_files, discover, project_name
 from engine.project.model import Project
@@ -44,6 +47,7 @@ class Choice:
 
     All paths are absolute from the beginning: the folder that a long `up` was started in may go away, and come back."""
 
+    root: Path  # the engine's data root, which keeps a compose file that came through stdin
     folder: Path = field(default_factory=_here)
     directory: Path | None = None  # --project-directory
     files: list[Path] = field(default_factory=list)
@@ -53,7 +57,7 @@ class Choice:
 
     def add(self, parsed: Parsed) -> Choice:
         """These words too; `compose -f a up -f b` has both files."""
-        self.files += [Path(name) if name == "-" else _here() / name for name in parsed.items("file")]
+        self.files += [self._from_stdin() if name == "-" else _here() / name for name in parsed.items("file")]
         self.name = parsed.text("project-name") or self.name
         self.profiles += parsed.items("profile")
         self.env_files += [_here() / name for name in parsed.items("env-file")]
@@ -61,11 +65,27 @@ class Choice:
             self.folder = self.directory = _here() / parsed.text("project-directory")
         return self
 
+    def _from_stdin(self) -> Path:
+        """The file that what is on stdin is kept in, named by what it says: another text does not disturb an `up` in the background
+        that goes on with this one. Its relative paths begin here. Raises `InvalidInput`."""
+        if sys.stdin.isatty():
+            raise InvalidInput(
+                "-f - reads the compose file from stdin, and that is a terminal", hint="use a pipe or `<`"
+            )
+        here, text = _here(), sys.stdin.buffer.read()
+        file = state_dir(self.root) / f"stdin-{hashlib.sha256(text).hexdigest()[:12]}.yaml"
+        try:
+            file.parent.mkdir(mode=0o710, parents=True, exist_ok=True)
+            write_atomic(file, text)
+        except OSError as error:
+            raise from_os_error(error, f"writing {file}") from error
+        if not self.files:
+            self.directory = self.directory or here
+        return file
+
     def load(self, named: Sequence[str] = ()) -> Project:
         """Reads the project. Raises what its files raise."""
         files = self.files or self._from_environment()
-        if "-" in map(str, files):
-            raise InvalidInput("a compose file on stdin cannot be watched", hint="save it, and give its name")
         return discover(
             self.folder if files else self.found_folder(),
             files=files,

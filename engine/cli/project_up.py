@@ -62,7 +62,7 @@ UP_FLAGS = [
 
 
 def cmd_up(root: Path, args: list[str]) -> int:
-    return up(root, args, Choice())
+    return up(root, args, Choice(root))
 
 
 def up(root: Path, args: list[str], choice: Choice) -> int:

@@ -57,7 +57,7 @@ class Project:
         own = {"WORKBENCH_ROOT": str(self.root), "PYTHONPATH": str(REPOSITORY), "SECRET_OF_THE_TEST": "hush"}
         return {**os.environ, **own}
 
-    def __call__(self, *words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+    def __call__(self, *words: str, status: int = 0, stdin: str = "") -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [sys.executable, "-m", "engine.cli.main", *words],
             capture_output=True,
@@ -65,7 +65,7 @@ class Project:
             check=False,
             cwd=self.folder,
             env=self.env,
-            stdin=subprocess.DEVNULL,
+            input=stdin,
         )
         assert done.returncode == status, done.stdout + done.stderr
         return done
@@ -209,6 +209,22 @@ def test_config(project: Project) -> None:
     (project.folder / ".env").write_text("COMPOSE_FILE=deploy/c.yaml\n")
     assert project("config", "--services").stdout == "a\n"
     (project.folder / ".env").unlink()
+    typed = project("compose", "-f", "-", "config", stdin="services: {a: {build: ./app}}").stdout
+    assert f"context: {project.folder}/app" in typed, "its paths begin here"
+    assert (
+        project(
+            "compose",
+            "-f",
+            "compose.yaml",
+            "-f",
+            "-",
+            "config",
+            "--images",
+            "worker",
+            stdin="services: {worker: {image: x}}",
+        ).stdout
+        == "x\n"
+    )
     assert project("config", "--images", "worker").stdout == "workbench/base\n"
     (project.folder / "compose.yaml").write_text("services:\n  a: {imag: x}\n")
     broken = project("config", status=1).stderr
