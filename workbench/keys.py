@@ -111,6 +111,9 @@ class Keys:
     def draw(self) -> None:
         """The line of keys below, for the pane that has the focus."""
         app, hints = self._app, dict[str, Hint]()
+        if getattr(app.focused, "inside", False):
+            self.line.show([Hint("F12", "leaves; every other key is the program's")])
+            return
         for node, binding, _, _ in app.grid.screen.active_bindings.values():
             if binding.show and binding.id and binding.id not in hints and node in (app.pane, app.pane.main):
                 command = commands.BY_ID.get(binding.id)

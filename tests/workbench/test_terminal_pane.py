@@ -44,6 +44,8 @@ async def test_every_key_goes_inside_and_f12_leaves() -> None:
         stream.say(b"root@web:/# ")
         await until(pilot, lambda: "root@web:/#" in shown(pane)[0])
         assert "F12 leaves" in str(pane.border_subtitle)
+        hints = pilot.app.keys.line._hints
+        assert [hint.key for hint in hints] == ["F12"], "no key is offered that goes to the program"
         keys = ["l", "s", "enter", "tab", "q", "question_mark", "ctrl+c", "ctrl+q", "ctrl+p", "escape", "1", "up"]
         await pilot.press(*keys)
         await until(pilot, lambda: stream.said == b"ls\r\tq?\x03\x11\x10\x1b1\x1b[A")
@@ -70,6 +72,9 @@ async def test_its_size_is_told() -> None:
         await pilot.resize_terminal(100, 30)
         await until(pilot, lambda: stream.sizes and stream.sizes[-1] == (pane.view.size.height, pane.view.size.width))
         assert stream.sizes[-1] != size
+        for width, height in ((60, 20), (100, 30)):  # each resize holds at once, whatever the other panes do
+            await pilot.resize_terminal(width, height)
+            await until(pilot, lambda width=width: pane.outer_size.width == width)  # type: ignore[misc]
 
 
 async def test_what_was_scrolled_away_is_read_and_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,6 +95,22 @@ async def test_what_was_scrolled_away_is_read_and_copied(tmp_path: Path, monkeyp
         await pilot.press("enter", "x")
         await until(pilot, lambda: stream.said == b"x")
         assert "more" in shown(pane)
+
+
+async def test_pages_and_a_cursor_on_a_wide_character() -> None:
+    async with running(an_engine()) as (pilot, pane, stream):
+        stream.say(b"".join(b"line %d\r\n" % n for n in range(100)) + "日本".encode() + b"\r")
+        await until(pilot, lambda: "日本" in shown(pane)[-1])
+        last = pane.view.render_line(pane.view.size.height - 1)
+        assert next(each.text for each in last if each.style and each.style.reverse) == "日", "not the half of it"
+        await pilot.press("f12", "pageup")
+        assert pane.view.above == pane.view.size.height - 1, "the lines move, not the cursor alone"
+        assert "lines back" in str(pane.border_subtitle)
+        await pilot.press("pagedown", "G", "k", "pageup", "pageup", "pageup", "pageup", "pageup", "pageup", "pageup")
+        assert shown(pane)[0] == "line 0"
+        assert pane.view.line == 0
+        await pilot.press("G")
+        assert pane.view.above == 0
 
 
 async def test_the_end_is_said_and_closed() -> None:

@@ -221,6 +221,7 @@ class TerminalPane(Pane):
     def _moved(self, message: TerminalView.Moved) -> None:
         message.stop()
         self._say_title()
+        self.app_.keys.draw()
 
     def _say_title(self) -> None:
         session, view = self.session, self.view
@@ -233,7 +234,7 @@ class TerminalPane(Pane):
         if len(self.sessions) > 1:
             parts.append(f"{self.sessions.index(session) + 1}/{len(self.sessions)}")
         if view.above:
-            parts.append(f"{view.above} lines back")
+            parts.append(f"{view.above} {'line' if view.above == 1 else 'lines'} back")
         if session.ended:
             parts.append("ended · X closes")
         elif view.inside:

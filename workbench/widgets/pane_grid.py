@@ -143,6 +143,9 @@ class PaneGrid(Container):
                 pane.on_screen = here
                 (pane.shown if here else pane.hidden)()
         self.refresh(layout=True)
+        for pane in self.panes.values():
+            if pane.on_screen:  # Textual 8.2 forgets the places in a widget's ancestors, not its own: children ask
+                pane.refresh(layout=True)
         self.post_message(self.Arranged())
 
     def _title(self, slot: Slot) -> Content:

@@ -151,7 +151,9 @@ class TerminalView(Widget, can_focus=True):
             grid = screen.grid
             if number == self._history + grid.y and 25 in screen.modes and self.has_focus:
                 style = self.get_component_rich_style("terminal--cursor", partial=True)
-                return _restyle(strip, grid.x, grid.x + 1, style)
+                chars = grid.lines[grid.y].chars
+                wide = grid.x + 1 < len(chars) and chars[grid.x + 1] == ""
+                return _restyle(strip, grid.x, grid.x + (2 if wide else 1), style)
             return strip
         first, last = self.selected
         if self.select_from is not None and first <= number <= last:
@@ -269,7 +271,14 @@ class TerminalView(Widget, can_focus=True):
         self.post_message(self.Moved())
 
     def action_page(self, step: int) -> None:
-        self.action_move(step * max(1, self.size.height - 1))
+        """The lines and the cursor in them; at an end of the lines the cursor goes there."""
+        lines = step * max(1, self.size.height - 1)
+        above = min(max(self._above - lines, 0), self._history)
+        moved = above != self._above
+        self._above = above
+        if moved:
+            self.line = min(max(self.line + lines, self._history - above), self._history - above + self.size.height - 1)
+        self.action_move(0 if moved else lines)
 
     def action_top(self) -> None:
         self.action_move(-self._total)
