@@ -134,22 +134,26 @@ def map_ids(tree: int, user_namespace: int) -> None:
     libc.syscall(libc.NR_MOUNT_SETATTR, tree, b"", _AT_EMPTY_PATH, attributes, 32, what="mount_setattr")
 
 
+def attach_with(tree_fd: int, target_fd: int, flags: int, *, recursive: bool = False) -> None:
+    """`attach_tree`, with `flags` (MS_RDONLY, ...) in force."""
+    if not flags:
+        return attach_tree(tree_fd, target_fd)
+    try:
+        set_attributes(tree_fd, flags, recursive=recursive)
+    except OSError as error:
+        if error.errno != errno.ENOSYS:  # Linux before 5.12
+            raise
+        attach_tree(tree_fd, target_fd)
+        mount("", f"/proc/self/fd/{tree_fd}", "", MS_REMOUNT | MS_BIND | flags)
+    else:
+        attach_tree(tree_fd, target_fd)
+
+
 def bind(source_fd: int, target_fd: int, flags: int = 0, *, recursive: bool = False) -> None:
-    """Binds the object of one descriptor over the object of another, with `flags` (MS_RDONLY, ...) in force."""
+    """Binds the object of one descriptor over the object of another, with `flags` in force."""
     tree = clone_tree(source_fd, recursive=recursive)
     try:
-        if not flags:
-            attach_tree(tree, target_fd)
-            return
-        try:
-            set_attributes(tree, flags, recursive=recursive)
-        except OSError as error:
-            if error.errno != errno.ENOSYS:  # Linux before 5.12
-                raise
-            attach_tree(tree, target_fd)
-            mount("", f"/proc/self/fd/{tree}", "", MS_REMOUNT | MS_BIND | flags)
-        else:
-            attach_tree(tree, target_fd)
+        attach_with(tree, target_fd, flags, recursive=recursive)
     finally:
         os.close(tree)
 

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import struct
 from typing import Any, Protocol
 
 from engine.linux.cgroup import Cgroup
@@ -102,6 +103,9 @@ def discard(loop: Loop, fd: int) -> None:
     loop.watch(fd, READ, ready)
 
 
+_GONE = ("the container is not running", 125, 0)
+
+
 class ExecSession:
     """One process beside the container's first. `exit_code` is None while it runs."""
 
@@ -113,10 +117,10 @@ class ExecSession:
         listeners: list[Listener],
         plan: exec_steps.Plan | None = None,
         *,
-        between: bool = False,
+        between: int,
     ) -> None:
-        """`plan`: the process performs that, and reports as `tiny_exec` does. `between`: `pid` is that of one that is going to fork
-        the process (`execs`)."""
+        """`plan`: the process performs that, and reports as `tiny_exec` does. `between`: how many forks there are from the process
+        `pid` to the command's: each parent reports its child and ends (`init.appear`)."""
         self.id = identity
         self._between = between
         self._plan = plan
@@ -145,40 +149,64 @@ class ExecSession:
             self._loop.forget(self._channel.fileno())
             self._channel.close()
             self._listening = False
-            if not self._failed:
+            if self._between and not self._failed:
+                self._fail(*_GONE)
+            elif not self._failed:
                 for listener in self._listeners:
                     listener.started(self.pid)
             return
-        message: dict[str, Any] = (
-            json.loads(raw) if self._plan is None else {"error": self._plan.failed(*tiny_exec.REPORT.unpack(raw))}
-        )
-        if "pid" in message:
-            self._become(int(message["pid"]))
         if fds:
-            for listener in self._listeners:
-                listener.terminal(list(fds))
+            if self._between:
+                for listener in self._listeners:
+                    listener.terminal(list(fds))
             for fd in fds:
                 os.close(fd)
-        if "error" in message:
+        # One in the container who traces the command's process may send anything.
+        with contextlib.suppress(ValueError, KeyError, TypeError, IndexError, AttributeError, struct.error):
+            message = self._message(raw)
+            if self._between and "pid" in message:
+                self._become(int(message["pid"]))
+            if "error" in message:
+                error = message["error"]
+                self._fail(str(error["message"]), int(error["code"]), int(error["errno"]))
+
+    def _message(self, raw: bytes) -> dict[str, Any]:
+        """A report of `tiny_exec` is made as the other messages are."""
+        if self._plan is None:
+            return dict(json.loads(raw))
+        step, number, detail = tiny_exec.REPORT.unpack(raw)
+        if step == tiny_exec.REMOTE:
+            return {"pid": number}
+        if self._between and self._plan.gone(step, number):
+            return {"error": dict(zip(("message", "code", "errno"), _GONE, strict=True))}
+        return {"error": self._plan.failed(step, number, detail)}
+
+    def _fail(self, message: str, code: int, number: int) -> None:
+        if not self._failed:
             self._failed = True
-            error = message["error"]
             for listener in self._listeners:
-                listener.failed(str(error["message"]), int(error["code"]), int(error["errno"]))
+                listener.failed(message, code, number)
 
     def _become(self, pid: int) -> None:
-        """The one in between ends: it has forked the process."""
+        """The one in between ends: it has forked the process, which is a child of ours. (The channel is open in that one too: who traces
+        it may name another process.)"""
         assert self._loop is not None
+        try:
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return
         self._loop.forget(self._pidfd)
         os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
         os.close(self._pidfd)
-        self.pid, self._between = pid, False
+        self.pid, self._between = pid, self._between - 1
         self._pidfd = os.pidfd_open(pid)
         self._loop.watch(self._pidfd, READ, self._on_exit)
 
     def _on_exit(self, _fd: int, _events: int) -> None:
+        pid = self.pid
         while self._between and self._listening:  # who goes on, or why nobody does
             self._on_channel(-1, 0)
-            if not self._between:
+            if self.pid != pid:
                 return
         while self._listening:
             self._on_channel(-1, 0)
@@ -236,20 +264,8 @@ def _spawn(
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         with theirs:
-            middle = exec_steps.start(plan, (fds[0], fds[1], fds[2]), target[1], target[2], theirs.fileno())
-        pid = middle
-        for _fork in range(1 + plan.into):
-            raw = ours.recv(tiny_exec.REPORT.size)
-            os.waitpid(pid, 0)
-            if not raw:
-                raise ProcessLookupError("the container is not running")
-            report = tiny_exec.REPORT.unpack(raw)
-            if report[0] != tiny_exec.REMOTE:
-                if plan.gone(report[0]):
-                    raise ProcessLookupError("the container is not running")
-                raise exec_steps.Failed(plan.failed(*report))
-            pid = report[1]
-        return ExecSession(str(request.get("id") or ""), pid, ours, listeners, plan)
+            first = exec_steps.start(plan, (fds[0], fds[1], fds[2]), target[1], target[2], theirs.fileno())
+        return ExecSession(str(request.get("id") or ""), first, ours, listeners, plan, between=1 + plan.into)
     except BaseException:
         ours.close()
         raise
@@ -276,4 +292,4 @@ def _fork(
         raise
     finally:
         theirs.close()
-    return ExecSession(str(request.get("id") or ""), child, ours, listeners, between=True)
+    return ExecSession(str(request.get("id") or ""), child, ours, listeners, between=1)

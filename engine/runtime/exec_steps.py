@@ -1,8 +1,8 @@
 """An exec as a list of system calls: what `execs.run` does in a fork of the monitor, for the small program of `tiny_exec`.
 
 The monitor reads and decides, the program performs. It begins in the monitor's own pid namespace, where nobody in the container can
-see it, goes into the container, and forks the command's process, which stays the monitor's child (CLONE_PARENT) and has nothing of the
-host's: what runc does for CVE-2016-9962.
+see it, goes into the container, gives up what the command is not to have, and forks the command's process, which stays the monitor's
+child (CLONE_PARENT). What is seen in there has nothing of the host's, and no power to lend to who traces it (CVE-2016-9962).
 
 Not for a terminal, nor for an ordinary user's containers, nor where what names the user is not the image's own file: what those need
 may make the caller wait, and the monitor must not (`execs.run` does them).
@@ -10,11 +10,12 @@ may make the caller wait, and the monitor must not (`execs.run` does them).
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import resource
 import signal
 import struct
-from collections.abc import Sequence
 from typing import Any
 
 from engine.linux import apparmor, capability, idmap, libc, namespace
@@ -49,9 +50,9 @@ class Plan:
         self.steps, self.into = steps, into
         self._command = command
 
-    def gone(self, step: int) -> bool:
-        """Whether that is a step that fails where the container has ended."""
-        return self.steps.why(step)[1] in ("setns", "clone", "clone3")
+    def gone(self, step: int, number: int) -> bool:
+        """Whether that is a step that fails where the container has ended (EAGAIN: there are too many processes)."""
+        return self.steps.why(step)[1] in ("setns", "clone", "clone3") and number != errno.EAGAIN
 
     def failed(self, step: int, number: int, detail: int) -> dict[str, Any]:
         """`init.explain` of a report."""
@@ -100,16 +101,19 @@ def make(
         steps.stage = "AppArmor"
         _profile(steps, "unconfined" if request.get("privileged") else spec["process"]["apparmorProfile"])
     steps.stage = "namespaces"
-    for kind, soft, hard in command.rlimits:
-        limit = struct.pack("=QQ", soft & 0xFFFFFFFFFFFFFFFF, hard & 0xFFFFFFFFFFFFFFFF)
-        steps.call("prlimit64", 0, kind, steps.point(limit), 0)
+    hidden = init.may_fork(command)
+    _limits(steps, init.limits_before_fork(command) if hidden else command.rlimits)
     times = namespace.NEWTIME if os.path.exists("/proc/self/ns/time") else 0
     steps.call("setns", _PIDFD, namespace.NEWPID | times)
     steps.call("setns", _PIDFD, _JOIN)
     steps.call("chdir", steps.point(b"/\0"))
-    _appear(steps, groups=[] if into else [_GROUP + number for number in range(len(cgroup.joined()))])
+    _close(steps)
+    if not hidden:
+        _appear(steps, command)
     steps.stage = "privileges"
     _confine(steps, command)
+    if hidden:
+        _appear(steps, command)
     steps.stage = "exec"
     env = [key + b"=" + value for key, value in command.env.items()]
     steps.execute(command.candidates, command.argv, env, direct=b"/" in command.argv[0])
@@ -130,7 +134,11 @@ def _settle(steps: Steps, spec: dict[str, Any], cgroup: Cgroup, *, into: bool) -
         steps.call("openat", _AT_FDCWD, path, os.O_WRONLY | os.O_CLOEXEC, 0, flags=KEEP)
         steps.call("write", 0, steps.point(b"0"), 1, flags=KEPT)
         steps.call("close", 0, flags=KEPT)
-        steps.stage = "process"
+    else:
+        steps.stage = "cgroup"
+        for number in range(len(cgroup.joined())):
+            steps.call("write", _GROUP + number, steps.point(b"0"), 1)
+    steps.stage = "process"
     default = steps.point(bytes(32))
     for number in _C_LIBRARY:
         steps.call("sigaction", number, default, 0, 8)
@@ -142,23 +150,26 @@ def _settle(steps: Steps, spec: dict[str, Any], cgroup: Cgroup, *, into: bool) -
             _write_own(steps, "oom_score_adj", str(wanted).encode(), f"oom_score_adj {wanted}")
 
 
-def _appear(steps: Steps, groups: Sequence[int]) -> None:
-    """Forks the process that the container sees. Nothing of it leads to the host: its root is the container's, and what is open are
-    its streams, the channel, and (v1) the files by which it joins its groups, which takes milliseconds that nobody waits for."""
+def _limits(steps: Steps, limits: list[tuple[int, int, int]]) -> None:
+    for kind, soft, hard in limits:
+        limit = struct.pack("=QQ", soft & 0xFFFFFFFFFFFFFFFF, hard & 0xFFFFFFFFFFFFFFFF)
+        steps.call("prlimit64", 0, kind, steps.point(limit), 0)
+
+
+def _close(steps: Steps) -> None:
+    """What is open from here on are the streams and the channel."""
     steps.stage = "standard streams"
     steps.call("fcntl", tiny_exec.CHANNEL, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
-    last = groups[-1] if groups else tiny_exec.CHANNEL
-    for fd in range(tiny_exec.LIST, groups[0] if groups else last + 1):
-        steps.call("close", fd, flags=MAY_FAIL)
-    steps.call("close_range", last + 1 if groups else tiny_exec.LIST, 0xFFFFFFFF, 0, flags=MAY_FAIL)
+    steps.call("close_range", tiny_exec.LIST, 0xFFFFFFFF, 0)
+
+
+def _appear(steps: Steps, command: Command) -> None:
+    """`init.appear`."""
     steps.stage = "process"
-    steps.fork("clone", libc.CLONE_PARENT | signal.SIGCHLD, 0, 0, 0, 0)
+    steps.fork("clone", init.APPEARS, 0, 0, 0, 0)
+    _limits(steps, [limit for limit in command.rlimits if limit[0] == resource.RLIMIT_NPROC])
     steps.call("prctl", libc.PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     steps.call("setsid")
-    steps.stage = "cgroup"
-    for fd in groups:
-        steps.call("write", fd, steps.point(b"0"), 1)
-        steps.call("close", fd)
 
 
 def _write_own(steps: Steps, path: str, data: bytes, what: str) -> None:

@@ -7,11 +7,10 @@ stays the monitor's child, whose exit it can wait for. It is not dumpable from b
 from __future__ import annotations
 
 import os
-import signal
 import socket
 from typing import Any, NoReturn
 
-from engine.linux import apparmor, libc, namespace, pty
+from engine.linux import apparmor, namespace, pty
 from engine.linux.cgroup import Cgroup
 from engine.linux.openat2 import open_in_root
 from engine.runtime import init, init_userns
@@ -72,35 +71,27 @@ def run(
         if "apparmorProfile" in spec["process"]:
             apparmor.profile_on_exec("unconfined" if request.get("privileged") else spec["process"]["apparmorProfile"])
         stage = "namespaces"
-        init.set_limits(command)
+        hidden = init.may_fork(command)
+        init.set_limits(command, before_fork=hidden)
         go_to(pid)
         _join(pid, pidfd, init_userns.exec_flag(spec))
         stage = "standard streams"
         init.take_stdio(stdio, report_to)
         report_to = init.CHANNEL
-        stage = "process"
-        _appear(terminal=bool(request.get("tty")))
+        if not hidden:
+            stage = "process"
+            init.appear(command, terminal=bool(request.get("tty")))
         stage = "privileges"
         init.confine(command)
+        if hidden:
+            stage = "process"
+            init.appear(command, terminal=bool(request.get("tty")))
         stage = "exec"
         init.execute(command)
     except BaseException as error:
         init.report(report_to, stage, error)
     finally:
         os._exit(125)
-
-
-def _appear(*, terminal: bool) -> None:
-    """Forks the process that the container sees, and ends: nothing of it leads to the host any more, so that even one in there who
-    may trace processes finds no way out (CVE-2016-9962)."""
-    child = libc.clone(libc.CLONE_PARENT | signal.SIGCHLD)
-    if child:
-        os.write(init.CHANNEL, b'{"pid":%d}' % child)
-        os._exit(0)
-    libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGKILL)
-    os.setsid()
-    if terminal:
-        pty.take(0)
 
 
 def go_to(pid: int) -> None:

@@ -155,15 +155,55 @@ def own_stdio(fds: tuple[int, int, int], uid: int) -> None:
             os.fchown(fd, uid, -1)
 
 
-def set_limits(command: Command) -> None:
-    """Before the user namespace is entered: raising a limit takes a capability of the host's."""
+def may_fork(command: Command) -> bool:
+    """Whether a process can fork once it is confined as that, and lower a limit. The engine's own filters allow both."""
+    return seccomp.allows(command.seccomp, libc.NR_CLONE, APPEARS) and seccomp.allows(
+        command.seccomp, libc.NR_PRLIMIT64, 0, resource.RLIMIT_NPROC
+    )
+
+
+def limits_before_fork(command: Command) -> list[tuple[int, int, int]]:
+    """The limits to set in one that is going to fork: of processes only a limit that is to be raised, and that to the most."""
+    most = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+    found = []
     for kind, soft, hard in command.rlimits:
+        if kind != resource.RLIMIT_NPROC:
+            found.append((kind, soft, hard))
+        elif most != resource.RLIM_INFINITY and not 0 <= hard <= most:
+            found.append((kind, hard, hard))
+    return found
+
+
+def set_limits(command: Command, *, before_fork: bool = False) -> None:
+    """Before the user namespace is entered: raising a limit takes a capability of the host's. `before_fork`: that of processes is for
+    the child (`appear`), since both count."""
+    for kind, soft, hard in limits_before_fork(command) if before_fork else command.rlimits:
         try:
             resource.setrlimit(kind, (soft, hard))
         except (ValueError, OSError):  # EPERM comes as a ValueError
             name = next(name for name, number in _RLIMITS.items() if number == kind).removeprefix("RLIMIT_").lower()
             words = f"ulimit {name}={soft}:{hard} is more than this host's kernel or its own limits allow"
             raise SetupError(words) from None
+
+
+APPEARS = libc.CLONE_PARENT | signal.SIGCHLD
+
+
+def appear(command: Command, *, terminal: bool) -> None:
+    """Forks the process that another container's processes can see, and ends. What is seen has nothing that leads to the host, and
+    (where the filter lets a confined process fork: `may_fork`) no power but those of the command that it becomes: so even one in
+    there who may trace processes gets nothing by it (CVE-2016-9962). Its parent is the monitor, which is told of it."""
+    child = libc.clone(APPEARS)
+    if child:
+        os.write(CHANNEL, b'{"pid":%d}\n' % child)
+        os._exit(0)
+    for kind, soft, hard in command.rlimits:
+        if kind == resource.RLIMIT_NPROC:
+            resource.setrlimit(kind, (soft, hard))
+    libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGKILL)
+    os.setsid()
+    if terminal:
+        pty.take(0)
 
 
 def confine(command: Command) -> None:
@@ -318,9 +358,11 @@ def run(
     channel: socket.socket,
     stdio: tuple[int, int, int],
     have: frozenset[str] = frozenset(),
+    *,
+    late: bool = False,
 ) -> NoReturn:
     """Never returns: becomes the command, or reports and exits. `stdio` is not used with a terminal. `have`: the namespaces
-    that are made already (and `leave_monitor` was called)."""
+    that are made already (and `leave_monitor` was called). `late`: it is not in its pid namespace yet (`comes_late`)."""
     stage, report_to = "process", channel.fileno()
     try:
         # Room for the fixed numbers of take_stdio; made now so that the report always has a place to go.
@@ -337,7 +379,7 @@ def run(
         rootfs = Rootfs(root, spec["workbench"]["upper"], track=spec["workbench"]["clean_stubs"], remap=remap)
         if not spec["workbench"]["clean_stubs"]:  # a build step's layer holds what the step wrote
             rootfs.marks()
-        rootfs.mount_all(spec, held)
+        rootfs.mount_all(spec, held, init_namespaces.take_proc(spec) if late else -1)
         if shm >= 0:
             rootfs.attach("/dev/shm", shm)
         if cgroup.layout.version != "v2":
@@ -351,6 +393,8 @@ def run(
         stage = "terminal"
         if spec["process"]["terminal"]:
             slave = _terminal(rootfs, channel, spec, owner(spec, identity.uid))
+            if not late:
+                pty.take(slave)
             stdio = (slave, slave, slave)
         else:
             own_stdio(stdio, owner(spec, identity.uid))
@@ -366,15 +410,26 @@ def run(
         stage = "AppArmor"
         if "apparmorProfile" in spec["process"]:
             apparmor.profile_on_exec(spec["process"]["apparmorProfile"])
+        hidden = late and may_fork(command)
+        if late:
+            stage = "namespaces"
+            init_namespaces.enter_late(init_namespaces.open_namespace(spec, "pid"))
         stage = "pivot_root"
         mount.pivot_root(root)
         stage = "standard streams"
+        if late:
+            report_to = _hand_over(channel)
         kept = take_stdio(stdio, report_to, (small_init, remap.fd if remap is not None else -1))
         command = replace(command, small_init=kept[0], user_namespace=kept[1])
         report_to = CHANNEL
+        terminal = late and bool(spec["process"]["terminal"])
+        if late and not hidden:
+            appear(command, terminal=terminal)
         stage = "privileges"
-        set_limits(command)
+        set_limits(command, before_fork=hidden)
         confine(command)
+        if hidden:
+            appear(command, terminal=terminal)
         stage = "exec"
         execute(command)
     except BaseException as error:
@@ -404,6 +459,16 @@ def _await_cgroup(spec: dict[str, Any], channel: socket.socket) -> None:
     init_namespaces.enter_cgroup(spec)
 
 
+def _hand_over(channel: socket.socket) -> int:
+    """Exchanges the channel, on which the monitor believes what it hears, for a pipe that it trusts with a process of its own and an
+    error: the one that is seen in another container has it open."""
+    read, write = os.pipe2(os.O_CLOEXEC)
+    socket.send_fds(channel, [b'{"late":1}\n'], [read])
+    os.close(read)
+    channel.close()
+    return write
+
+
 def _terminal(rootfs: Rootfs, channel: socket.socket, spec: dict[str, Any], uid: int) -> int:
     """A pty of the container's own devpts; its master goes to the monitor."""
     ptmx = open_in_root(rootfs.root, "/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
@@ -415,5 +480,4 @@ def _terminal(rootfs: Rootfs, channel: socket.socket, spec: dict[str, Any], uid:
     make_console(rootfs.root, slave)
     socket.send_fds(channel, [b'{"tty":1}\n'], [master])
     os.close(master)
-    pty.take(slave)
     return slave

@@ -39,6 +39,29 @@ def shares_pids(spec: dict[str, Any]) -> bool:
     return "pid" not in new_kinds(spec)
 
 
+def comes_late(spec: dict[str, Any]) -> bool:
+    """Whether the first process is forked into the pid namespace that it joins only when it has become the container's (`init.appear`):
+    until then a process in there that may trace others would reach the host through it. One in another user namespace than
+    ours may not, and needs no such care."""
+    if "pid" not in spec["workbench"].get("join", {}):
+        return False
+    process = _open_process(spec, "pid")
+    try:
+        return os.stat("ns/user", dir_fd=process).st_ino == os.stat("/proc/self/ns/user").st_ino
+    except OSError:
+        return True
+    finally:
+        os.close(process)
+
+
+def enter_late(fd: int) -> None:
+    """The pid namespace `fd`, and a time namespace, for children of the caller."""
+    namespace.setns(fd, namespace.NEWPID)
+    os.close(fd)
+    if os.path.exists("/proc/self/ns/time"):
+        namespace.unshare(namespace.NEWTIME)
+
+
 def before_fork(kinds: set[str], spec: dict[str, Any] | None = None) -> None:
     """In the monitor: which pid and time namespaces its children are in. Raises SetupError, OSError."""
     flags = (namespace.NEWPID if "pid" in kinds else 0) | (namespace.NEWTIME if "time" in kinds else 0)
@@ -144,17 +167,43 @@ def open_network(spec: dict[str, Any], channel: socket.socket) -> None:
 
 
 def take_shm(spec: dict[str, Any]) -> int:
-    """A copy of the mount that the other container has at /dev/shm. It can only be taken from inside its mount
-    namespace: go there, take it, come back. Its root is in force meanwhile, so a link of its own leads nowhere else."""
-    process = _open_process(spec, "ipc")
+    """A copy of the mount that the other container has at /dev/shm."""
+    return _take(spec, "ipc", b"/dev/shm", _TMPFS_MAGIC)
+
+
+def take_proc(spec: dict[str, Any]) -> int:
+    """A copy of the mount that the other container has at /proc, without what masks it: procfs shows the pid namespace of who makes it,
+    and we are not in there yet (`comes_late`)."""
+    tree = _take(spec, "pid", b"/proc", _PROC_MAGIC)
+    process = _open_process(spec, "pid")
+    try:
+        with open(
+            os.open("status", os.O_RDONLY | os.O_CLOEXEC, dir_fd=process), encoding="ascii", errors="replace"
+        ) as file:
+            number = next(line.split()[-1] for line in file if line.startswith("NSpid:"))
+        # The one that its first process sees itself in, by the number that it has in there.
+        if os.stat("ns/pid", dir_fd=process).st_ino == os.stat(f"{number}/ns/pid", dir_fd=tree).st_ino:
+            return tree
+    except (OSError, StopIteration):
+        pass
+    finally:
+        os.close(process)
+    os.close(tree)
+    raise SetupError("/proc of the other container is not that of its own processes")
+
+
+def _take(spec: dict[str, Any], kind: str, where: bytes, magic: int) -> int:
+    """A copy of one mount of another container. It can only be taken from inside its mount namespace: go there, take it, come back.
+    Its root is in force meanwhile, so a link of its own leads nowhere else."""
+    process = _open_process(spec, kind)
     own = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     theirs = os.open("ns/mnt", os.O_RDONLY | os.O_CLOEXEC, dir_fd=process)
     os.close(process)
     tree, number = -1, 0
     namespace.setns(theirs, namespace.NEWNS)
     try:
-        fd = os.open(b"/dev/shm", os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        if mount.filesystem(fd) == _TMPFS_MAGIC:
+        fd = os.open(where, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        if mount.filesystem(fd) == magic:
             tree = mount.clone_tree(fd)
         os.close(fd)
     except OSError as error:
@@ -163,7 +212,8 @@ def take_shm(spec: dict[str, Any]) -> int:
     os.close(own)
     os.close(theirs)
     if tree < 0:
-        raise SetupError(f"/dev/shm of the other container cannot be shared: {os.strerror(number or errno.EINVAL)}")
+        place, why = where.decode(), os.strerror(number or errno.EINVAL)
+        raise SetupError(f"{place} of the other container cannot be shared: {why}")
     return tree
 
 

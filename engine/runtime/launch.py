@@ -20,6 +20,7 @@ from engine.runtime.netns import ContainerLink
 from engine.runtime.parked import Parked
 from engine.runtime.rootfs_devices import SetupError
 
+_MOST = 16384  # bytes of a message
 _REPORT = 10.0  # seconds that an abandoned first process has to say what it left
 
 
@@ -190,8 +191,11 @@ def _fork_init(spec: dict[str, Any], bundle: str, cgroup: cg.Cgroup, fds: list[i
     stdio, streams = stdio_of(spec, fds)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
-        kinds = init_namespaces.new_kinds(spec)
-        if outside.returns():
+        kinds, late = init_namespaces.new_kinds(spec), init_namespaces.comes_late(spec)
+        if late:
+            with outside.at_home():
+                pid, joined = cgroup.fork()
+        elif outside.returns():
             # For children only. Our execs land in it too, which spares them a second fork.
             init_namespaces.before_fork(kinds, spec)
             pid, joined = cgroup.fork()
@@ -200,7 +204,7 @@ def _fork_init(spec: dict[str, Any], bundle: str, cgroup: cg.Cgroup, fds: list[i
             pid = outside.fork_into(lambda: init_namespaces.before_fork(kinds, spec))
         if pid == 0:
             ours.close()
-            init.run(spec, bundle, cgroup, theirs, stdio)
+            init.run(spec, bundle, cgroup, theirs, stdio, late=late)
     except BaseException:
         ours.close()
         for fd in {*streams} - {-1}:
@@ -238,10 +242,31 @@ def _hear(channel: socket.socket, started: Started) -> dict[str, Any] | None:
         message = json.loads(raw)
         if "error" in message:
             return dict(message["error"])
+        if "late" in message:
+            return _hear_late(fds[0], started)
         if fds:
             started.master = fds[0]
         if "stubs" in message:
             started.stubs, started.copied = message["stubs"], message["copied"]
+
+
+def _hear_late(fd: int, started: Started) -> dict[str, Any] | None:
+    """From the one whose child others see (`init.appear`): which process goes on, until execve closes the pipe; its error if there
+    was one."""
+    middle, error = started.pid, None
+    with open(fd, "rb") as file:
+        while line := file.readline(_MOST):
+            with contextlib.suppress(ValueError, KeyError, TypeError, ChildProcessError):
+                message = json.loads(line)
+                if "pid" in message and started.pid == middle:
+                    os.waitid(os.P_PID, int(message["pid"]), os.WEXITED | os.WNOHANG | os.WNOWAIT)  # a child of ours?
+                    pidfd = os.pidfd_open(int(message["pid"]))
+                    os.waitpid(middle, 0)
+                    os.close(started.pidfd)
+                    started.pid, started.pidfd = int(message["pid"]), pidfd
+                elif error is None:
+                    error = {key: message["error"][key] for key in ("message", "code", "errno")}
+    return error
 
 
 def explain(error: Exception) -> tuple[str, int, int]:

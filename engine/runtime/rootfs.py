@@ -162,8 +162,9 @@ class Rootfs:
 
     # --- mounts --------------------------------------------------------------------------------------
 
-    def mount_all(self, spec: dict[str, Any], held: dict[str, int]) -> None:
-        """Docker's mounts but for the cgroups, then the user's. `held` is what `binds.hold_sources` gave."""
+    def mount_all(self, spec: dict[str, Any], held: dict[str, int], proc: int = -1) -> None:
+        """Docker's mounts but for the cgroups, then the user's. `held` is what `binds.hold_sources` gave, `proc` a detached tree for /proc
+        (closed)."""
         for entry in spec["mounts"]:
             if entry["type"] == "bind":
                 binds.mount_bind(self, entry, held)
@@ -171,6 +172,11 @@ class Rootfs:
                 binds.mount_image(self, entry)
             elif entry["type"] == "tmpfs" and entry["destination"] not in _OWN_TMPFS:
                 self._tmpfs(entry)
+            elif entry["type"] == "proc" and proc >= 0:
+                target = self.ordinary(entry["destination"])
+                m.attach_with(proc, target, self._options(entry["options"])[0])
+                os.close(target)
+                os.close(proc)
             elif entry["type"] != "cgroup":
                 self._kernel(entry)
                 if entry["destination"] == "/dev":

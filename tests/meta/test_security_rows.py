@@ -20,7 +20,10 @@ ROWS: dict[str, tuple[str, ...]] = {
     "RT-01 the host's programs overwritten from inside (2019-5736)": (
         f"{ESCAPES}::test_rt01_the_hosts_programs_cannot_be_overwritten",
     ),
-    "RT-02 a joining process traced (2016-9962)": (f"{ESCAPES}::test_rt02_what_enters_leads_nowhere",),
+    "RT-02 a joining process traced (2016-9962)": (
+        f"{ESCAPES}::test_rt02_what_enters_leads_nowhere",
+        f"{ESCAPES}::test_rt02_what_joins_its_processes_leads_nowhere",
+    ),
     "RT-03 descriptors that lead out (2024-21626)": (
         f"{ESCAPES}::test_rt03_no_descriptor_leads_out",
         f"{SECURITY}::test_only_the_standard_streams_are_open",

@@ -30,10 +30,12 @@ from engine.linux import apparmor, capability, mount, namespace
 from engine.linux import seccomp as install
 from engine.linux.inotify import Inotify
 from engine.runtime import init_namespaces, seccomp, users
+from engine.runtime import state as states
 from engine.runtime.client import Runtime
 from engine.runtime.exec_client import ExecParams
 from engine.runtime.rootfs_devices import SetupError
 from engine.runtime.spec import BindMount, SpecParams, make_spec
+from engine.runtime.spec_namespaces import Join
 
 from .conftest import supervisor_pid
 
@@ -147,28 +149,61 @@ def test_rt01_the_hosts_programs_cannot_be_overwritten(box: MakeBox, canary: Pat
     assert interpreter() == before
 
 
-@pytest.mark.parametrize("terminal", [False, True])
-def test_rt02_what_enters_leads_nowhere(box: MakeBox, canary: Path, terminal: bool) -> None:
-    """CVE-2016-9962: root, working directory and descriptors of what enters, for one who may trace processes. Each is tried as a way
-    to a file of the host; those that lead to a place in the container show that it was in time."""
+def lookout(box: MakeBox, canary: Path) -> Any:
+    """A container that looks at each process it can see as one who may trace processes: for ways to a file of the host, and for powers
+    that it does not have itself, which to trace such a process would give it. It says SEEN of those that lead to a place in a container."""
     up = "../" * 12
     script = f"""
+    while read name value; do case $name in CapEff:) mine=$value;; esac; done < /proc/self/status
     while :; do for p in /proc/[0-9]*; do
+      [ $p = /proc/$$ ] && continue
       for way in $p/root $p/cwd $p/fd/*; do [ -e $way/{up}{canary}/file ] && echo ESCAPED $way; done
-      [ -e $p/root/bin/busybox ] && [ $p != /proc/1 ] && [ $p != /proc/self ] && echo SEEN
-    done; done
+      if [ -e $p/root/bin/busybox ]; then
+        while read name value; do case $name in
+          CapEff:) [ $value = $mine ] || echo POWERFUL $value;;
+          Seccomp:) [ $value = 2 ] || echo UNFILTERED $value;;
+        esac; done < $p/status
+        while read line; do case $line in */../..*) echo UNLIMITED $line;; esac; done < $p/cgroup
+        echo SEEN
+      fi
+    done 2>/dev/null; done
     """
     one = box("sh", "-c", script, cap_add=("SYS_PTRACE",))
     one.start()
+    return one
+
+
+def check_lookout(one: Any) -> None:
+    seen = set(one.output().split("\n"))
+    assert not [line for line in seen if line not in ("SEEN", "")]
+    assert "SEEN" in seen
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_rt02_what_enters_leads_nowhere(box: MakeBox, canary: Path, terminal: bool) -> None:
+    """CVE-2016-9962: root, working directory, descriptors and powers of an exec."""
+    one = lookout(box, canary)
     end, count = time.monotonic() + SECONDS, 0
     while time.monotonic() < end or count < ROUNDS:
         process = one.runtime.exec(one.id, ExecParams(["true"], tty=terminal))
         process.wait()
         process.close()
         count += 1
-    seen = one.output().split("\n")
-    assert not [line for line in seen if line.startswith("ESCAPED")]
-    assert "SEEN" in seen
+    check_lookout(one)
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_rt02_what_joins_its_processes_leads_nowhere(box: MakeBox, canary: Path, terminal: bool) -> None:
+    """The same of the first process of a container that shares the process ids."""
+    one = lookout(box, canary)
+    pid = states.read(one.bundle).pid
+    join = {"pid": Join(pid, states.start_time(pid))}
+    end, count = time.monotonic() + SECONDS, 0
+    while time.monotonic() < end or count < ROUNDS // 5:
+        two = box("sleep", "0.01", pid_mode="container:x", join=join, cap_add=("SYS_PTRACE",), tty=terminal)
+        assert two.run() == 0
+        count += 1
+    check_lookout(one)
 
 
 @pytest.mark.parametrize("number", [3, 4, 6, 9, 12, 30])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from engine.errors import Conflict, StartFailed
+from engine.model import Ulimit
 from engine.runtime.connections import ExecConnection
 from engine.runtime.exec_client import ExecParams
 
@@ -49,6 +51,28 @@ def test_it_is_in_the_containers_pid_namespace_and_cgroup(running: Any) -> None:
     assert lines[0] == "sleep"
     half = len(lines) // 2
     assert lines[1 : half + 1] == lines[half + 1 :]
+
+
+@pytest.mark.parametrize("tty", [False, True])
+def test_it_needs_no_process_more_than_its_own(box: MakeBox, tty: bool) -> None:
+    """It is forked by one that is that user too: a limit of processes counts the command alone."""
+    one = box("sleep", "1000", user="54322", ulimits=(Ulimit("nproc", 2, 2),))
+    one.start()
+    code, out, _err = gather(one.runtime.exec(one.id, ExecParams(["sh", "-c", "ulimit -u"], user="54322", tty=tty)))
+    assert (code, out.strip()) == (0, b"2")
+
+
+@pytest.mark.parametrize("tty", [False, True])
+def test_where_nothing_may_fork(box: MakeBox, tty: bool) -> None:
+    """A filter that keeps the one in between from forking once it is confined."""
+    deny = {"names": ["clone", "clone3", "fork", "vfork", "prlimit64"], "action": "SCMP_ACT_ERRNO"}
+    profile = json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [deny]})
+    one = box("sleep", "1000", security_opt=(f"seccomp={profile}",), ulimits=(Ulimit("nproc", 9, 9),))
+    one.start()
+    code, out, _err = gather(one.runtime.exec(one.id, ExecParams(["sh", "-c", "echo $(true) said"], tty=tty)))
+    assert code != 0 or b"said" not in out  # the shell cannot
+    code, out, _err = gather(one.runtime.exec(one.id, ExecParams(["grep", "Seccomp:", "/proc/self/status"], tty=tty)))
+    assert (code, out.split()) == (0, [b"Seccomp:", b"2"])
 
 
 def test_a_terminal(running: Any) -> None:

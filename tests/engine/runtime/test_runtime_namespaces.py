@@ -11,9 +11,11 @@ import pytest
 
 from engine.errors import InvalidInput, StartFailed
 from engine.model import Ulimit
+from engine.runtime.exec_client import ExecParams
 from engine.runtime.spec import SpecParams, make_spec
 from engine.runtime.spec_namespaces import Join
 from engine.runtime.state import start_time
+from tests.engine.runtime.test_runtime_network import until
 
 pytestmark = pytest.mark.root
 MakeBox = Callable[..., Any]
@@ -58,6 +60,28 @@ def test_joining_another_containers_pids(box: MakeBox) -> None:
     assert second.run() == 0
     assert "sleep 1000" in second.output()
     assert int(second.output().split()[-1]) > 1
+    masks = Path(f"/proc/{joined['join']['pid'].pid}/mounts").read_text().count(" /proc/")
+    # As anywhere: its own time, terminal, masks, limits, /proc; and it is restarted, ended and executed in.
+    script = "[ -t 0 ] && tty; cat /proc/1/comm; grep -c ' /proc/' /proc/mounts; echo x 2>/dev/null > /proc/sys/vm/swappiness || echo kept; ulimit -u"
+    third = box("sh", "-c", script, pid_mode="container:x", **joined, tty=True, user="54321", ulimits=(Ulimit("nproc", 9, 9),),
+                life={"restart_policy": {"name": "on-failure", "maximum_retry_count": 2}})  # fmt: skip
+    assert third.run() == 0
+    assert third.output().split("\r\n") == ["/dev/pts/0", "sleep", str(masks), "kept", "9", ""]
+    fourth = box("sh", "-c", "echo again; exit 3", pid_mode="container:x", **joined,
+                 life={"restart_policy": {"name": "on-failure", "maximum_retry_count": 2}})  # fmt: skip
+    assert fourth.run() == 3
+    until(lambda: fourth.runtime.state(fourth.bundle).status == "exited", "the last of its restarts")
+    assert fourth.output().count("again") == 3
+    fifth = box("sleep", "1000", pid_mode="container:x", **joined)
+    pid = fifth.start().pid
+    assert os.readlink(f"/proc/{pid}/ns/time") != os.readlink("/proc/self/ns/time")
+    process = fifth.runtime.exec(fifth.id, ExecParams(["test", "-d", "/proc/1"]))
+    assert process.wait() == 0
+    process.close()
+    for command, code in (("/nowhere", 127), ("/etc", 126)):
+        with pytest.raises(StartFailed) as failed:
+            box(command, pid_mode="container:x", **joined).start()
+        assert failed.value.exit_code == code
     late = box("true", pid_mode="container:x", join={"pid": Join(joined["join"]["pid"].pid, 5)})
     with pytest.raises(StartFailed, match="not running any more"):
         late.start()

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from engine.errors import Unsupported
-from engine.linux import capability
+from engine.linux import capability, libc
+from engine.linux import seccomp as filters
 from engine.runtime import seccomp
 from tests.engine.runtime.bpf import run
 
@@ -61,6 +62,24 @@ def test_clone_may_not_make_namespaces() -> None:
     for flag in (0x00020000, 0x02000000, 0x04000000, 0x08000000, 0x10000000, 0x20000000, 0x40000000):
         assert run(program, X86_64, number("clone"), flag | 17) == EPERM, hex(flag)
     assert run(program, X86_64, number("clone3")) == ENOSYS  # so that libc falls back to clone
+
+
+def test_the_engine_asks_a_program_what_it_allows() -> None:
+    native = {"x86_64": "x86_64", "aarch64": "aarch64"}[libc.MACHINE]
+    program = default(native)
+    arch = {"x86_64": X86_64, "aarch64": AARCH64}[native]
+    for name, *words in (
+        ("read",),
+        ("mount",),
+        ("clone", 0x8011),
+        ("clone", 0x10000011),
+        ("socket", 38),
+        ("personality", 8),
+    ):
+        answer = run(program, arch, number(name, native), *words) == ALLOW
+        assert filters.allows(program, number(name, native), *words) is answer, name
+    assert filters.allows(b"", 1)
+    assert not filters.allows(bytes.fromhex("0700000000000000"), 1)  # TAX, which none of ours has
 
 
 @pytest.mark.parametrize(
