@@ -309,7 +309,8 @@ class Monitor:
     def _tell_of_death(self) -> None:
         """Once the record says so: who hears "die" and finds a container that runs takes it for restarted (Compose's monitor)."""
         if self._died is not None:
-            self.note("die", self.state.finished, exitCode=self._died)
+            seconds = max(self.state.finished - self.state.started, 0) // 1_000_000_000
+            self.note("die", self.state.finished, exitCode=self._died, execDuration=str(seconds))
             self._died = None
 
     def _written(self) -> bool:

@@ -40,7 +40,8 @@ class Execs:
         """None: the listener was told why not. Closes `fds`."""
         assert self._monitor.started is not None
         identity = str(request.get("id") or os.urandom(32).hex())
-        command = " ".join(map(str, request.get("args") or ()))
+        program, *arguments = map(str, request.get("args") or ("",))
+        command = f"{program} {' '.join(arguments)}"  # with Docker's space behind a word that is alone
         self._monitor.note(f"exec_create: {command}", execID=identity)
         self._monitor.note(f"exec_start: {command}", execID=identity)
         told = [_Notes(self._monitor, identity), listener]
@@ -105,7 +106,7 @@ class _Notes:
     def started(self, pid: int) -> None: ...
 
     def failed(self, message: str, code: int, number: int) -> None:
-        self.ended(code)
+        """One that never was does not die."""
 
     def ended(self, code: int) -> None:
         self._monitor.note("exec_die", execID=self._identity, exitCode=str(code))

@@ -38,6 +38,7 @@ class Containers(Protocol):
     def lowers(self, container_id: str) -> Sequence[Path]: ...
     def image_of(self, container_id: str) -> Image: ...
     def spec(self, record: dict[str, Any]) -> ContainerSpec: ...
+    def event(self, action: str, container_id: str, record: dict[str, Any], **more: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +85,11 @@ class CommitService:
                 image = self._image(base, config, layer, record, request, tag)
         except OSError as error:
             raise from_os_error(error, f"committing container {record['name']}") from error
-        attributes = {"name": record["name"], "image": spec.image, "comment": request.comment}
-        self._store.records.event("container", "commit", container_id, {**attributes, "imageID": image.config_digest})
+        shown = tag.familiar if tag is not None else ""
+        if shown:
+            self._store.records.event("image", "tag", image.config_digest, {"name": shown})
+        told = {"comment": request.comment, "imageID": str(image.config_digest), "imageRef": shown}
+        self._containers.event("commit", container_id, record, **told)
         return image
 
     @contextlib.contextmanager

@@ -266,9 +266,6 @@ class ContainerService:
                 with contextlib.suppress(EngineError):
                     self.remove(container_id, force=True, volumes=True)
             raise
-        if points := points_of(record):
-            self._mounts.started(container_id, points)
-            self.life.copy_journal(container_id, record)  # in this order: a volume is mounted before the start
         return started.attach
 
     def _recorded(self, container_id: str) -> bool:
@@ -297,6 +294,7 @@ class ContainerService:
                 # Another data root or program took the subnet between our look and the bridge: we look again.
                 tries -= 1
                 if not tries or not SUBNET_TAKEN.match(error.message):
+                    self.life.start_failed(container_id, record)
                     raise self._explain_start(error, container_id) from error
             except OSError as error:
                 raise from_os_error(error, f"starting container {record['name']}") from error
@@ -404,7 +402,7 @@ class ContainerService:
 
     def ended(self, container_id: str, record: dict[str, Any]) -> None:
         """Its end was journalled: what it had of the host goes."""
-        self._mounts.ended(container_id, points_of(record), self.runs_with)
+        self._mounts.release(points_of(record), self.runs_with)
 
     # --- remove, rename ---------------------------------------------------------------------------------
 
@@ -427,7 +425,7 @@ class ContainerService:
     def finish_removal(self, container_id: str, record: dict[str, Any], *, volumes: bool) -> None:
         """The record first: a folder without one is what `Life` sweeps away if we are killed in between."""
         points = points_of(record)
-        if points:  # what a volume hears of it is no part of the transaction below
+        if points:  # taking volumes off is no part of the transaction below
             with contextlib.suppress(StorageFull):
                 self.life.copy_journal(container_id, record)
         try:
@@ -483,6 +481,7 @@ class ContainerService:
             raise InvalidInput(
                 "renaming a container with the same name as its current name", hint="give it another name"
             )
+        self.life.copy_journal(container_id, record)  # with the name that it has had so far
         try:
             with self._store.records.write() as db:
                 db.execute("UPDATE containers SET name = ? WHERE id = ?", (new_name, container_id))
@@ -501,6 +500,8 @@ class ContainerService:
         old_id, before = self.resolve(old)
         wanted = before["name"]
         names = self.endpoints.names_of(new_id, {**new, "name": wanted}, self.spec(new))
+        self.life.copy_journal(old_id, before)
+        self.life.copy_journal(new_id, new)
         self._runtime.hand_over(old_id, new_id, names)
         with self._store.records.write() as db:
             db.execute("UPDATE containers SET name = ? WHERE id = ?", (check_name(aside), old_id))
@@ -530,6 +531,7 @@ class ContainerService:
         """Raises Conflict, InvalidInput, NotFound."""
         record = self.networks.find(network)
         container_id, document = self.resolve(name)
+        self.life.copy_journal(container_id, document)  # it began with the networks that it has now
         spec = self.spec(document)
         wishes = self.endpoints.connect(record, container_id, document, spec, settings)
         self._change_networks(container_id, lambda networks: networks.__setitem__(record.id, wishes))
@@ -543,6 +545,7 @@ class ContainerService:
             if not force:
                 raise
             return
+        self.life.copy_journal(container_id, document)
         self.endpoints.disconnect(record, container_id, document)
         self._change_networks(container_id, lambda networks: networks.pop(record.id, None))
 
@@ -568,6 +571,8 @@ class ContainerService:
             os.close(fd)
 
     def event(self, action: str, container_id: str, record: dict[str, Any], **more: str) -> None:
+        """After what its monitor has noted so far."""
+        self.life.copy_journal(container_id, record)
         self._store.records.event("container", action, container_id, {**self.event_attributes(record), **more})
 
     def event_attributes(self, record: dict[str, Any]) -> dict[str, str]:

@@ -345,7 +345,7 @@ class EndpointService:
                     folder / "resolv.conf",
                     lambda _text: network_files.resolver(spec, resolves=True, ipv6=bool(endpoint.address6)),
                 )
-        self._networks.container_event("connect", record, container_id)
+            self._networks.container_event("connect", record, container_id)
         return dataclasses.asdict(settings)
 
     def disconnect(self, record: NetworkRecord, container_id: str, document: dict[str, Any]) -> None:

@@ -54,9 +54,8 @@ def _holds(event: EngineEvent, key: str, values: Sequence[str]) -> bool:
         names = {event.id, attributes.get("name", "")} if event.type == "image" else {attributes.get("image", "")}
         names |= {name.rpartition(":")[0] for name in names if ":" in name.rpartition("/")[2]}
         return any(value in names for value in values)
-    if event.type != key:  # an event of another kind of thing that names one of this
-        return any(value and value == attributes.get(key) for value in values)
-    return any(_named(event, value) for value in values)
+    # One of another kind of thing that names one of this (a network, its container) does not count.
+    return event.type == key and any(_named(event, value) for value in values)
 
 
 def _named(event: EngineEvent, value: str) -> bool:

@@ -193,7 +193,7 @@ class FileService:
                     pack(root.fd, where, out, cancel)
             except OSError as error:
                 raise from_os_error(error, f"reading {path} in container {name}") from error
-        self._event(name, "archive-path", path=path)
+        self._event(name, "archive-path")
         return found
 
     def export(self, name: str, out: Sink, cancel: CancelToken | None = None) -> None:
@@ -243,7 +243,7 @@ class FileService:
                     extract(tar, root, Rules(where.strip("/"), owner=owner, keep_kinds=keep_kinds), cancel)
             except OSError as error:
                 raise self._refusal(error, root, name, where, path) from error
-        self._event(name, "extract-to-dir", path=path)
+        self._event(name, "extract-to-dir")
 
     def _directory(self, root: int, name: str, where: str, shown: str) -> None:
         try:
@@ -269,11 +269,9 @@ class FileService:
             )
         return from_os_error(error, f"writing to {shown} in container {name}")
 
-    def _event(self, name: str, action: str, **more: str) -> None:
+    def _event(self, name: str, action: str) -> None:
         with contextlib.suppress(EngineError):
-            container_id, record = self._containers.resolve(name)
-            attributes = {"name": record["name"], "image": record["spec"]["image"], **more}
-            self._store.records.event("container", action, container_id, attributes)
+            self._containers.event(action, *self._containers.resolve(name))
 
 
 def _in_a_mount(root: int, where: str) -> bool:

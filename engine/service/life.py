@@ -19,6 +19,7 @@ import contextlib
 import json
 import os
 import select
+import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -31,6 +32,7 @@ from engine.linux.inotify import Inotify
 from engine.runtime import journal
 from engine.runtime.restart import on_boot
 from engine.runtime.state import LOST, REBOOTED
+from engine.service import moments
 from engine.service.points import points_of
 from engine.store.records import add_event
 
@@ -93,10 +95,10 @@ class Life:
         self._containers.event("restart", container_id, record)
 
     def kill(self, name: str, signal: str) -> None:
-        container_id, record = self._containers.resolve(name)
+        container_id, _record = self._containers.resolve(name)
         number = signal_number(signal)
         if not self.state(container_id).active:
-            raise Conflict(f"container {record['name']} is not running")
+            raise Conflict(f"cannot kill container: {name}: container {container_id} is not running")
         self._runtime.signal(container_id, number)
         self.reconcile(container_id)
 
@@ -272,7 +274,6 @@ class Life:
             return
         if size <= self._copied.get(container_id, 0):
             return
-        common = self._containers.event_attributes(record)
         # No flush: line and offset are lost together, if at all, and then copied again.
         with self._store.records.write(durable=False) as db:
             db.execute("INSERT OR IGNORE INTO journals VALUES (?, 0)", (container_id,))
@@ -280,13 +281,39 @@ class Life:
             end, ends = offset, 0
             for behind, line in _lines(path, offset):
                 end, ends = behind, ends + (line["action"] == "die")
-                attributes = {**common, **line.get("attributes", {})}
-                add_event(db, "container", str(line["action"]), container_id, attributes, int(line["time"]))
+                self._copy_line(db, container_id, record, line)
             if end != offset:
                 db.execute("UPDATE journals SET offset = ? WHERE id = ?", (end, container_id))
         self._copied[container_id] = end
         if ends:
             self._containers.ended(container_id, record)
+
+    def _copy_line(
+        self, db: sqlite3.Connection, container_id: str, record: dict[str, Any], line: dict[str, Any]
+    ) -> None:
+        """With what its start or end means for its networks and volumes."""
+        action, when = str(line["action"]), int(line["time"])
+        if action == "start":
+            for told in moments.begun(container_id, record, self._networks(db)):
+                add_event(db, told.type, told.action, told.id, told.attributes, when)
+        attributes = {**self._containers.event_attributes(record), **line.get("attributes", {})}
+        add_event(db, "container", action, container_id, attributes, when)
+        if action == "die":
+            for told in moments.ended(container_id, record, self._networks(db)):
+                add_event(db, told.type, told.action, told.id, told.attributes, when)
+
+    @staticmethod
+    def _networks(db: sqlite3.Connection) -> list[moments.Network]:
+        rows = db.execute("SELECT id, name, document FROM networks").fetchall()
+        return [moments.Network(row["id"], row["name"], json.loads(row["document"])["driver"]) for row in rows]
+
+    def start_failed(self, container_id: str, record: dict[str, Any]) -> None:
+        """What it had got for its start is let go."""
+        with self._store.records.write(durable=False) as db:
+            networks = self._networks(db)
+            for of in (moments.begun, moments.ended):
+                for told in of(container_id, record, networks):
+                    add_event(db, told.type, told.action, told.id, told.attributes)
 
     def forget(self, container_id: str) -> None:
         """It is removed."""

@@ -169,25 +169,6 @@ class Mounts:
             mapped=point.type == "volume",
         )
 
-    def started(self, container_id: str, points: Sequence[Point]) -> None:
-        for point in points:
-            if point.type == "volume":
-                attributes = {
-                    "container": container_id,
-                    "destination": point.destination,
-                    "driver": point.driver,
-                    "propagation": point.propagation,
-                    "read/write": str(point.read_write).lower(),
-                }
-                self._store.records.event("volume", "mount", point.name, attributes, durable=False)
-
-    def ended(self, container_id: str, points: Sequence[Point], in_use: Callable[[str], bool]) -> None:
-        for point in points:
-            if point.type == "volume":
-                attributes = {"container": container_id, "driver": point.driver}
-                self._store.records.event("volume", "unmount", point.name, attributes, durable=False)
-        self.release(points, in_use)
-
     def release(self, points: Sequence[Point], in_use: Callable[[str], bool]) -> None:
         """Takes volumes with options off that no running container uses any more."""
         for point in points:

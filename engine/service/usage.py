@@ -40,7 +40,7 @@ class UsageService:
         state = self._runtime.state(self._containers.bundle(container_id))
         if state.status not in ("running", "paused"):
             raise Conflict(
-                f"container {record['name']} is not running", hint=f"start it: workbench start {record['name']}"
+                f"container {container_id} is not running", hint=f"start it: workbench start {record['name']}"
             )
         return container_id, record["name"], self._config(container_id), state
 
@@ -59,7 +59,8 @@ class UsageService:
     def top(self, name: str, arguments: Sequence[str] = ()) -> ProcessList:
         """Its processes, with ps(1)'s options. Raises NotFound, Conflict, InvalidInput."""
         processes.columns(arguments)
-        _id, _name, config, state = self._running(name)
+        container_id, _name, config, state = self._running(name)
+        self._containers.event("top", *self._containers.resolve(container_id))
         group = _group(config, state)
         members = [int(pid) for pid in group.members()] if group.exists() else processes.of_namespace(state.pid)
         return processes.processes(members, arguments)
@@ -112,9 +113,7 @@ class UsageService:
                 )
             record["spec"]["restart_policy"] = dataclasses.asdict(spec.restart_policy)
             db.execute("UPDATE containers SET document = ? WHERE id = ?", (json.dumps(record), container_id))
-        self._store.records.event(
-            "container", "update", container_id, {"name": row["name"], "image": record["spec"]["image"]}
-        )
+        self._containers.event("update", container_id, {**record, "name": row["name"]})
 
 
 def _group(config: dict[str, Any], state: State) -> cgroup.Cgroup:

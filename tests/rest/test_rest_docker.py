@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import http.server
 import json
+import re
 import shutil
 import subprocess
 import threading
@@ -101,13 +102,47 @@ def test_volumes(docker: Docker) -> None:
 def test_version_info_and_events(docker: Docker) -> None:
     assert "container-workbench" in docker("version").stdout
     assert docker("info", "--format", "{{.OSType}}").stdout == "linux\n"
-    docker("run", "--rm", "--name", "eventful", BASE, "true")
-    # The client sends durations cut to whole seconds, so the end is given as a time.
-    until = f"{time.time() + 0.1:.9f}"
-    text = docker(
-        "events", "--since", "1m", "--until", until, "-f", "container=eventful", "--format", "{{.Action}}"
-    ).stdout
-    assert {"create", "start", "die"} <= set(text.split())
+    begin = f"{time.time():.9f}"
+    docker("network", "create", "told")
+    docker("run", "-d", "--name", "eventful", "-v", "told:/told", "--network", "told", "-l", "a=b", BASE, "sleep", "60")
+    docker("network", "connect", "bridge", "eventful")
+    docker("exec", "eventful", "true")
+    docker("exec", "eventful", "nosuch", "x", ok=False)
+    docker("rename", "eventful", "told")
+    docker("update", "--restart", "no", "told")
+    docker("top", "told")
+    docker("restart", "-t", "0", "told")
+    docker("cp", "told:/etc/hostname", "-")
+    docker("commit", "-m", "why", "told", "told:1")
+    docker("network", "disconnect", "bridge", "told")
+    docker("rm", "-f", "told")
+    docker("volume", "rm", "told")
+    docker("network", "rm", "told")
+    docker("rmi", "told:1")
+
+    def told(*filters: str, what: str = "{{.Type}} {{.Action}}") -> str:
+        # The client sends durations cut to whole seconds, so the end is given as a time.
+        limits = ("--since", begin, "--until", f"{time.time():.9f}")
+        return docker("events", *limits, *(f"--filter={each}" for each in filters), "--format", what).stdout
+
+    # As dockerd tells of the same commands, but that its `network disconnect` of a running container is told twice.
+    restarted = "container kill\n" * 2 + (
+        "container die\nnetwork disconnect\nnetwork disconnect\nvolume unmount\ncontainer stop\n"
+        "network connect\nnetwork connect\nvolume mount\ncontainer start\ncontainer restart\n"
+    )
+    assert told() == (
+        "network create\nvolume create\ncontainer create\nnetwork connect\nvolume mount\ncontainer start\n"
+        "network connect\ncontainer exec_create: true \ncontainer exec_start: true \ncontainer exec_die\n"
+        "container exec_create: nosuch x\ncontainer exec_start: nosuch x\ncontainer rename\ncontainer update\n"
+        f"container top\n{restarted}container archive-path\ncontainer pause\ncontainer unpause\n"
+        "image tag\ncontainer commit\nnetwork disconnect\n"
+        "container kill\ncontainer die\nnetwork disconnect\nvolume unmount\ncontainer destroy\n"
+        "volume destroy\nnetwork destroy\nimage untag\nimage delete\n"
+    )
+    assert told("container=eventful", what="{{.Actor.Attributes.a}}").split() == ["b"] * 7
+    deaths = told("event=die", what="{{.Actor.Attributes.name}} {{.Actor.Attributes.execDuration}}")
+    assert re.fullmatch(r"(told \d+\n){2}", deaths), deaths
+    assert set(told("network=bridge").splitlines()) == {"network connect", "network disconnect"}
 
 
 def test_files_in_and_out(docker: Docker, tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from engine.linux import nftables as nft
 from engine.linux import rtnetlink as rt
 from engine.linux.netlink import Netlink
 from engine.local import LocalEngine, open_engine
+from tests.serving import free_port
 
 pytestmark = pytest.mark.root
 SECONDS = 30
@@ -192,11 +193,13 @@ async def address(engine: LocalEngine, name: str, network: str = "bridge") -> st
 
 async def test_a_published_port_from_another_host_and_the_way_out(engine: LocalEngine, other_host: Host) -> None:
     """Side by side with whoever has set a FORWARD policy: Docker's drops all that it does not know."""
-    await serve(engine, "web", port_bindings={"80/tcp": (PortBinding("", "18080"),)})
-    assert other_host.run(lambda: call(other_host.here, 18080)) == other_host.there, "its own address is seen"
+    port = free_port()
+    await serve(engine, "web", port_bindings={"80/tcp": (PortBinding("", str(port)),)})
+    assert other_host.run(lambda: call(other_host.here, port)) == other_host.there, "its own address is seen"
     detail = await engine.container("web")
-    assert detail.summary.ports == ("0.0.0.0:18080->80/tcp", "[::]:18080->80/tcp")
-    assert detail.config["NetworkSettings"]["Ports"]["80/tcp"][0] == {"HostIp": "0.0.0.0", "HostPort": "18080"}  # type: ignore[index]
+    assert detail.summary.ports == (f"0.0.0.0:{port}->80/tcp", f"[::]:{port}->80/tcp")
+    shown: Any = detail.config["NetworkSettings"]
+    assert shown["Ports"]["80/tcp"][0] == {"HostIp": "0.0.0.0", "HostPort": str(port)}
     # An unpublished port is not reached by a route to the container's address.
     inner = await address(engine, "web")
     assert other_host.run(lambda: call(inner, 80, 1)) == "TimeoutError"
@@ -204,12 +207,18 @@ async def test_a_published_port_from_another_host_and_the_way_out(engine: LocalE
     def listen() -> socket.socket:
         return socket.create_server((other_host.there, 7070))
 
-    server = other_host.run(listen)
-    answer = threading.Thread(target=lambda: server.accept()[0].sendall(b"out"))
-    answer.start()
-    assert await run(engine, *python(CALL), other_host.there, "7070") == (0, "out\n")
-    answer.join()
-    server.close()
+    def answer() -> None:
+        with contextlib.suppress(OSError), server.accept()[0] as connection:
+            connection.sendall(b"out")
+
+    with other_host.run(listen) as server:
+        answering = threading.Thread(target=answer)
+        answering.start()
+        try:
+            assert await run(engine, *python(CALL), other_host.there, "7070") == (0, "out\n")
+        finally:
+            server.shutdown(socket.SHUT_RDWR)  # nobody waits for a call that did not come
+            answering.join()
 
 
 async def test_names_aliases_connect_and_disconnect_while_it_runs(engine: LocalEngine, data_root: Path) -> None:
@@ -278,9 +287,10 @@ async def test_fixed_addresses_and_what_is_refused(engine: LocalEngine) -> None:
 
 
 async def test_a_port_in_use_says_by_whom(engine: LocalEngine) -> None:
-    await serve(engine, "first", port_bindings={"80/tcp": (PortBinding("127.0.0.1", "18099"),)})
-    with pytest.raises(StartFailed, match=r"Bind for .*18099 failed: port is already allocated: by container first"):
-        await run(engine, "true", port_bindings={"80/tcp": (PortBinding("127.0.0.1", "18099"),)})
+    port = str(free_port())
+    await serve(engine, "first", port_bindings={"80/tcp": (PortBinding("127.0.0.1", port),)})
+    with pytest.raises(StartFailed, match=rf"Bind for .*{port} failed: port is already allocated: by container first"):
+        await run(engine, "true", port_bindings={"80/tcp": (PortBinding("127.0.0.1", port),)})
     with socket.create_server(("127.0.0.1", 0)) as mine:
         number = str(mine.getsockname()[1])
         with pytest.raises(
@@ -328,14 +338,14 @@ async def test_nw_02_no_ipv6_address_without_ipv6_and_one_with_it(engine: LocalE
     look = "print(open('/proc/net/if_inet6').read())"
     assert (await run(engine, *python(look)))[1].strip() == "", "CVE-2024-32473"
     await engine.create_network(NetworkSpec("six", enable_ipv6=True))
-    await serve(
-        engine, "web6", server=SERVER6, network_mode="six", port_bindings={"80/tcp": (PortBinding("", "18086"),)}
-    )
+    port = free_port()
+    bindings = {"80/tcp": (PortBinding("", str(port)),)}
+    await serve(engine, "web6", server=SERVER6, network_mode="six", port_bindings=bindings)
     six = str((await engine.container("web6")).summary.networks["six"]["GlobalIPv6Address"])
     assert six.startswith("fd")
     assert "eth0" in (await run(engine, *python(look), network_mode="six"))[1]
     for outside in ("::1", "127.0.0.1"):
-        answer = await asyncio.to_thread(call, outside, 18086)
+        answer = await asyncio.to_thread(call, outside, port)
         assert answer.startswith("fd" if outside == "::1" else "::ffff:"), (outside, answer)
     ask = await run(engine, *python(CALL), six, "80", network_mode="six")
     assert ask[1].startswith("fd"), "containers reach each other by IPv6"
@@ -343,13 +353,14 @@ async def test_nw_02_no_ipv6_address_without_ipv6_and_one_with_it(engine: LocalE
 
 async def test_nw_03_what_another_program_flushes_is_restored_and_said(engine: LocalEngine, other_host: Host) -> None:
     """CVE-2025-54388, -54410: a firewall's reload takes no rule of ours for long."""
-    await serve(engine, "kept", port_bindings={"80/tcp": (PortBinding("", "18083"),)})
+    port = free_port()
+    await serve(engine, "kept", port_bindings={"80/tcp": (PortBinding("", str(port)),)})
     network = await engine.network("bridge")
     table = f"wb-{network.id[:12]}"
     with nft.open_socket() as sock:
         nft.Batch(nft.INET, table).delete_table().commit(sock)
         until(lambda: nft.has_table(sock, nft.INET, table), "the table is back")
-    until(lambda: other_host.run(lambda: call(other_host.here, 18083)) == other_host.there, "the port is back")
+    until(lambda: other_host.run(lambda: call(other_host.here, port)) == other_host.there, "the port is back")
     inner = await address(engine, "kept")
     assert other_host.run(lambda: call(inner, 80, 1)) == "TimeoutError", "and the isolation"
 
@@ -424,10 +435,11 @@ async def test_nw_05_metadata_is_refused_where_asked_and_from_build_steps(
 
 
 async def test_nw_06_a_loopback_port_is_the_loopbacks_alone(engine: LocalEngine, other_host: Host) -> None:
-    await serve(engine, "local", port_bindings={"80/tcp": (PortBinding("127.0.0.1", "18084"),)})
-    assert await asyncio.to_thread(call, "127.0.0.1", 18084)
-    assert (await engine.container("local")).summary.ports == ("127.0.0.1:18084->80/tcp",)
-    assert other_host.run(lambda: call(other_host.here, 18084, 1)) == "ConnectionRefusedError"
+    port = free_port()
+    await serve(engine, "local", port_bindings={"80/tcp": (PortBinding("127.0.0.1", str(port)),)})
+    assert await asyncio.to_thread(call, "127.0.0.1", port)
+    assert (await engine.container("local")).summary.ports == (f"127.0.0.1:{port}->80/tcp",)
+    assert other_host.run(lambda: call(other_host.here, port, 1)) == "ConnectionRefusedError"
 
     def route_to_its_loopback() -> str:
         """From the same link, with a packet for 127.0.0.1 sent to this host."""
@@ -445,7 +457,7 @@ async def test_nw_06_a_loopback_port_is_the_loopbacks_alone(engine: LocalEngine,
             sock2.settimeout(1)
             sock2.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"wire\0")
             try:
-                sock2.connect(("127.0.0.1", 18084))
+                sock2.connect(("127.0.0.1", port))
                 return "connected"
             except OSError as error:
                 return type(error).__name__
