@@ -13,7 +13,7 @@ from workbench.layout import PANES
 from workbench.panes.base import Pane
 from workbench.screens.palette import Entry
 from workbench.state import neutral
-from workbench.subjects import Subject
+from workbench.subjects import Subject, image_subjects
 
 if TYPE_CHECKING:
     from workbench.app import WorkbenchApp
@@ -70,9 +70,7 @@ def _objects(app: WorkbenchApp) -> Iterator[Entry]:
     found: list[tuple[str, Subject]] = []
     found += [("services", Subject("service", one.service, one.service, one)) for one in lists.services]
     found += [("containers", Subject("container", one.id, one.name, one)) for one in lists.containers]
-    found += [
-        ("images", Subject("image", one.digest, one.tags[0] if one.tags else one.id, one)) for one in lists.images
-    ]
+    found += [("images", subject) for subject in image_subjects(lists.images)]
     found += [("volumes", Subject("volume", one.name, one.name, one)) for one in lists.volumes]
     found += [("networks", Subject("network", one.id, one.name, one)) for one in lists.networks]
     for pane, subject in found:

@@ -9,7 +9,7 @@ from workbench.state import AMBER, DIM, GREEN, RED, brief_when, neutral
 from workbench.table import Column
 
 if TYPE_CHECKING:
-    from engine.api import BuildRecord, LayerInfo, LayerWaste
+    from engine.api import BuildRecord, LayerInfo, LayerWaste, WasteReport
 
 LAYERS = (
     Column(right=True, title="#", drop=10, styles={"": DIM}, key=lambda layer: layer.index),
@@ -48,6 +48,12 @@ def layer_row(layer: LayerInfo, waste: LayerWaste | None = None) -> tuple[str, .
         brief_seconds(layer.seconds) if layer.seconds is not None else "",
         neutral(layer.reason),
     )
+
+
+def waste_words(report: WasteReport) -> str:
+    """`92MB, nothing wasted`, or `92MB, 3.1MB of it wasted`: what later layers hide or write again."""
+    wasted = f"{human_size(report.wasted)} of it" if report.wasted else "nothing"
+    return f"{human_size(report.shipped)}, {wasted} wasted"
 
 
 def build_row(record: BuildRecord, now: float | None = None) -> tuple[str, ...]:

@@ -58,7 +58,7 @@ def plan(
             slot(0, top, width, middle, OUTPUTS[0]),
             slot(0, top + middle, width, height - top - middle, OUTPUTS[1]),
         ]
-    left = min(84, width * 2 // 5)
+    left = min(84, width * 7 // 16)
     slots = []
     y = 0
     groups = LISTS if height >= SLIM * len(LISTS) + 4 else (lists,)

@@ -30,12 +30,12 @@ CONTAINERS = (
     Column(grow=True, title="CONTAINER", key=lambda one: natural_key(one.name)),
     Column(title="STATE", styles={"dead": RED}),
     Column(title="HEALTH", drop=30, styles=_HEALTH),
-    Column(title="PORTS", drop=40, cap=24),
+    Column(title="PORTS", drop=40, cap=24, squeeze=6),
     Column(right=True, title="CPU", drop=50, least=5),
-    Column(right=True, title="MEMORY", drop=60, least=6),
+    Column(right=True, title="MEMORY", drop=55, least=6),
     Column(right=True, title="STARTS", drop=35, styles={"": AMBER}, key=lambda one: one.restart_count),
-    Column(right=True, title="GEN", drop=45),
-    Column(right=True, title="SINCE", drop=70, styles={"": DIM}, key=lambda one: one.started),
+    Column(right=True, title="GEN", drop=70),
+    Column(right=True, title="SINCE", drop=60, styles={"": DIM}, key=lambda one: one.started),
     Column(title="IMAGE", drop=80, cap=32, styles={"": DIM}),
 )
 EVENTS = (
@@ -48,7 +48,7 @@ EVENTS = (
 CPU, MEMORY = 5, 6  # of CONTAINERS: what only readings say
 IMAGES = (
     Column(grow=True, title="IMAGE", ends=True),
-    Column(title="USED BY", drop=40, cap=28, styles={"": GREEN}),
+    Column(title="USED BY", drop=40, cap=28, squeeze=8, styles={"": GREEN}),
     Column(right=True, title="SIZE", key=lambda one: one.size),
     Column(right=True, title="SHARED", drop=30, styles={"": DIM}),
     Column(right=True, title="CREATED", drop=20, styles={"": DIM}, key=lambda one: one.created),
@@ -115,15 +115,15 @@ def container_row(one: ContainerSummary, reading: Reading | None = None, now: fl
     )
 
 
-def image_name(one: ImageSummary) -> str:
-    """Its first tag as people write it, or a short id."""
-    return neutral(one.tags[0]).removesuffix(":latest") if one.tags else f"<none> {one.id[7:19]}"
+def image_name(one: ImageSummary, tag: str = "") -> str:
+    """The tag (else its first one) as people write it, or a short id."""
+    tag = tag if tag in one.tags else one.tags[0] if one.tags else ""
+    return neutral(tag).removesuffix(":latest") if tag else f"<none> {one.id[7:15]}"
 
 
-def image_row(one: ImageSummary, shared: int | None = None, now: float | None = None) -> tuple[str, ...]:
-    more = f" +{len(one.tags) - 1}" if len(one.tags) > 1 else ""
+def image_row(one: ImageSummary, tag: str = "", shared: int | None = None, now: float | None = None) -> tuple[str, ...]:
     return (
-        image_name(one) + more,
+        image_name(one, tag),
         neutral(" ".join(one.used_by)),
         human_size(one.size),
         human_size(shared) if shared else "",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,6 +21,16 @@ class Subject:
     id: str
     name: str
     record: Any = field(default=None, compare=False, repr=False)
+
+
+def image_subjects(images: Iterable[ImageSummary]) -> list[Subject]:
+    """One for each name of each image, the shortest first, as `docker images` lists them: what is done to it is done to that name.
+    An image without a name is its id."""
+    return [
+        Subject("image", tag or one.digest, tag or one.id, one)
+        for one in images
+        for tag in sorted(one.tags, key=lambda tag: (len(tag), tag)) or [""]
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,12 +32,14 @@ class Column:
     key: Callable[[Any], Any] | None = None
     least: int = 0  # cells that it has before it has a text: of one whose texts come later and shall move nothing
     cap: int = 0  # cells that it takes at most; 0: as many as its longest text
+    squeeze: int = 0  # cells down to which it is cut before another column goes
     ends: bool = False  # what does not fit loses its beginning: of an image's name the end tells more
 
 
 def fit(natural: Sequence[int], columns: Sequence[Column], width: int, gap: int = 2) -> list[int]:
     """A width for each column, 0 for one that does not show, in `width` cells together with the gaps."""
-    sizes = [min(size, column.cap or size) for size, column in zip(natural, columns, strict=True)]
+    full = [min(size, column.cap or size) for size, column in zip(natural, columns, strict=True)]
+    sizes = [min(size, column.squeeze or size) for size, column in zip(full, columns, strict=True)]
     grows = next((i for i, column in enumerate(columns) if column.grow), None)
 
     def needed() -> int:
@@ -49,6 +51,9 @@ def fit(natural: Sequence[int], columns: Sequence[Column], width: int, gap: int 
         if needed() <= width:
             break
         sizes[i] = 0
+    for i, column in enumerate(columns):  # what was cut for the others gets back what they leave
+        if column.squeeze and sizes[i]:
+            sizes[i] += max(0, min(full[i] - sizes[i], width - needed()))
     if grows is not None:
         others = [size for i, size in enumerate(sizes) if i != grows and size]
         sizes[grows] = max(0, width - sum(others) - gap * len(others))

@@ -66,7 +66,9 @@ def cmd_layers(root: Path, args: list[str]) -> int:
             titles = ["#", "INSTRUCTION", "LINE", "HOW", "SIZE", "WASTED", "TIME", "WHY"]
             print(table(titles, [_layer_cells(layer, wasted.get(layer.index, 0)) for layer in detail.layers]))
             if report.layers:
-                print(f"{human_size(report.shipped)} in the layers, {report.efficiency:.1%} of it shows")
+                print(
+                    f"{human_size(report.shipped)} in the layers, {human_size(report.wasted)} of it wasted: {report.efficiency:.1%} efficient"
+                )
         return 0
 
     return run(root, work)

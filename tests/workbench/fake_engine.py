@@ -552,6 +552,10 @@ class FakeEngine:
     async def remove_image(self, name: str, *, force: bool = False) -> Any:
         self._call("remove_image", name)
         for one in list(self.images_.values()):
+            if name in one.tags and len(one.tags) > 1:
+                self.images_[one.digest] = dataclasses.replace(one, tags=tuple(tag for tag in one.tags if tag != name))
+                self.happened("image", "untag", one.id, name=name)
+                return (f"Untagged: {name}",)
             if name in (one.digest, one.id, *one.tags):
                 del self.images_[one.digest]
                 self.happened("image", "delete", one.id, name=name)

@@ -221,6 +221,23 @@ async def test_pull_shows_how_far_it_is_and_push() -> None:
         assert not app.jobs.running
 
 
+async def test_each_name_of_an_image_is_a_row_and_what_is_done_is_done_to_that_name() -> None:
+    engine = an_engine()
+    await engine.tag("shop-web:latest", "registry.example/shop-web:2")
+    async with running(engine) as (app, pilot, _):
+        await pilot.press("3", "g")
+        assert [subject.name for subject in app.panes["images"]._subjects.values()][:2] == [
+            "shop-web:latest", "registry.example/shop-web:2"
+        ]  # fmt: skip
+        await pilot.press("j", "P")
+        await until(pilot, lambda: engine.called("push") == [("registry.example/shop-web:2",)])
+        await pilot.press("d")
+        await until(pilot, lambda: isinstance(app.screen, Confirm))
+        await pilot.press("tab", "enter")
+        await until(pilot, lambda: engine.called("remove_image") == [("registry.example/shop-web:2",)])
+        await until(pilot, lambda: app.lists.image("shop-web:latest").tags == ("shop-web:latest",))
+
+
 def test_progress_line() -> None:
     progress = Progress()
     progress.add(PullProgress("x", "", "resolving"))

@@ -44,7 +44,7 @@ async def test_layers_say_what_they_waste_and_enter_shows_their_files(size: tupl
         pane = await opened(app, pilot)
         layers = app.panes["layers"]
         assert isinstance(layers, LayersPane)
-        await until(pilot, lambda: "of it shows" in str(layers.border_subtitle))
+        await until(pilot, lambda: "wasted" in str(layers.border_subtitle))
         row = pane.view.selected
         assert row is not None
         assert row.path == "/app"

@@ -6,6 +6,7 @@ import pytest
 
 from engine.api import ContainerSummary, LayerInfo
 from workbench.layer_rows import layer_row
+from workbench.layout import plan
 from workbench.rows import CONTAINERS, brief_bytes, brief_percent, container_row
 from workbench.state import brief_port, brief_when, neutral
 from workbench.table import Matcher, fit, natural_key, set_text
@@ -48,6 +49,23 @@ def test_columns_fit_their_pane_and_name_and_state_stay(width: int) -> None:
         assert widths[2] == 9
     if width >= 150:
         assert all(widths)
+
+
+def test_memory_and_since_stay_beside_a_healthy_container_at_160_columns() -> None:
+    row = container_row(
+        ContainerSummary(
+            "i", "shop-web-1", "shop-web", "sha", "cmd", "running", 0, started=10**9, health="healthy",
+            ports=("0.0.0.0:8080->80/tcp", "0.0.0.0:5432->5432/tcp"), labels={"workbench.generation": "12"},
+        ),
+        now=61,
+    )  # fmt: skip
+    pane = next(slot for slot in plan(160, 43, ["containers"]) if slot.shown == "containers")
+    natural = [max(len(cell), column.least) for cell, column in zip(row, CONTAINERS, strict=True)]
+    natural = [max(size, len(column.title)) if size else 0 for size, column in zip(natural, CONTAINERS, strict=True)]
+    widths = fit(natural, CONTAINERS, pane.width - 4, 1)
+    shown = [column.title for column, size in zip(CONTAINERS, widths, strict=True) if size]
+    assert shown == ["", "CONTAINER", "STATE", "HEALTH", "PORTS", "CPU", "MEMORY", "GEN", "SINCE"]
+    assert widths[4] >= 6
 
 
 def test_cells_are_cut_or_padded() -> None:

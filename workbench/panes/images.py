@@ -9,7 +9,7 @@ from textual.binding import Binding
 from workbench import commands
 from workbench.panes.rows import RowsPane
 from workbench.rows import IMAGES, image_row
-from workbench.subjects import Lists, Subject
+from workbench.subjects import Lists, Subject, image_subjects
 
 if TYPE_CHECKING:
     from engine.api import ImageSummary
@@ -41,10 +41,16 @@ class ImagesPane(RowsPane):
         container = self.app_.lists.container(subject.id) if subject else None
         image = self.app_.lists.image(container.image_id) if container else None
         if image is not None:
-            self.choose(_subject(image))
+            name = container.image if container else ""
+            subjects = image_subjects([image])
+            self.choose(next((one for one in subjects if one.name in (name, f"{name}:latest")), subjects[0]))
 
     def _draw(self) -> None:
-        self.put([(_subject(one), image_row(one, self._shared.get(one.digest))) for one in self._images])
+        rows = []
+        for subject in image_subjects(self._images):
+            one: ImageSummary = subject.record
+            rows.append((subject, image_row(one, subject.name, self._shared.get(one.digest))))
+        self.put(rows)
 
     def _measure(self) -> None:
         now = tuple(one.digest for one in self._images)
@@ -60,7 +66,3 @@ class ImagesPane(RowsPane):
     def opened(self, subject: Subject) -> None:
         """Its layers."""
         self.app_.action_pane("layers")
-
-
-def _subject(one: ImageSummary) -> Subject:
-    return Subject("image", one.digest, one.tags[0] if one.tags else one.id, one)

@@ -10,7 +10,7 @@ from textual.binding import Binding
 from engine.base.units import human_size
 from engine.errors import EngineError
 from workbench import commands
-from workbench.layer_rows import LAYERS, layer_row
+from workbench.layer_rows import LAYERS, layer_row, waste_words
 from workbench.panes.rows import RowsPane
 from workbench.rows import image_name
 from workbench.subjects import Subject
@@ -65,7 +65,7 @@ class LayersPane(RowsPane):
             self._summary = human_size(detail.summary.size)
         else:
             self._waste = {layer.index: layer for layer in report.layers}
-            self._summary = f"{human_size(report.shipped)}, {report.efficiency:.0%} of it shows"
+            self._summary = waste_words(report)
         self._draw()
 
     def _draw(self) -> None:

@@ -70,6 +70,7 @@ class RowList(ScrollView, can_focus=True):
         self._at: dict[str, int] = {}
         self._cursor = 0
         self._widths: list[int] = []
+        self._gap = 2  # cells between two columns
         self._titles = False
         self._strips: dict[tuple[str, bool, bool, bool], Strip] = {}
         self._from = ""  # where the last mark was set
@@ -108,13 +109,13 @@ class RowList(ScrollView, can_focus=True):
         gone = self.marked - now.keys()
         self.marked -= gone
         same_rows = list(now) == list(before) and not self.filter_text and self.sorted_by is None
-        widths = self._measure() if self._room else self._widths
-        if same_rows and widths == self._widths:
+        layout = self._measure() if self._room else (self._widths, self._gap)
+        if same_rows and layout == (self._widths, self._gap):
             for key in self._keys:
                 if now[key] != before[key]:
                     self._redraw([key], self._span(before[key], now[key]))
         else:
-            self._rebuild(widths)
+            self._rebuild(layout)
         if gone:
             self.post_message(self.Marked())
 
@@ -133,7 +134,7 @@ class RowList(ScrollView, can_focus=True):
         self._rebuild()
         self.post_message(self.Marked())
 
-    def _rebuild(self, widths: list[int] | None = None) -> None:
+    def _rebuild(self, layout: tuple[list[int], int] | None = None) -> None:
         """Which rows show, and in which order."""
         kept, at = self.selected, self._cursor
         self._keys = list(self._all)
@@ -145,7 +146,7 @@ class RowList(ScrollView, can_focus=True):
             self._keys.sort(key=self._sort_key(column), reverse=turned)
         self._at = {key: index for index, key in enumerate(self._keys)}
         self._cursor = self._at.get(kept, max(0, min(at, len(self._keys) - 1)))
-        self._lay_out(widths)
+        self._lay_out(layout)
         self._keep_in_view()
 
     def _sort_key(self, column: int) -> Callable[[str], Any]:
@@ -169,16 +170,16 @@ class RowList(ScrollView, can_focus=True):
         self._lay_out()
         self._keep_in_view()
 
-    def _lay_out(self, widths: list[int] | None = None) -> None:
+    def _lay_out(self, layout: tuple[list[int], int] | None = None) -> None:
         if not self._room:
             return
-        self._widths = self._measure() if widths is None else widths
+        self._widths, self._gap = layout or self._measure()
         self._strips.clear()
         self.virtual_size = Size(max(1, self._room.width), max(1, len(self._keys) + self._titles))
         self.refresh()
 
-    def _measure(self) -> list[int]:
-        """Over all rows, also those that a filter hides: so that columns stay where they are while one types."""
+    def _measure(self) -> tuple[list[int], int]:
+        """Widths and the gap, over all rows, also those that a filter hides: so that columns stay where they are while one types."""
         width = self._room.width - GUTTER
         self._titles = (
             bool(self._all) and self._room.height >= TITLES_FROM and any(each.title for each in self._columns)
@@ -197,8 +198,12 @@ class RowList(ScrollView, can_focus=True):
             natural = [
                 max(size, len(column.title)) if size else 0 for size, column in zip(natural, self._columns, strict=True)
             ]
-        gap = 2 if width >= ROOMY else 1
-        return fit(natural, self._columns, max(0, width), gap)
+        for gap in (2, 1) if width >= ROOMY else (1,):
+            widths = fit(natural, self._columns, max(0, width), gap)
+            full = (min(size, column.cap or size) for size, column in zip(natural, self._columns, strict=True))
+            if all(size <= got for size, got, column in zip(full, widths, self._columns, strict=True) if column.drop):
+                break  # else columns stand closer before one of them goes
+        return widths, gap
 
     # --- drawing --------------------------------------------------------------------------------------------------
 
@@ -231,7 +236,7 @@ class RowList(ScrollView, can_focus=True):
         """A row's pieces with the name of their style. Cut to the widths, with the gaps between."""
         pieces: list[tuple[str, str]] = []
         roomy = self._room.width - GUTTER >= ROOMY
-        gap = "  " if roomy else " "
+        gap = " " * self._gap
         for cell, column, width in zip(cells, self._columns, self._widths, strict=False):
             if width:
                 text = cell if roomy else column.short.get(cell, cell)
@@ -270,13 +275,13 @@ class RowList(ScrollView, can_focus=True):
 
     def _span(self, before: tuple[str, ...], now: tuple[str, ...]) -> tuple[int, int]:
         """From the first to the last cell of a row in which it is another one, in cells of the screen."""
-        gap, x = 2 if self._room.width - GUTTER >= ROOMY else 1, GUTTER
+        x = GUTTER
         first, last = self._room.width, 0
         for old, new, width in zip(before, now, self._widths, strict=False):
             if width:
                 if old != new:
                     first, last = min(first, x), x + width
-                x += width + gap
+                x += width + self._gap
         return first, max(first, last)
 
     def _redraw(self, keys: Any, span: tuple[int, int] | None = None) -> None:
