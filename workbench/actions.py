@@ -3,6 +3,7 @@ is on the command line; what goes wrong is said by its `EngineError`, and the ot
 
 from __future__ import annotations
 
+import asyncio
 import shlex
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from workbench.app import WorkbenchApp
     from workbench.commands import Command
     from workbench.panes.terminal import TerminalPane
+
+AT_ONCE = 8  # containers that are stopped side by side: each may take its ten seconds
 
 Perform = Callable[["WorkbenchApp", Sequence[Subject]], Awaitable[object]]
 One = Callable[["Engine", str], Awaitable[object]]
@@ -44,18 +47,27 @@ def container_of(app: WorkbenchApp, subject: Subject) -> str:
     return str(subject.record.container) if subject.record else ""
 
 
-async def each(app: WorkbenchApp, words: str, names: Sequence[str], act: Callable[[str], Awaitable[object]]) -> None:
-    """Acts on every name; the first failure is shown when all have been tried."""
-    failed: EngineError | None = None
-    for name in names:
-        with app.log_command(f"workbench {words} {shlex.quote(name)}") as entry:
-            try:
-                await act(name)
-            except EngineError as error:
-                entry.fail(error.message)
-                failed = failed or error
-    if failed is not None:
-        raise failed
+async def each(
+    app: WorkbenchApp, words: str, names: Sequence[str], act: Callable[[str], Awaitable[object]], *, at_once: int = 1
+) -> None:
+    """Acts on every name, on so many `at_once`; the first failure is shown when all have been tried."""
+    failed: list[EngineError] = []
+    turns = asyncio.Semaphore(at_once)
+
+    async def one(name: str) -> None:
+        async with turns:
+            with app.log_command(f"workbench {words} {shlex.quote(name)}") as entry:
+                try:
+                    await act(name)
+                except EngineError as error:
+                    entry.fail(error.message)
+                    failed.append(error)
+
+    many = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    with app.jobs.slow(f"{words} {' '.join(names[:3])}{many}"):
+        await asyncio.gather(*map(one, names))
+    if failed:
+        raise failed[0]
 
 
 def _containers(words: str, act: One) -> Perform:
@@ -63,7 +75,7 @@ def _containers(words: str, act: One) -> Perform:
         names = [name for subject in subjects if (name := container_of(app, subject))]
         if not names:
             app.trouble("this service has no container yet")
-        await each(app, words, names, lambda name: act(app.bridge.engine, name))
+        await each(app, words, names, lambda name: act(app.bridge.engine, name), at_once=AT_ONCE)
 
     return run
 

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
-import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import on
@@ -32,6 +30,7 @@ from workbench.bridge import Bridge, LoopHandle
 from workbench.journal import Entry, Job, Journal
 from workbench.keys import Keys, app_bindings
 from workbench.layout import PANES
+from workbench.leaving import Leaving
 from workbench.memory import Memory
 from workbench.messages import (
     EngineHappened,
@@ -96,6 +95,7 @@ class WorkbenchApp(App[int]):
         self.grid: PaneGrid
         self._status, self._trouble = Static(id="status", markup=False), Static(id="trouble", markup=False)
         self.keys = Keys(self)
+        self.leaving = Leaving(self)
         self._desk = desk
         self.memory = Memory(self, desk.place if desk else "")
         self._wanted_theme = theme or self.memory.left.theme or self.settings.theme
@@ -123,19 +123,10 @@ class WorkbenchApp(App[int]):
     def on_mount(self) -> None:
         self._draw_status()
         self.set_interval(DAY, self._another_minute)
-        with suppress(NotImplementedError, RuntimeError, ValueError):  # no such signal, or not the main thread
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hung_up)
+        self.leaving.listen()
         if not self.settings.mouse:
             self.action_mouse()
         self.call_after_refresh(self._go_on)
-
-    def _hung_up(self) -> None:
-        """The terminal is gone. Its input is at its end for ever: the thread that reads it is told first, since the driver
-        tells it only after writes that fail now, and a process waits for such a thread at its end."""
-        ended = getattr(self._driver, "exit_event", None)
-        if isinstance(ended, threading.Event):
-            ended.set()
-        self.exit()
 
     async def _go_on(self) -> None:
         """What the first frame did not need: the engine, the panes, the keys."""
@@ -171,6 +162,11 @@ class WorkbenchApp(App[int]):
     def pane(self) -> Pane:
         """The one that has the focus, or had it last."""
         return self.panes[self.grid.recent[0]]
+
+    @property
+    def services(self) -> Sequence[api.ServiceState]:
+        """Of the project, as far as they are known."""
+        return list(self._services.values())
 
     @property
     def lists(self) -> Lists:
@@ -408,15 +404,7 @@ class WorkbenchApp(App[int]):
     async def action_leave(self) -> None:
         if self.pane.clear_filter():
             return
-        if not self.jobs.running:
-            self.exit()
-            return
-        from workbench.screens.dialogs import Confirm
-
-        names = [job.name for job in self.jobs.running]
-        self.push_screen(
-            Confirm("Quit and cancel", names, "# containers go on"), lambda yes: self.exit() if yes else None
-        )
+        self.leaving.ask()
 
     def action_help(self) -> None:
         from workbench.finding import sections

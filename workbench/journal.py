@@ -45,10 +45,14 @@ class Journal:
 
 
 class Job:
-    """Long work: its name and how far it is. `cancel` ends it."""
+    """Long work: its name and how far it is. `cancel` ends it, where it can be ended."""
 
-    def __init__(self, name: str, changed: Callable[[], None], cancel: Callable[[], object]) -> None:
+    def __init__(self, name: str, changed: Callable[[], None], cancel: Callable[[], object] | None) -> None:
         self.name, self.text, self.cancel, self._changed = name, "", cancel, changed
+
+    def end(self) -> None:
+        if self.cancel is not None:
+            self.cancel()
 
     def show(self, text: str) -> None:
         if text != self.text:
