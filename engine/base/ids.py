@@ -37,7 +37,7 @@ def check_name(name: str) -> str:
     """`name` itself, or `InvalidInput`."""
     if len(name) < 2 or not _NAME.match(name):
         raise InvalidInput(
-            f"container name {name!r} is invalid",
+            f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed",
             hint="use two or more of a-z A-Z 0-9 _ . - and start with a letter or digit",
         )
     return name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,7 +72,9 @@ def cmd_ps(root: Path, args: list[str]) -> int:
         await _more(engine, chosen, rows, parsed.text("format"), size=parsed.on("size"), full=full)
         if parsed.on("quiet"):
             print("\n".join(str(row["ID"]) for row in rows), end="\n" if rows else "")
-        elif parsed.given("format"):
+        elif parsed.text("format") == "raw":
+            print("\n".join(_raw(row, size=parsed.on("size")) for row in rows), end="\n" if rows else "")
+        elif parsed.text("format") not in ("", "table"):
             print(render(parsed.text("format"), rows, {"ID": "CONTAINER ID"}), end="\n" if rows else "")
         else:
             names = ["ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names"]
@@ -83,6 +85,18 @@ def cmd_ps(root: Path, args: list[str]) -> int:
         return 0
 
     return run(root, work, plain=True)
+
+
+_RAW = {
+    "container_id": "ID", "image": "Image", "command": "Command", "created_at": "CreatedAt", "state": "State", "status": "Status",
+    "names": "Names", "labels": "Labels", "ports": "Ports",
+}  # fmt: skip
+
+
+def _raw(row: Mapping[str, object], *, size: bool) -> str:
+    """`--format raw`: a line for each field."""
+    fields = _RAW | ({"size": "Size"} if size else {})
+    return "".join(f"{name}: {row[key]}\n" for name, key in fields.items())
 
 
 async def _more(
@@ -108,7 +122,7 @@ async def _more(
         for container, row in zip(containers, rows, strict=True):
             own = changed.get(container.id, 0)
             whole = own + images.get(container.image_id, 0)
-            row["Size"] = human_size(own) + (f" (virtual {human_size(whole)})" if size else "")
+            row["Size"] = f"{human_size(own)} (virtual {human_size(whole)})"
 
 
 def cmd_rm(root: Path, args: list[str]) -> int:

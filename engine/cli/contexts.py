@@ -16,7 +16,7 @@ from engine.remote import hosts
 
 
 def cmd_context(root: Path, args: list[str]) -> int:
-    verbs: dict[str, Verb] = {"inspect": _inspect, "list": _list, "ls": _list, "show": _show}
+    verbs: dict[str, Verb] = {"inspect": _inspect, "ls": _list, "show": _show}
     return dispatch("context", verbs, root, args, "Docker's contexts")
 
 

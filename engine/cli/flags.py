@@ -29,7 +29,9 @@ class UsageError(InvalidInput):
 class BadFlag(InvalidInput):
     """A flag's value that cannot be read: as Docker's, its exit status is another one than that of a command that fails."""
 
-    exit_status = 125
+    def __init__(self, message: str, *, hint: str | None = None, exit_status: int = 125) -> None:
+        super().__init__(message, hint=hint)
+        self.exit_status = exit_status
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from engine.cli.common import clean, read, run
 from engine.cli.flags import Flag
 from engine.cli.nouns import filters
 from engine.cli.tables import render, table
-from engine.errors import EngineError, InvalidInput
+from engine.errors import EngineError, InvalidInput, NotFound
 from engine.oci.reference import Reference
 from engine.service.describe import ago
 
@@ -89,7 +89,7 @@ def _row(image: ImageSummary, repository: str, tag: str, digest: str, full: bool
         "CreatedSince": ago(image.created or 1),  # an image may say that it is of 1970
         "CreatedAt": go_time(image.created),
         "Size": human_size(image.size),
-        "Containers": str(len(image.used_by)),
+        "Containers": "N/A",  # as Docker: `system df -v` counts them
         "SharedSize": "N/A",
         "UniqueSize": "N/A",
         "VirtualSize": human_size(image.size, 4),
@@ -120,7 +120,7 @@ def cmd_history(root: Path, args: list[str]) -> int:
                     "CreatedAt": rfc3339(layer.created),
                     "CreatedBy": command if full or len(command) <= 45 else command[:44] + "…",
                     "Size": human_size(layer.size) if human else str(layer.size),
-                    "Comment": "buildkit.dockerfile.v0" if layer.line else "",
+                    "Comment": layer.comment or ("buildkit.dockerfile.v0" if layer.line else ""),
                 }
             )
         if parsed.on("quiet"):
@@ -354,7 +354,7 @@ def cmd_rmi(root: Path, args: list[str]) -> int:
             try:
                 print("\n".join(await engine.remove_image(name, force=parsed.on("force"))))
             except EngineError as error:
-                status = 1
+                status = 1 if not (parsed.on("force") and isinstance(error, NotFound)) else status
                 print(f"workbench: {error}" + (f"\n  hint: {error.hint}" if error.hint else ""), file=sys.stderr)
         return status
 

@@ -13,7 +13,7 @@ from urllib.parse import quote_plus
 from engine.base.clock import parse_rfc3339
 from engine.cli.common import clean, read, run
 from engine.cli.flags import Flag
-from engine.cli.tables import render
+from engine.cli.tables import Alias, render
 from engine.errors import InvalidInput
 from engine.model import EngineEvent, LogRecord
 from engine.service.event_filters import Filters, event_document, matches, parse_filters
@@ -158,5 +158,6 @@ def _formatted(template: str, event: EngineEvent) -> str:
     document: Mapping[str, object] = event_document(event)
     if template == "json":
         return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
-    row = {**document, "Status": document.get("status", ""), "ID": document.get("id", ""), "TimeNano": event.time}
-    return render(template, [row])
+    # The names of Docker's fields, which print as JSON by those of the API.
+    names = {"Status": document.get("status", ""), "ID": document.get("id", ""), "TimeNano": event.time}
+    return render(template, [Alias(document, {**names, "Time": document["time"], "From": document.get("from", "")})])

@@ -174,6 +174,8 @@ def _dispatch(args: list[str]) -> int:
     if parsed.on("help") or parsed.args == ["help"]:
         print(overview())
         return 0
+    if parsed.args[:1] == ["help"] and (parsed.args[1] in VERBS or parsed.args[1] in refused.SYNONYMS):
+        parsed.args = [*parsed.args[1:], "--help"]
     if parsed.args[:1] == ["__complete"]:  # the shells' functions ask at each key
         from engine.cli.completion import complete
 

@@ -25,10 +25,8 @@ def cmd_network(root: Path, args: list[str]) -> int:
         "disconnect": _disconnect,
         "inspect": _inspect,
         "ls": _list,
-        "list": _list,
         "prune": _prune,
         "rm": _remove,
-        "remove": _remove,
     }
     return dispatch("network", verbs, root, args)
 

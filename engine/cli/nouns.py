@@ -16,16 +16,45 @@ from engine.errors import InvalidInput, NotFound
 Verb = Callable[[Path, list[str]], int]
 
 
+_SYNONYMS = {"list": "ls", "remove": "rm"}
+_UNLISTED = frozenset(("ps", "dial-stdio"))  # a synonym; what the docker client calls by itself
+# What the verbs do that mean something else, or nothing, without their noun.
+_ABOUT = {
+    "connect": "Connect a container to a network",
+    "create": "Create a {noun}",
+    "df": "Show disk usage",
+    "disconnect": "Disconnect a container from a network",
+    "inspect": "Display detailed information on one or more {noun}s",
+    "ls": "List {noun}s",
+    "prune": "Remove unused {noun}s",
+    "rm": "Remove one or more {noun}s",
+    "show": "Print the name of the current {noun}",
+}
+
+
 def verb(noun: str, names: Sequence[str], args: list[str], manages: str = "") -> str | None:
     """The verb that `args` begin with; None when help was printed. Raises InvalidInput."""
-    shown = ", ".join(sorted(names))
+    listed = sorted(name for name in names if name not in _UNLISTED)
     if not args or args[0] in ("--help", "-h"):
-        print(help_text(f"{noun} COMMAND", f"Manage {manages or f'{noun}s'}", []) + f"\n\nCommands: {shown}")
+        print(help_text(f"{noun} COMMAND", f"Manage {manages or f'{noun}s'}", []) + "\n\nCommands:")
+        print("\n".join(f"  {name:<{max(map(len, listed))}}  {_about(noun, name)}" for name in listed))
+        print(f"\nRun `workbench {noun} COMMAND --help` for more information on a command.")
         return None
-    if args[0] not in names:
+    name = args[0] if args[0] in names else _SYNONYMS.get(args[0], args[0])
+    if name not in names:
         refused.command(noun, args[0])
-        raise InvalidInput(f"{noun} has no command {args[0]!r}", hint=shown)
-    return args[0]
+        raise InvalidInput(f"{noun} has no command {args[0]!r}", hint=", ".join(listed))
+    return name
+
+
+def _about(noun: str, name: str) -> str:
+    from engine.cli.main import VERBS
+
+    if noun == "system" and name == "prune":
+        return "Remove unused data"
+    if name in _ABOUT and not (noun == "container" and name == "create"):
+        return _ABOUT[name].format(noun=noun)
+    return VERBS[name][1] if name in VERBS else ""
 
 
 def dispatch(noun: str, verbs: Mapping[str, Verb], root: Path, args: list[str], manages: str = "") -> int:

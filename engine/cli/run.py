@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from engine.base.keys import DETACH_KEYS, parse_keys
 from engine.cli.common import read, run
-from engine.cli.flags import Flag
+from engine.cli.flags import BadFlag, Flag
 from engine.cli.host_flags import HOST_FLAGS, host_values
 from engine.cli.images import show_pull
 from engine.cli.life_flags import LIFE_FLAGS, RUN_ONLY_FLAGS, attached, cidfile, life_fields
@@ -280,4 +280,4 @@ def cmd_exec(root: Path, args: list[str]) -> int:
 
 def _need_terminal(parsed: Parsed) -> None:
     if parsed.on("tty") and parsed.on("interactive") and not parsed.on("detach") and not sys.stdin.isatty():
-        raise InvalidInput("the input device is not a TTY", hint="leave out -t")
+        raise BadFlag("the input device is not a TTY", exit_status=1)

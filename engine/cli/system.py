@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import platform
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engine.cli.common import read, run
 from engine.cli.flags import Flag
@@ -26,11 +27,13 @@ def cmd_version(root: Path, args: list[str]) -> int:
     )
     if parsed is None:
         return 0
+    from engine.rest.about import machine_name
+
     own: dict[str, object] = {
         "Version": VERSION,
         "Python": platform.python_version(),
         "Os": "linux",
-        "Arch": platform.machine(),
+        "Arch": machine_name(),
         "KernelVersion": platform.release(),
     }
     # Client and Server, as scripts ask Docker's for them: here they are one process.
@@ -66,36 +69,79 @@ def cmd_info(root: Path, args: list[str]) -> int:
         return 0
 
     async def work(engine: Engine) -> int:
-        info = await engine.info()
+        from engine.rest.about import info_document  # the API's; there is one such document
+
+        document = info_document(await engine.info())
         if parsed.given("format"):
-            document = {
-                "ServerVersion": info.version,
-                "DockerRootDir": info.root,
-                "KernelVersion": info.kernel,
-                "CgroupVersion": info.cgroup.removeprefix("v"),
-                "Images": info.images,
-                "Containers": info.containers,
-                "ContainersRunning": info.running,
-                "Runtimes": {name: {"path": path} for name, path in info.runtimes.items()},
-                "DefaultRuntime": info.default_runtime,
-                "OSType": "linux",
-                "Architecture": platform.machine(),
-                "Name": platform.node(),
-                "NCPU": os.cpu_count() or 1,
-                "Warnings": list(info.notes),
-            }
-            print(render(parsed.text("format"), [document], escapes=False))
+            more = {"ServerErrors": [], "ClientInfo": {"Debug": False, "Version": VERSION, "Context": "default"}}
+            print(render(parsed.text("format"), [document | more], escapes=False))
             return 0
-        print(
-            f"Version:    {info.version}\nRoot:       {info.root}\nKernel:     {info.kernel}\nCgroup:     {info.cgroup}"
-        )
-        print(f"Images:     {info.images}\nContainers: {info.containers} ({info.running} running)")
-        print(f"Runtimes:   {' '.join(info.runtimes)} (default: {info.default_runtime})")
-        for note in info.notes:
-            print(f"Note:       {note}")
+        print("\n".join(_info_lines(document)))
+        for warning in document.get("Warnings") or ():
+            print(warning if str(warning).startswith("WARNING") else f"WARNING: {warning}", file=sys.stderr)
         return 0
 
     return run(root, work, plain=True)
+
+
+def _info_lines(found: Mapping[str, Any]) -> Iterator[str]:
+    """An engine's document in the layout of `docker info`."""
+    yield f"Client: container-workbench\n Version:    {VERSION}\n Debug Mode: false\n\nServer:"
+    for title, key in _COUNTS.items():
+        yield f" {title}: {found.get(key, 0)}"
+    yield f" Storage Driver: {found.get('Driver', '')}"
+    yield from (f"  {name}: {value}" for name, value in found.get("DriverStatus") or ())
+    for title, key in _DRIVERS.items():
+        yield f" {title}: {found.get(key, '')}"
+    plugins = found.get("Plugins") or {}
+    yield " Plugins:"
+    yield from (f"  {name}: {' '.join(plugins.get(name) or ())}" for name in ("Volume", "Network", "Log"))
+    yield f" Swarm: {(found.get('Swarm') or {}).get('LocalNodeState', 'inactive')}"
+    yield f" Runtimes: {' '.join(found.get('Runtimes') or ())}\n Default Runtime: {found.get('DefaultRuntime', '')}"
+    yield " Security Options:"
+    for option in found.get("SecurityOptions") or ():
+        pairs = [part.partition("=")[::2] for part in str(option).split(",")]
+        yield from (f"  {value}" if name == "name" else f"   {name.capitalize()}: {value}" for name, value in pairs)
+    for title, key in _HOST.items():
+        yield f" {title}: {found.get(key, '')}"
+    yield f" Total Memory: {_binary(int(found.get('MemTotal') or 0))}"
+    for title, key in _ENGINE.items():
+        value = found.get(key, "")
+        yield f" {title}: {str(value).lower() if isinstance(value, bool) else value}"
+
+
+_COUNTS = {
+    "Containers": "Containers",
+    " Running": "ContainersRunning",
+    " Paused": "ContainersPaused",
+    " Stopped": "ContainersStopped",
+    "Images": "Images",
+    "Server Version": "ServerVersion",
+}
+_DRIVERS = {"Logging Driver": "LoggingDriver", "Cgroup Driver": "CgroupDriver", "Cgroup Version": "CgroupVersion"}
+_HOST = {
+    "Kernel Version": "KernelVersion",
+    "Operating System": "OperatingSystem",
+    "OSType": "OSType",
+    "Architecture": "Architecture",
+    "CPUs": "NCPU",
+}
+_ENGINE = {
+    "Name": "Name",
+    "ID": "ID",
+    "Docker Root Dir": "DockerRootDir",
+    "Debug Mode": "Debug",
+    "Experimental": "ExperimentalBuild",
+    "Live Restore Enabled": "LiveRestoreEnabled",
+}
+
+
+def _binary(size: int) -> str:
+    """Bytes as `docker info` prints the memory: 23.54GiB."""
+    amount, unit = float(size), 0
+    while amount >= 1024 and unit < 5:
+        amount, unit = amount / 1024, unit + 1
+    return f"{amount:.4g}{('B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB')[unit]}"
 
 
 def cmd_check(root: Path, args: list[str]) -> int:

@@ -54,6 +54,20 @@ def render(
     return table(heading.split("\t"), [line.split("\t") for line in lines])
 
 
+class Alias(dict[str, object]):
+    """A document whose fields a template also reaches by other names; as JSON it is the document."""
+
+    def __init__(self, document: Mapping[str, object], names: Mapping[str, object]) -> None:
+        super().__init__(document)
+        self._names = names
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._names or super().__contains__(key)
+
+    def __missing__(self, key: str) -> object:
+        return self._names[key]
+
+
 # What Docker calls these columns everywhere; what "ID" and "Name" are depends on the list.
 TITLES = {
     "RunningFor": "CREATED",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -43,11 +43,77 @@ _MAPS = frozenset(
 )
 
 
+class Struct(dict[str, Any]):
+    """An object that in Docker is a struct: it prints as its values alone, in the order of its fields."""
+
+    def __init__(self, value: Mapping[str, Any], fields: Sequence[str]) -> None:
+        super().__init__(value)
+        self.fields = fields
+
+
+# Fields of Docker's documents that hold structs, or lists or maps of them (moby, api/types).
+_STRUCTS: Mapping[str, Sequence[str]] = {
+    name: fields.split()
+    for name, fields in {
+        "State": "Status Running Paused Restarting OOMKilled Dead Pid ExitCode Error StartedAt FinishedAt Health",
+        "RestartPolicy": "Name MaximumRetryCount",
+        "LogConfig": "Type Config",
+        "Healthcheck": "Test Interval Timeout StartPeriod StartInterval Retries",
+        "Mounts": "Type Name Source Destination Driver Mode RW Propagation",
+        "Ports": "HostIp HostPort",
+        "PortBindings": "HostIp HostPort",
+        "ExposedPorts": "",
+        "Volumes": "",
+        "Devices": "PathOnHost PathInContainer CgroupPermissions",
+        "RootFS": "Type Layers",
+        "GraphDriver": "Data Name",
+        "IPAM": "Driver Options Config",
+    }.items()
+}
+_POOL = ("Subnet", "IPRange", "Gateway", "AuxiliaryAddresses")
+_DURATIONS = frozenset(("Interval", "Timeout", "StartPeriod", "StartInterval"))
+_NUMBERS = frozenset(("Retries", "MaximumRetryCount", "Pid", "ExitCode"))
+_FLAGS = frozenset(("Running", "Paused", "Restarting", "OOMKilled", "Dead", "RW"))
+_POINTERS = frozenset(("Health",))
+_MAPS_OF = frozenset(("Ports", "PortBindings", "ExposedPorts", "Volumes"))
+
+
 def typed(name: str, value: Any) -> Any:
-    """A null field as what it would be."""
-    if value is not None:
+    """A field as what Docker's types make of it: a null one as an empty list or map, an object as a struct where it is one there."""
+    if value is None:
+        return NilList() if name in _LISTS else NilMap() if name in _MAPS else None
+    if name == "Config" and isinstance(value, list):  # a network's pools; a container's is an object
+        return _structs(value, _POOL)
+    if name not in _STRUCTS:
         return value
-    return NilList() if name in _LISTS else NilMap() if name in _MAPS else None
+    if name in _MAPS_OF and isinstance(value, Mapping):
+        return {key: _structs(one, _STRUCTS[name]) for key, one in value.items()}
+    return _structs(value, _STRUCTS[name])
+
+
+def _structs(value: Any, fields: Sequence[str]) -> Any:
+    if isinstance(value, list):
+        return [_structs(one, fields) for one in value]
+    return Struct(value, fields) if isinstance(value, Mapping) else value
+
+
+def _zero(name: str) -> str:
+    if name in _LISTS or name in _MAPS:
+        return shown(typed(name, None))
+    return "0" if name in _NUMBERS else "false" if name in _FLAGS else ""
+
+
+def _values(struct: Struct) -> Iterator[str]:
+    for name in struct.fields:
+        value = struct.get(name)
+        if name in _DURATIONS:
+            from engine.build.dockerfile.durations import format_duration
+
+            yield format_duration(int(value or 0))
+        elif value is None and name not in _POINTERS:
+            yield _zero(name)
+        else:
+            yield shown(typed(name, value), top=False)
 
 
 def truth(value: Any) -> bool:
@@ -63,6 +129,8 @@ def shown(value: Any, *, top: bool = True) -> str:
         return "<no value>" if top else "<nil>"
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, Struct):
+        return f"{{{' '.join(_values(value))}}}"
     if isinstance(value, Mapping):
         pairs = " ".join(f"{key}:{shown(one, top=False)}" for key, one in sorted(value.items()))
         return f"map[{pairs}]"

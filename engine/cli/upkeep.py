@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,11 +31,9 @@ _IMAGE = {
     "import": ("archives", "cmd_import"),
     "load": ("archives", "cmd_load"),
     "ls": ("images", "cmd_images"),
-    "list": ("images", "cmd_images"),
     "pull": ("images", "cmd_pull"),
     "push": ("push", "cmd_push"),
     "rm": ("images", "cmd_rmi"),
-    "remove": ("images", "cmd_rmi"),
     "save": ("archives", "cmd_save"),
     "tag": ("images", "cmd_tag"),
 }
@@ -61,11 +59,10 @@ _CONTAINER = (
     "attach", "commit", "cp", "create", "diff", "exec", "export", "inspect", "kill", "logs", "ls", "pause", "port", "prune", "rename",
     "restart", "rm", "run", "start", "stats", "stop", "top", "unpause", "update", "wait",
 )  # fmt: skip
-_SYNONYMS = {"ls": "ps", "list": "ps", "remove": "rm"}
 
 
 def cmd_container(root: Path, args: list[str]) -> int:
-    verb = verb_of("container", [*_CONTAINER, "list", "ps", "remove"], args)
+    verb = verb_of("container", [*_CONTAINER, "ps"], args)
     if verb is None:
         return 0
     if verb == "prune":
@@ -76,7 +73,7 @@ def cmd_container(root: Path, args: list[str]) -> int:
         return cmd_inspect(root, ["--type", "container", *args[1:]])
     from engine.cli.main import VERBS
 
-    name = _SYNONYMS.get(verb, verb)
+    name = "ps" if verb == "ls" else verb
     status: int = getattr(importlib.import_module(f"engine.cli.{VERBS[name][0]}"), f"cmd_{name}")(root, args[1:])
     return status
 
@@ -231,7 +228,8 @@ def _df(root: Path, args: list[str]) -> int:
         usage = await engine.disk_usage()
         form = parsed.text("format")
         if parsed.on("verbose"):
-            print(_details(usage))
+            parts = _details(usage)
+            print(render(form, [_documents(parts)], escapes=False) if form not in ("", "table") else _tables(parts))
             return 0
         rows = summary(usage)
         if form and form != "table":
@@ -277,7 +275,19 @@ def summary(usage: DiskUsage) -> list[dict[str, object]]:
     ]
 
 
-def _details(usage: DiskUsage) -> str:
+Part = tuple[str, str, Sequence[str], Sequence[str], list[list[str]]]
+
+
+def _tables(parts: Sequence[Part]) -> str:
+    return "\n\n".join(f"{title}:\n\n" + table(heads, rows) for title, _, heads, _, rows in parts)
+
+
+def _documents(parts: Sequence[Part]) -> dict[str, object]:
+    return {name: [dict(zip(fields, row, strict=True)) for row in rows] for _, name, _, fields, rows in parts}
+
+
+def _details(usage: DiskUsage) -> list[Part]:
+    """For each kind: its title, its name in JSON, the headings, the fields' names, the rows."""
     images = [
         [
             *(((one.image.tags or ("<none>:<none>",))[0]).rpartition(":")[::2]),
@@ -305,15 +315,27 @@ def _details(usage: DiskUsage) -> str:
     ]
     volumes = [[one.name, str(len(one.used_by)), human_size(one.size)] for one in usage.volumes]
     cache = [[one.id, human_size(one.size), ago(one.last_used), str(one.in_use).lower()] for one in usage.cache]
-    heads = ["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE", "SHARED SIZE", "UNIQUE SIZE", "CONTAINERS"]
-    return "\n\n".join(
-        [
-            "Images space usage:\n\n" + table(heads, images),
-            "Containers space usage:\n\n"
-            + table(
-                ["CONTAINER ID", "IMAGE", "COMMAND", "LOCAL VOLUMES", "SIZE", "CREATED", "STATUS", "NAMES"], containers
-            ),
-            "Local Volumes space usage:\n\n" + table(["VOLUME NAME", "LINKS", "SIZE"], volumes),
-            "Build cache usage:\n\n" + table(["CACHE ID", "SIZE", "LAST USED", "IN USE"], cache),
-        ]
-    )
+    return [
+        (
+            "Images space usage",
+            "Images",
+            ["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE", "SHARED SIZE", "UNIQUE SIZE", "CONTAINERS"],
+            ["Repository", "Tag", "ID", "CreatedSince", "Size", "SharedSize", "UniqueSize", "Containers"],
+            images,
+        ),
+        (
+            "Containers space usage",
+            "Containers",
+            ["CONTAINER ID", "IMAGE", "COMMAND", "LOCAL VOLUMES", "SIZE", "CREATED", "STATUS", "NAMES"],
+            ["ID", "Image", "Command", "LocalVolumes", "Size", "RunningFor", "Status", "Names"],
+            containers,
+        ),
+        ("Local Volumes space usage", "Volumes", ["VOLUME NAME", "LINKS", "SIZE"], ["Name", "Links", "Size"], volumes),
+        (
+            "Build cache usage",
+            "BuildCache",
+            ["CACHE ID", "SIZE", "LAST USED", "IN USE"],
+            ["ID", "Size", "LastUsedSince", "InUse"],
+            cache,
+        ),
+    ]

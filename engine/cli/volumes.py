@@ -23,10 +23,8 @@ def cmd_volume(root: Path, args: list[str]) -> int:
         "create": _create,
         "inspect": _inspect,
         "ls": _list,
-        "list": _list,
         "prune": _prune,
         "rm": _remove,
-        "remove": _remove,
     }
     return dispatch("volume", verbs, root, args)
 

@@ -81,6 +81,7 @@ class ImagesPart(Services):
                     created,
                     history.empty_layer,
                     step,
+                    history.comment,
                 )
             )
         return layers
@@ -195,7 +196,14 @@ class ImagesPart(Services):
 
 
 def _layer(
-    index: int, created_by: str, diff_id: str, size: int, created: int, empty: bool, step: Mapping[str, object]
+    index: int,
+    created_by: str,
+    diff_id: str,
+    size: int,
+    created: int,
+    empty: bool,
+    step: Mapping[str, object],
+    comment: str,
 ) -> LayerInfo:
     shown = str(
         step.get("instruction") or created_by.removeprefix("/bin/sh -c #(nop) ").removesuffix(" # buildkit")
@@ -215,4 +223,5 @@ def _layer(
         float(seconds) if isinstance(seconds, int | float) else None,
         str(step.get("reason") or ""),
         int(line) if isinstance(line, int) else 0,
+        comment,
     )

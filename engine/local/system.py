@@ -32,10 +32,11 @@ class SystemPart(ImagesPart, ContainersPart):
             cgroup,
             len(await self.images(all=True)),
             len(containers),
-            sum(container.running for container in containers),
+            sum(container.running and container.status != "paused" for container in containers),
             tuple(notes),
             {oci_runtimes.NATIVE: "", **{name: one.path for name, one in runtimes.items()}},
             await self._do(oci_runtimes.default, self.root),
+            sum(container.status == "paused" for container in containers),
         )
 
     async def check(self, *, repair: bool = False, files: bool = False) -> Sequence[CheckFinding]:

@@ -36,7 +36,7 @@ class LayerInfo:
     seconds: float | None = None  # what the step cost when it last ran
     reason: str = ""  # why it ran ("app.py content changed") or "" when cached or unknown
     line: int = 0  # Dockerfile line, 0 unknown
-    author_build: str = ""
+    comment: str = ""  # what `commit -m` and `import -m` said
 
 
 @dataclass(frozen=True, slots=True)

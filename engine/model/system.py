@@ -86,3 +86,5 @@ class SystemInfo:
     notes: tuple[str, ...] = ()  # limits that do not hold here, each in one sentence
     runtimes: Mapping[str, str] = field(default_factory=dict)  # name to path; "" is this engine's own launcher
     default_runtime: str = "native"
+    paused: int = 0
+    document: Mapping[str, object] = field(default_factory=dict)  # of an engine behind `--host`: what its `/info` says

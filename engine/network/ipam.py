@@ -112,7 +112,7 @@ def check_overlap(pool: Pool, others: Iterable[tuple[str, Subnet]]) -> None:
     for owner, subnet in others:
         if subnet.version == pool.subnet.version and subnet.prefixlen and subnet.overlaps(pool.subnet):
             raise Conflict(
-                f"subnet {pool.subnet} overlaps with {subnet} of {owner}",
+                f"Pool overlaps with other one on this address space: {pool.subnet} with {subnet} of {owner}",
                 hint="choose another --subnet, or leave it out",
             )
 

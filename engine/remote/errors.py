@@ -37,12 +37,13 @@ _NOT_EXECUTABLE = re.compile(r"permission denied|not a directory|is a directory"
 
 def refused(status: int, body: bytes, what: str) -> EngineError:
     """The error for an answer with `status`; `what` ("GET /info") stands in for a body that says nothing."""
-    text = ""
+    text = said = ""
     try:
         document = json.loads(body)
         if isinstance(document, dict):
             # Podman says more in "cause" alone at times.
             text = str(document.get("message") or document.get("cause") or "")
+            said = str(document.get("hint") or "")  # a workbench's
     except ValueError:
         text = body.decode("utf-8", "replace").strip()[:500]
     if not text and status == 404:
@@ -50,7 +51,7 @@ def refused(status: int, body: bytes, what: str) -> EngineError:
     message, _, hint = (text or f"{what}: the engine answered with status {status}").partition("\n")
     if "HTTP request to an HTTPS server" in message:
         return Unavailable("the engine speaks TLS at that port", hint="add --tlsverify, or DOCKER_TLS_VERIFY=1")
-    return _BY_STATUS.get(status, EngineError)(message, hint=hint.strip() or None)
+    return _BY_STATUS.get(status, EngineError)(message, hint=said or hint.strip() or None)
 
 
 def start_failed(error: EngineError) -> EngineError:
@@ -69,6 +70,7 @@ def failed_in_stream(document: Mapping[str, object], *, build: bool = False) -> 
         return None
     code = detail.get("code") if isinstance(detail, dict) else None
     message, _, hint = text.partition("\n")
+    hint = str(detail.get("hint") or hint) if isinstance(detail, dict) else hint
     if build:
         return BuildFailed(message, exit_code=code if isinstance(code, int) else 0, hint=hint or None)
     lower = message.lower()

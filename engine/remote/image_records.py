@@ -74,6 +74,7 @@ def _layers(history: Sequence[Mapping[str, Any]], diff_ids: Sequence[str]) -> tu
             int(row.get("Size") or 0),
             int(row.get("Created") or 0) * 1_000_000_000,
             not has,
+            comment=str(row.get("Comment") or ""),
         )
         for index, (row, text, has) in enumerate(zip(history, texts, filled, strict=True))
     )

@@ -36,6 +36,8 @@ class SystemPart(ContainersPart, ImagesPart, NetworksPart):
             read.texts(found.get("Warnings")),
             runtimes,
             str(found.get("DefaultRuntime") or ""),
+            int(found.get("ContainersPaused") or 0),
+            found,
         )
 
     async def check(self, *, repair: bool = False, files: bool = False) -> Sequence[CheckFinding]:

@@ -7,6 +7,7 @@ import contextlib
 import io
 import shutil
 import tempfile
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +29,7 @@ from engine.base.cancel import CancelToken
 from engine.build.contexts import read_stream
 from engine.build.reading import is_remote
 from engine.build.remote import Fetched, fetch_context
-from engine.errors import BuildFailed, InvalidInput, NotFound, Unsupported
+from engine.errors import BuildFailed, DockerfileError, InvalidInput, NotFound, Unsupported
 from engine.model import HostConfig
 from engine.oci.reference import Reference
 from engine.rest.buildkit.routes import BuildkitRoutes
@@ -68,6 +69,7 @@ class BuildRoutes:
         folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="context-", dir=self._scratch))
         body = BodyFile(request.body)
         closing = contextlib.ExitStack()
+        lines = _Lines(quiet=request.query.flag("q"), no_cache=request.query.flag("nocache"))
         try:
             place = request.query.text("remote")
             if place in ("client-session", ""):
@@ -76,7 +78,7 @@ class BuildRoutes:
                 fetched = await self._elsewhere(place, folder, closing)
             await body.drain()
             plan = await self._without_cache(_request(request.query, fetched, auths))
-            lines = _Lines(quiet=request.query.flag("q"), no_cache=plan.no_cache)
+            lines.no_cache = plan.no_cache
             own = request.headers.get(build_wire.HEADER) == "1"  # the client is a workbench as well
             async with contextlib.aclosing(_events(self._engine, plan)) as events:
                 async for event in events:
@@ -85,7 +87,13 @@ class BuildRoutes:
                     if isinstance(event, BuildStarted) and not own:
                         yield {}
         except BuildFailed as error:
+            for line in lines.held:  # of a quiet build that fails everything is shown after all
+                yield line
+            error.file = error.file.removeprefix("client/")
             raise _failed(error) from error
+        except DockerfileError as error:
+            error.file = error.file.removeprefix("client/")
+            raise
         finally:
             body.abandon()
             await asyncio.shield(asyncio.to_thread(closing.close))
@@ -208,14 +216,20 @@ class _Lines:
     """The classic builder's words for each event."""
 
     def __init__(self, *, quiet: bool, no_cache: bool) -> None:
-        self._quiet, self._no_cache = quiet, no_cache
+        self._quiet, self.no_cache = quiet, no_cache
+        self.held: deque[dict[str, Any]] = deque(maxlen=10_000)
         self._numbers: dict[str, tuple[int, int]] = {}
 
     def feed(self, event: Any) -> list[dict[str, Any]]:
         if isinstance(event, BuildFinished):
             return self._finished(event)
+        lines = self._told(event)
         if self._quiet:
+            self.held += lines
             return []
+        return lines
+
+    def _told(self, event: Any) -> list[dict[str, Any]]:
         match event:
             case BuildStarted(steps=steps):
                 self._numbers = {step.key: (number, len(steps)) for number, step in enumerate(steps, 1)}
@@ -227,7 +241,7 @@ class _Lines:
                     return []
                 number, total = self._numbers.get(step.key, (step.number, step.total))
                 shown = [{"stream": f"Step {number}/{total} : {step.instruction}\n"}]
-                return shown if self._no_cache else [*shown, {"stream": " ---> Using cache\n"}]
+                return shown if self.no_cache else [*shown, {"stream": " ---> Using cache\n"}]
             case StepFinished(reason=reason):
                 return [{"stream": f" ---> {reason}\n"}] if reason else []
             case StepOutput(text=text, stream=stream):

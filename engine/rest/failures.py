@@ -1,11 +1,21 @@
-"""How a RUN step failed, for clients that look for the sentences of Docker's builders (pure)."""
+"""Our errors in a client's words: the message of an error document, and how a RUN step failed (pure)."""
 
 from __future__ import annotations
 
 import re
 
+from engine.errors import EngineError
+
 _COMMAND = re.compile(r"RUN (.*): exit code (\d+)", re.DOTALL)
 _FLAGS = re.compile(r"^(--\S+\s+)+")
+
+
+def document(error: EngineError) -> dict[str, str]:
+    """`message` as any client prints it; `hint` for clients that are a workbench as well. A hint that names commands of ours is of
+    no use to the user of another client, and stays out of the message."""
+    hint = error.hint or ""
+    text = str(error) if not hint or "workbench" in hint else f"{error}\n{hint}"
+    return {"message": text, "hint": hint} if hint else {"message": text}
 
 
 def failed_command(message: str) -> tuple[str, str] | None:

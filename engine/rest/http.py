@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from engine.errors import EngineError, InvalidInput
+from engine.rest import failures
 from engine.rest.duplex import Duplex
 
 MAX_JSON = 4 << 20  # bytes of a JSON body
@@ -166,5 +167,4 @@ def json_response(document: object, status: int = 200, headers: Mapping[str, str
 
 def error_response(error: EngineError, status: int | None = None) -> Response:
     # Exactly "application/json", without a charset: the docker client prints the raw body otherwise.
-    text = str(error) + (f"\n{error.hint}" if error.hint else "")
-    return json_response({"message": text}, status or error.status)
+    return json_response(failures.document(error), status or error.status)

@@ -51,7 +51,7 @@ class ImageRoutes:
 
     async def history(self, request: Request) -> Answer:
         detail = await self._of_platform(request)
-        rows, comments = [], _comments(detail)
+        rows = []
         for layer in reversed(detail.layers):
             last = layer is detail.layers[-1]
             rows.append(
@@ -61,7 +61,7 @@ class ImageRoutes:
                     "CreatedBy": layer.created_by,
                     "Tags": list(detail.summary.tags) or None if last else None,
                     "Size": layer.size,
-                    "Comment": comments.get(layer.index) or ("buildkit.dockerfile.v0" if layer.line else ""),
+                    "Comment": layer.comment or ("buildkit.dockerfile.v0" if layer.line else ""),
                 }
             )
         return json_response(rows)
@@ -95,7 +95,7 @@ def list_row(image: ImageSummary) -> dict[str, Any]:
         "SharedSize": -1,
         "VirtualSize": image.size,
         "Labels": dict(image.labels) or None,
-        "Containers": len(image.used_by),
+        "Containers": -1,  # as Docker: `system df` counts them
     }
 
 
@@ -110,7 +110,7 @@ def document(detail: ImageDetail) -> dict[str, Any]:
         "RepoTags": list(detail.summary.tags),
         "RepoDigests": list(detail.repo_digests),
         "Parent": detail.parent,
-        "Comment": _comments(detail).get(len(detail.layers) - 1, ""),
+        "Comment": detail.layers[-1].comment if detail.layers else "",
         "Created": rfc3339(detail.summary.created),
         "DockerVersion": str(config.get("docker_version") or ""),
         "Author": str(config.get("author") or ""),
@@ -158,10 +158,3 @@ def _as_before(document: dict[str, Any], version: tuple[int, int]) -> dict[str, 
     if version < (1, 44):
         document["VirtualSize"] = document["Size"]
     return document
-
-
-def _comments(detail: ImageDetail) -> dict[int, str]:
-    """What `commit -m` and `import -m` said, by the history's entry."""
-    history = detail.config.get("history")
-    entries = history if isinstance(history, list) else []
-    return {at: str(entry.get("comment") or "") for at, entry in enumerate(entries) if isinstance(entry, dict)}

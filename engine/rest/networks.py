@@ -78,13 +78,14 @@ def _spec(body: Fields) -> NetworkSpec:
         raise Unsupported("swarm networks are not supported: this engine has no swarm")
     if body.object("IPAM").text("Driver") not in ("", "default"):
         raise NotFound(f'plugin "{body.object("IPAM").text("Driver")}" not found', hint="the IPAM driver is `default`")
+    pools = tuple(_ipam(config) for config in body.object("IPAM").objects("Config"))
     return NetworkSpec(
         body.text("Name"),
         body.text("Driver") or "bridge",
         body.flag("Internal"),
         body.flag("Attachable"),
-        body.flag("EnableIPv6"),
-        tuple(_ipam(config) for config in body.object("IPAM").objects("Config")),
+        body.flag("EnableIPv6") or (body.raw("EnableIPv6") is None and any(":" in pool.subnet for pool in pools)),
+        pools,
         body.mapping("Options"),
         body.mapping("Labels"),
     )

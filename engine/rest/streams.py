@@ -15,6 +15,7 @@ from engine.api import PullProgress, Stream
 from engine.base.keys import KeyFilter
 from engine.base.units import human_size
 from engine.errors import EngineError
+from engine.rest import failures
 
 RAW = "application/vnd.docker.raw-stream"
 MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
@@ -57,10 +58,10 @@ async def json_lines(events: AsyncIterator[dict[str, Any]]) -> AsyncIterator[byt
                 continue
             yield json.dumps(event, ensure_ascii=False).encode() + b"\r\n"
     except EngineError as error:
-        message = str(error) + (f"\n{error.hint}" if error.hint else "")
-        document = {"errorDetail": {"message": message}, "error": message}
+        detail: dict[str, Any] = {**failures.document(error)}
         if (code := getattr(error, "exit_code", 0)) > 0:
-            document["errorDetail"] = {"code": code, "message": message}
+            detail = {"code": code, **detail}
+        document = {"errorDetail": detail, "error": detail["message"]}
         yield json.dumps(document, ensure_ascii=False).encode() + b"\r\n"
 
 

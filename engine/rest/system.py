@@ -7,18 +7,15 @@ import contextlib
 import json
 import os
 import platform
-import socket
 from collections.abc import AsyncIterator
 
 from engine.api import Engine
-from engine.base.clock import rfc3339
 from engine.errors import InvalidInput
+from engine.rest.about import info_document, machine_name
 from engine.rest.event_hub import EventHub
 from engine.rest.http import Answer, Request, Response, json_response
 from engine.rest.router import API_VERSION, MIN_VERSION, Router
 from engine.service.event_filters import check_filters, event_document, matches
-
-_ARCH = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 def dotted(version: tuple[int, int]) -> str:
@@ -48,7 +45,7 @@ class SystemRoutes:
 
     async def version(self, request: Request) -> Answer:
         info = await self._engine.info()
-        kernel, machine = platform.release(), _ARCH.get(platform.machine(), platform.machine())
+        kernel, machine = platform.release(), machine_name()
         details = {
             "ApiVersion": dotted(API_VERSION),
             "Arch": machine,
@@ -74,88 +71,12 @@ class SystemRoutes:
         )
 
     async def info(self, request: Request) -> Answer:
-        info = await self._engine.info()
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        return json_response(
-            {
-                "ID": info.root,
-                "Name": socket.gethostname(),
-                "Containers": info.containers,
-                "ContainersRunning": info.running,
-                "ContainersPaused": 0,
-                "ContainersStopped": info.containers - info.running,
-                "Images": info.images,
-                "Driver": "overlay2",
-                "DriverStatus": [["Backing Filesystem", "overlayfs"]],
-                "Plugins": {
-                    "Volume": ["local"],
-                    "Network": ["bridge", "host", "none"],
-                    "Authorization": None,
-                    "Log": ["json-file", "local", "none"],
-                },
-                "MemoryLimit": info.cgroup != "none",
-                "SwapLimit": info.cgroup != "none",
-                "CpuCfsPeriod": info.cgroup != "none",
-                "CpuCfsQuota": info.cgroup != "none",
-                "CPUShares": info.cgroup != "none",
-                "CPUSet": info.cgroup != "none",
-                "PidsLimit": info.cgroup != "none",
-                "IPv4Forwarding": _forwarding(),
-                "BridgeNfIptables": False,  # the bridges' rules are nf_tables' own
-                "BridgeNfIp6tables": False,
-                "KernelMemoryTCP": False,
-                "OomKillDisable": info.cgroup in ("v1", "hybrid"),
-                "LoggingDriver": "json-file",
-                "CgroupDriver": "cgroupfs",
-                "CgroupVersion": "2" if info.cgroup == "v2" else "1",
-                "NEventsListener": self._hub.listeners,
-                "NFd": len(os.listdir("/proc/self/fd")),
-                "NGoroutines": len(asyncio.all_tasks()),
-                "KernelVersion": info.kernel,
-                "OperatingSystem": _os_release().get("PRETTY_NAME", "Linux"),
-                "OSVersion": _os_release().get("VERSION_ID", ""),
-                "OSType": "linux",
-                "Architecture": platform.machine(),
-                "NCPU": os.cpu_count() or 1,
-                "MemTotal": memory,
-                "IndexServerAddress": "https://index.docker.io/v1/",
-                "DockerRootDir": info.root,
-                "ServerVersion": info.version,
-                "SystemTime": rfc3339(),
-                "Runtimes": {name: {"path": path or name} for name, path in info.runtimes.items()},
-                "DefaultRuntime": info.default_runtime,
-                "Swarm": {
-                    "NodeID": "",
-                    "NodeAddr": "",
-                    "LocalNodeState": "inactive",
-                    "ControlAvailable": False,
-                    "Error": "",
-                    "RemoteManagers": None,
-                },
-                "SecurityOptions": ["name=seccomp,profile=builtin"],
-                "Warnings": list(info.notes) or None,
-                "Debug": False,
-                "ExperimentalBuild": False,
-                "LiveRestoreEnabled": True,
-                "HttpProxy": "",
-                "HttpsProxy": "",
-                "NoProxy": "",
-                "Labels": [],
-                "InitBinary": "",
-                "ContainerdCommit": {"ID": ""},
-                "RuncCommit": {"ID": ""},
-                "InitCommit": {"ID": ""},
-                "Isolation": "",
-                "GenericResources": None,
-                "CDISpecDirs": [],
-                "DefaultAddressPools": [
-                    *({"Base": f"172.{second}.0.0/16", "Size": 16} for second in range(17, 32)),
-                    {"Base": "192.168.0.0/16", "Size": 20},
-                ],
-                "FirewallBackend": {"Driver": "nftables"},
-                "RegistryConfig": {"IndexConfigs": {}, "InsecureRegistryCIDRs": [], "Mirrors": []},
-            }
-        )
+        own = {
+            "NEventsListener": self._hub.listeners,
+            "NFd": len(os.listdir("/proc/self/fd")),
+            "NGoroutines": len(asyncio.all_tasks()),
+        }
+        return json_response(info_document(await self._engine.info()) | own)
 
     async def events(self, request: Request) -> Answer:
         filters = request.query.filters()
@@ -188,18 +109,3 @@ def _moment(text: str) -> int | None:
         raise InvalidInput(
             f"{text!r} is not a time", hint="seconds since the epoch, with a fraction if need be"
         ) from None
-
-
-def _forwarding() -> bool:
-    try:
-        with open("/proc/sys/net/ipv4/ip_forward", encoding="ascii") as file:
-            return file.read().strip() == "1"
-    except OSError:
-        return False
-
-
-def _os_release() -> dict[str, str]:
-    try:
-        return platform.freedesktop_os_release()
-    except OSError:
-        return {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any
 
 from engine.api import Engine, ImageImport, LoadedImage, RegistryAuth, Sink
@@ -78,15 +78,29 @@ class TransferRoutes:
     async def push(self, request: Request) -> Answer:
         _refuse_platform(request)
         name, tag = request.params["name"], request.query.text("tag")
-        reference = f"{name}:{tag}" if tag else name
-        auth = auth_of(request, Reference.parse(reference).domain)
-        await self._engine.image(reference)
-        return Response(200, json_lines(self._push(reference, auth)))
+        reference = Reference.parse(f"{name}:{tag}" if tag else name)
+        auth = auth_of(request, reference.domain)
+        names = [reference.familiar] if reference.tag or reference.digest else await self._tags_of(reference)
+        for one in names:
+            await self._engine.image(one)
+        return Response(200, json_lines(self._push(names, auth)))
 
-    async def _push(self, reference: str, auth: RegistryAuth | None) -> AsyncIterator[dict[str, Any]]:
-        parsed = Reference.parse(reference).with_default_tag()
-        yield {"status": f"The push refers to repository [{parsed.name}]"}
-        async for event in self._engine.push(reference, auth=auth):
+    async def _tags_of(self, repository: Reference) -> list[str]:
+        """Without a tag every tag is meant (`docker push --all-tags`): the command line says "latest" where that is meant."""
+        tags = [Reference.parse(tag) for image in await self._engine.images(all=True) for tag in image.tags]
+        found = sorted(tag.familiar for tag in tags if tag.name == repository.name)
+        if not found:
+            raise NotFound(f"An image does not exist locally with the tag: {repository.familiar_name}")
+        return found
+
+    async def _push(self, names: Sequence[str], auth: RegistryAuth | None) -> AsyncIterator[dict[str, Any]]:
+        yield {"status": f"The push refers to repository [{Reference.parse(names[0]).name}]"}
+        for name in names:
+            async for line in self._push_one(Reference.parse(name), auth):
+                yield line
+
+    async def _push_one(self, parsed: Reference, auth: RegistryAuth | None) -> AsyncIterator[dict[str, Any]]:
+        async for event in self._engine.push(parsed.familiar, auth=auth):
             if event.layer:
                 yield progress_document(event, push=True)
             elif event.phase == "done":

@@ -110,7 +110,10 @@ class UsageRoutes:
 
         document: dict[str, Any] = {"LayersSize": usage.layers_size if wanted("image") else 0, "BuilderSize": 0}
         if wanted("image"):
-            document["Images"] = [{**list_row(entry.image), "SharedSize": entry.shared} for entry in usage.images]
+            document["Images"] = [
+                {**list_row(entry.image), "SharedSize": entry.shared, "Containers": len(entry.image.used_by)}
+                for entry in usage.images
+            ]
         if wanted("container"):
             images = {entry.image.id: entry.image.size for entry in usage.images}
             document["Containers"] = [

@@ -472,7 +472,7 @@ class Monitor:
 
     def unpause(self) -> dict[str, Any]:
         if self.state.status != "paused":
-            return {"error": "the container is not paused", "conflict": True}
+            return {"error": f"Container {self.id} is not paused", "conflict": True}
         try:
             self._thaw()
         except OSError as error:

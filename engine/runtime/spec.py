@@ -113,7 +113,9 @@ def _environment(params: SpecParams) -> list[str]:
     for entry in given:
         if "\0" in entry:
             raise InvalidInput(f"environment variable {entry.partition('=')[0]!r} holds a NUL character")
-    first = [] if "PATH" in names else [f"PATH={DEFAULT_PATH}"]
+    paths = [entry for entry in given if entry.startswith("PATH=")]
+    given = [entry for entry in given if not entry.startswith("PATH=")]
+    first = paths or [f"PATH={DEFAULT_PATH}"]  # Docker's order
     if "HOSTNAME" not in names and params.hostname:
         first.append(f"HOSTNAME={params.hostname}")
     if params.tty and "TERM" not in names:

@@ -39,7 +39,7 @@ def merge(spec: ContainerSpec, config: ImageConfig) -> Process:
         raise InvalidInput(
             f"no command specified for {spec.image}", hint=f"the image names none: workbench run {spec.image} COMMAND"
         )
-    env = _merge_env((DEFAULT_PATH,), config.env, ("TERM=xterm",) if spec.tty else (), spec.env)
+    env = _merge_env(spec.env, config.env, (DEFAULT_PATH,), ("TERM=xterm",) if spec.tty else ())
     for entry in spec.env:
         if not entry.partition("=")[0]:
             raise InvalidInput(f"invalid environment variable: {entry}")
@@ -65,11 +65,10 @@ def merge(spec: ContainerSpec, config: ImageConfig) -> Process:
 
 
 def _merge_env(*sources: Sequence[str]) -> tuple[str, ...]:
-    """An entry without `=` is kept: it takes the variable away when the container starts, as in Docker."""
+    """The first source that has a variable decides, its last entry within it. One without `=` is kept: it takes the variable away
+    when the container starts. The order is Docker's: what the user gave, then what the image adds."""
     merged: dict[str, str] = {}
     for source in sources:
-        for entry in source:
-            name = entry.partition("=")[0]
-            if name:
-                merged[name] = entry
+        own = {name: entry for entry in source if (name := entry.partition("=")[0])}
+        merged |= {name: entry for name, entry in own.items() if name not in merged}
     return tuple(merged.values())

@@ -78,7 +78,7 @@ def event_document(event: EngineEvent) -> dict[str, object]:
         **document,
         "Type": event.type,
         "Action": event.action,
-        "Actor": {"ID": event.id, "Attributes": dict(event.attributes)},
+        "Actor": {"ID": event.id, "Attributes": dict(sorted(event.attributes.items()))},
         "scope": "local",
         "time": event.time // 1_000_000_000,
         "timeNano": event.time,

@@ -53,7 +53,7 @@ def until(filters: Filters, now: int | None = None) -> int | None:
 
 
 def images(found: Sequence[ImageSummary], filters: Filters, created: Callable[[str], int]) -> list[ImageSummary]:
-    """Those that `filters` leave; an image's tags are narrowed to the references asked for. `created` is of an image by name."""
+    """Those that `filters` leave; an image's names are narrowed to the references asked for. `created` is of an image by name."""
     check(filters, LIST_KEYS)
     before = [created(name) for name in filters.get("before", ())]
     since = [created(name) for name in filters.get("since", ())]
@@ -79,4 +79,7 @@ def _by_reference(image: ImageSummary, patterns: Sequence[str]) -> ImageSummary 
     from engine.oci.reference import Reference, familiar_match
 
     tags = [tag for tag in image.tags if any(familiar_match(one, Reference.parse(tag)) for one in patterns)]
-    return replace(image, tags=tuple(tags)) if tags else None
+    digests = [
+        name for name in image.repo_digests if any(familiar_match(one, Reference.parse(name)) for one in patterns)
+    ]
+    return replace(image, tags=tuple(tags), repo_digests=tuple(digests)) if tags or digests else None

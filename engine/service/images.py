@@ -251,13 +251,15 @@ class ImageService:
         doomed, by_id = self._named(image, name)
         if by_id and len(image.tags) > 1 and not force:
             raise Conflict(
-                f"image {name} has {len(image.tags)} tags: {', '.join(image.familiar_tags)}",
+                f"conflict: unable to delete {name} (must be forced) - image is referenced in multiple repositories: "
+                f"{', '.join(image.familiar_tags)}",
                 hint="remove the tags one by one, or use --force",
             )
         last = set(doomed) >= set(image.tags)
         if last and used_by:
             raise Conflict(
-                f"image {name} is used by container{'s' if len(used_by) > 1 else ''} {', '.join(used_by)}",
+                f"conflict: unable to remove image {name} (must force) - used by container{'s' if len(used_by) > 1 else ''} "
+                f"{', '.join(used_by)}",
                 hint=f"remove them first: workbench rm -f {' '.join(used_by)}",
             )
         lines = []

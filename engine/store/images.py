@@ -276,7 +276,7 @@ class ImageStore:
         with self._records.write() as db:
             if user := db.execute("SELECT name FROM containers WHERE image = ?", (image.digest,)).fetchone():
                 raise Conflict(
-                    f"image {image.config_digest.short} is used by container {user['name']}",
+                    f"conflict: unable to delete {image.config_digest.short} - used by container {user['name']}",
                     hint=f"remove it first: workbench rm -f {user['name']}",
                 )
             db.execute("DELETE FROM tags WHERE digest = ?", (image.digest,))

@@ -175,9 +175,13 @@ def test_a_build_on_a_network_of_the_users_and_with_limits(served: Served, made:
 
 def test_what_is_wrong_with_a_build_is_told_with_a_status(served: Served) -> None:
     assert build(served, f"FROM {BASE}\nBOGUS x\n")[0] == 400
+    quiet = build(served, f"FROM {BASE}\nRUN echo told; exit 3\n", q="1")
+    assert quiet[0] == 200
+    assert "told" in quiet[1], "a quiet build that fails shows everything"
+    assert "Dockerfile:2:1: unknown instruction" in build(served, f"FROM {BASE}\nBOGUS x\n")[1]
     assert build(served, f"FROM {BASE}\n", networkmode="nosuch") == (
         404,
-        json.dumps({"message": "network nosuch not found\n`workbench network ls` lists them"}) + "\n",
+        json.dumps({"message": "network nosuch not found", "hint": "`workbench network ls` lists them"}) + "\n",
     )
     assert build(served, f"FROM {BASE}\n", securityopt='["seccomp=unconfined"]')[0] == 400
     assert build(served, f"FROM {BASE}\n", outputs='[{"Type":"local"}]')[0] == 501
@@ -226,6 +230,12 @@ def test_statuses_and_fields_that_dockerd_has(served: Served, made: list[str]) -
     assert {"GraphDriver", "AppArmorProfile", "MountLabel"} <= found.keys()
     assert not {"Mounts", "Tmpfs", "Sysctls", "Init", "Annotations"} & found["HostConfig"].keys()
     assert not {"StopSignal", "ExposedPorts"} & found["Config"].keys()
+    name = create(served, made, "true", Env=["LAST=1", "PATH=/bin"])
+    assert inspect(served, name)["Config"]["Env"] == ["LAST=1", "PATH=/bin"], "the user's come first"
+    pools = {"Config": [{"Subnet": "fd12:3456:789::/64"}]}
+    assert ask("POST", "/networks/create", json={"Name": "six", "IPAM": pools}).status_code == 201
+    assert ask("GET", "/networks/six").json()["EnableIPv6"], "who names such a subnet means it"
+    assert ask("DELETE", "/networks/six").status_code == 204
     row = ask("GET", "/system/df?type=container").json()["Containers"][0]
     assert {"Ports", "HostConfig", "NetworkSettings", "Mounts", "SizeRootFs"} <= row.keys()
     old = ask("GET", f"http://engine/v1.40/images/{BASE}/json").json()

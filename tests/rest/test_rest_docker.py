@@ -184,6 +184,11 @@ def test_networks(docker: Docker) -> None:
     seen = docker("run", "--rm", "--network", "apinet", BASE, "python3", "-c", python).stdout.strip()
     address = '{{(index .NetworkSettings.Networks "apinet").IPAddress}}'
     assert docker("inspect", "-f", address, "served").stdout.strip() == seen
+    docker("tag", BASE, "seen:1")
+    assert docker("images", "seen", "--format", "{{.Repository}}:{{.Tag}}").stdout == "seen:1\n", (
+        "no row of other names"
+    )
+    docker("rmi", "seen:1")
     docker("network", "disconnect", "apinet", "served")
     docker("network", "connect", "apinet", "served")
     docker("rm", "-f", "served")

@@ -43,7 +43,7 @@ def test_login_push_pull_and_from_with_the_clients_credentials(served: Served, l
     served.docker("pull", name)
     other = name.replace(":1", ":2")
     served.docker("tag", name, other)
-    served.docker("push", other)
+    served.docker("push", "-a", f"{locked}/private/thing")
     served.docker("rmi", other)
     every = served.docker("pull", "-a", f"{locked}/private/thing").stdout
     assert "1: Pulling from private/thing\n" in every

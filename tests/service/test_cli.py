@@ -65,8 +65,8 @@ def test_tables_and_templates() -> None:
     assert table(["A", "LONG"], [["1", "x"]]) == "A         LONG\n1         x", "a column is ten wide at least"
     assert table(["A", "B"], [["a name of 20 letters", ""]]) == f"A{' ' * 22}B\na name of 20 letters   "
     row: dict[str, object] = {"Name": "n", "State": {"Running": True}}
-    assert render("{{.State}} {{.Cmd}} {{.None}}", [{**row, "Cmd": ["a", 1], "None": None}]) == (
-        "map[Running:true] [a 1] <no value>"
+    assert render("{{.Some}} {{.Cmd}} {{.None}}", [{"Some": {"a": True}, "Cmd": ["a", 1], "None": None}]) == (
+        "map[a:true] [a 1] <no value>"
     )
     assert render("{{.Name}} {{.State.Running}}", [row]) == "n true"
     assert render("json", [row]) == '{"Name":"n","State":{"Running":true}}'

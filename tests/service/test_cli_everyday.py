@@ -47,7 +47,9 @@ def test_fields_of_ps(ask: Ask) -> None:
         ask("ps", "--format", '{{.Names}} {{.Label "com.x"}} {{.LocalVolumes}} {{.Mounts}}')
         == "day y 1 day-data,/tmp\n"
     )
-    assert re.fullmatch(r"\d+(\.\d+)?k?B\n", ask("ps", "--format", "{{.Size}}"))
+    assert re.fullmatch(r"\d+(\.\d+)?k?B \(virtual \d+(\.\d+)?MB\)\n", ask("ps", "--format", "{{.Size}}"))
+    assert ask("ps", "--format", "raw").splitlines()[1:3] == ["image: workbench/base", 'command: "sleep 1000"']
+    assert ask("ps", "--format", "table") == ask("ps")
     heads = ask("ps", "--format", r"table {{.ID}}\t{{.Names}}\t{{.RunningFor}}").splitlines()[0].split()
     assert heads == ["CONTAINER", "ID", "NAMES", "CREATED"]
     row = json.loads(ask("ps", "--format", "json"))
@@ -84,4 +86,13 @@ def test_the_rest_of_a_day(ask: Ask) -> None:
     assert json.loads(ask("history", "--format", "json", "workbench/base").splitlines()[0])["CreatedAt"].startswith(
         "19"
     )
+    info = ask("info")
+    assert " Storage Driver: overlay2\n" in info
+    assert " Containers: 1\n  Running: 1\n" in info
+    assert ask("info", "-f", "{{.Driver}} {{len .ServerErrors}} {{.Swarm.LocalNodeState}}") == "overlay2 0 inactive\n"
+    assert json.loads(ask("system", "df", "-v", "--format", "json"))["Containers"][0]["Names"] == "day"
+    assert ask("rmi", "-f", "nobody:1") == ""
+    assert "--size" in ask("help", "ps")
+    assert "  prune       Remove unused networks\n" in ask("network")
+    assert ask("network", "list") == ask("network", "ls")
     assert json.loads(ask("network", "ls", "--format", "json").splitlines()[0])["IPv4"] == "true"

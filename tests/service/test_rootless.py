@@ -139,7 +139,7 @@ def test_a_day_of_an_ordinary_user(user: tuple[Run, Path, bool]) -> None:
     assert listing.stdout.splitlines() == ["b", f"{owner} 644", "0:0 4755"]
     shown = run("run", "--rm", "mine", "sh", "-c", "id -u; cat /proc/self/uid_map").stdout.split()
     assert (shown[0], len(shown) // 3) == ("0", 2 if ranges else 1)
-    assert "Root:" in run("info").stdout
+    assert "Root Dir:" in run("info").stdout
 
     (home / "shared").mkdir()
     os.chown(home / "shared", *(home.stat().st_uid, home.stat().st_gid))

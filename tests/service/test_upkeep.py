@@ -120,7 +120,7 @@ async def test_disk_usage_counts_shared_layers_once(engine: LocalEngine) -> None
 async def test_removing_by_digest_and_by_names_that_look_like_ids(engine: LocalEngine) -> None:
     image = record(engine, "a:1", "b:1")
     engine._store.images.put_repo_digest(image, f"a@{image.digest}")
-    with pytest.raises(Conflict, match="2 tags"):
+    with pytest.raises(Conflict, match="multiple repositories: a:1, b:1"):
         await engine.remove_image(image.config_digest[:20])
     assert await engine.remove_image(f"a@{image.digest}") == ["Untagged: a:1"]
     assert await engine.remove_image("b:1") == [

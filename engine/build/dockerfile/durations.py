@@ -21,3 +21,20 @@ def parse_duration(text: str) -> int:
     if not body or at < len(body) or total >= 2**63:
         raise ValueError(f"{text!r} is not a duration")
     return -int(total) if text.startswith("-") else int(total)
+
+
+def format_duration(nanoseconds: int) -> str:
+    """As Go prints one: `1m30s`, `1.5s`, `300ms`, `0s` (time.Duration.String)."""
+    sign, left = ("-" if nanoseconds < 0 else ""), abs(nanoseconds)
+    if left < _UNITS["s"]:
+        unit = next((unit for unit in ("ms", "µs", "ns") if left >= _UNITS[unit]), "s")
+        return f"{sign}{_trimmed(Decimal(left) / _UNITS[unit])}{unit}"
+    hours, left = divmod(left, _UNITS["h"])
+    minutes, left = divmod(left, _UNITS["m"])
+    head = f"{hours}h{minutes}m" if hours else f"{minutes}m" if minutes else ""
+    return f"{sign}{head}{_trimmed(Decimal(left) / _UNITS['s'])}s"
+
+
+def _trimmed(number: Decimal) -> str:
+    text = f"{number:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
