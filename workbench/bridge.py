@@ -14,7 +14,7 @@ from workbench.messages import EngineHappened, EngineListed, LoopReported, Readi
 from workbench.subjects import Lists
 
 if TYPE_CHECKING:
-    from engine.api import ContainerStats, Engine, LoopEvent, ServiceState
+    from engine.api import BuildRequest, ContainerStats, Engine, LoopEvent, ServiceState
 
 GATHER = 0.05  # seconds: events that come within it cause one look at the lists
 STATS_EVERY = 5.0  # seconds between two readings of what containers use, with few of them
@@ -44,6 +44,9 @@ class LoopHandle(Protocol):
     def events(self) -> AsyncIterator[LoopEvent]: ...
 
     async def rebuild(self, service: str | None = None) -> None: ...
+
+    def request(self, service: str) -> BuildRequest | None:
+        """How the service is built; of "" the first that is. None: it is not built here."""
 
     def generations(self, service: str) -> tuple[Sequence[Generation], int]:
         """Oldest first, and the number of the one that serves."""

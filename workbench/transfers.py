@@ -132,6 +132,7 @@ async def build(app: WorkbenchApp, subjects: Sequence[Subject]) -> None:
         no_cache=bool(values["no_cache"]),
     )
     pane: BuildPane = app.panes["build"]  # type: ignore[assignment]
+    pane.asked = request
     app.action_pane("build")
     await _follow_build(app, pane, request, _build_line(values))
 

@@ -16,7 +16,7 @@ from engine.cli.common import here
 from engine.errors import InvalidInput, NotFound, Unsupported
 
 if TYPE_CHECKING:
-    from engine.api import ContainerSpec, Engine, LoopEvent
+    from engine.api import BuildRequest, ContainerSpec, Engine, LoopEvent
     from engine.cli.flags import Parsed
     from engine.project.generations import Generation
     from engine.project.loop import InnerLoop
@@ -40,6 +40,9 @@ class ProjectHandle:
 
     async def rebuild(self, service: str | None = None) -> None:
         await self._loop.rebuild(service)
+
+    def request(self, service: str) -> BuildRequest | None:
+        return self._loop.request(service)
 
     def generations(self, service: str) -> tuple[Sequence[Generation], int]:
         listed = self._keeper.generations(service)

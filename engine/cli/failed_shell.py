@@ -6,17 +6,14 @@ import asyncio
 import io
 import secrets
 import sys
-import tarfile
 from pathlib import Path
 
+from engine.base.failed_step import ENVIRONMENT, HISTORY, SHELL, as_run, commands
 from engine.cli.common import clean, opened
 from engine.cli.run import cmd_run
 from engine.errors import BuildFailed, EngineError
 
-HISTORY = "/tmp/.workbench-history"
-SHELL = "command -v bash >/dev/null 2>&1 && exec bash --norc; exec sh"  # bash keeps a history; the image's own set-up is not run
 SHOWN = 30  # changed paths that are listed
-_LEAVE = {"exit", "logout", "history"}
 
 
 def open_shell(root: Path, error: BuildFailed) -> None:
@@ -28,7 +25,7 @@ def open_shell(root: Path, error: BuildFailed) -> None:
         file=sys.stderr,
     )
     name = f"failed-step-{secrets.token_hex(4)}"
-    words = ["-it", "--name", name, "-e", f"HISTFILE={HISTORY}", "-e", "HISTCONTROL=ignorespace"]
+    words = ["-it", "--name", name, *(word for each in ENVIRONMENT for word in ("-e", each))]
     try:
         cmd_run(root, [*words, "--entrypoint", "/bin/sh", error.image, "-c", SHELL])
         asyncio.run(_report(root, name))
@@ -57,18 +54,8 @@ async def _report(root: Path, name: str) -> None:
         print(f"  {clean(change.path)}", file=sys.stderr)
     if typed:
         print("as a line for the Dockerfile (what was typed, in order: take out what is not needed):", file=sys.stderr)
-        print("RUN " + " && \\\n    ".join(clean(line) for line in typed))
+        print(as_run([clean(line) for line in typed]))
     else:
         print(
             "the image's shell keeps no history: write what you did as a RUN line above the failed one", file=sys.stderr
         )
-
-
-def commands(archive: bytes) -> list[str]:
-    """The lines of a shell's history file out of its tar; leaving the shell is none of them."""
-    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-        member = next((member for member in tar if member.isfile()), None)
-        file = tar.extractfile(member) if member is not None else None
-        text = file.read(1 << 20).decode(errors="replace") if file is not None else ""
-    lines = [line.strip() for line in text.splitlines()]
-    return [line for line in lines if line and not line.startswith("#") and line.split()[0] not in _LEAVE]

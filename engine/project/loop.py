@@ -17,13 +17,13 @@ import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
 
-from engine.api import Engine, LoopEvent, LoopNotice, ProjectFound, ServiceBuildFailed, ServiceState
+from engine.api import BuildRequest, Engine, LoopEvent, LoopNotice, ProjectFound, ServiceBuildFailed, ServiceState
 from engine.base.atomic import locked
 from engine.base.settings import ProjectSettings, project_settings
 from engine.errors import EngineError, NotFound, StartFailed
 from engine.project import words
 from engine.project.initial import everything
-from engine.project.model import Project, Service, container_name
+from engine.project.model import Project, Service, container_name, service_request
 from engine.project.plan import SyncMode
 from engine.project.reload import compare, project_files
 from engine.project.resources import make_resources
@@ -100,6 +100,11 @@ class InnerLoop:
         for name, each in self._services.items():
             if service in (None, name):
                 each.want(rebuild="asked for")
+
+    def request(self, service: str) -> BuildRequest | None:
+        """How a service is built now; of "" the first that is. None: there is none, or it is not built."""
+        found = (service_request(self._project, each) for each in self._project.services if service in ("", each.name))
+        return next((request for request in found if request is not None), None)
 
     def changed(self, paths: Iterable[Path]) -> None:
         """For callers who know of changes before the watching does (an editor): absolute paths, written, made or removed."""

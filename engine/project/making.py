@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from engine.api import BuildFinished, PullProgress, ServiceBuild, ServiceState, StepInfo, StepStarted
+from engine.api import BuildFinished, BuildRequest, PullProgress, ServiceBuild, ServiceState, StepInfo, StepStarted
 from engine.errors import NotFound
 from engine.oci.reference import Reference
-from engine.project.model import BuildSpec, Service, build_request
+from engine.project.model import Service, service_request
 from engine.project.pulls import pulled, wants_pull
 from engine.project.shared import Shared
 
@@ -33,20 +33,20 @@ class Making:
         self.busy = True
         try:
             service = self._service()
-            if service.build is None:
+            request = service_request(self._shared.project, service)
+            if request is None:
                 return await self._pulled(service), None
-            finished = await self._built(service, service.build, quietly=quietly)
+            finished = await self._built(service, request, quietly=quietly)
             return finished.image_id, finished
         finally:
             self.busy = False
 
-    async def _built(self, service: Service, build: BuildSpec, *, quietly: bool) -> BuildFinished:
-        say, project = self._shared.say, self._shared.project
+    async def _built(self, service: Service, request: BuildRequest, *, quietly: bool) -> BuildFinished:
+        say = self._shared.say
         if not quietly:
             say(ServiceState(service.name, "building"))
         finished: BuildFinished | None = None
-        images = {each.name: each.image for each in (*project.services, *project.others)}
-        events = self._shared.engine.build(build_request(build, service.image, images))
+        events = self._shared.engine.build(request)
         try:
             async for event in events:
                 if not quietly:

@@ -191,6 +191,14 @@ def build_request(build: BuildSpec, image: str, images: Mapping[str, str] | None
     )
 
 
+def service_request(project: Project, service: Service) -> BuildRequest | None:
+    """How the project builds it; None: its image is pulled."""
+    if service.build is None:
+        return None
+    images = {each.name: each.image for each in (*project.services, *project.others)}
+    return build_request(service.build, service.image, images)
+
+
 def container_name(project: Project, service: Service, number: int = 1) -> str:
     return service.container_name or f"{project.name}-{service.name}-{number}"
 

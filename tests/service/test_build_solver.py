@@ -27,8 +27,8 @@ from engine.api import (
     StepFinished,
     StepOutput,
 )
+from engine.base.failed_step import commands
 from engine.build.compare import compare
-from engine.cli.failed_shell import commands
 from engine.errors import BuildFailed
 from engine.local import LocalEngine, open_engine
 from engine.store.view import LayerView

@@ -19,6 +19,7 @@ from engine.api import (
     BuildEvent,
     BuildRecord,
     BuildRequest,
+    Change,
     CommitRequest,
     ContainerDetail,
     ContainerSpec,
@@ -272,6 +273,9 @@ class FakeEngine:
             (LayerWaste(0, 11_000_000, 1000), LayerWaste(3, 1300, 0)), (WastedPath("/etc/motd", 1000, 1),)
         )
         self.streams: list[FakeStream] = []
+        self.ended = asyncio.Event()  # of the programs that are waited for
+        self.changed: list[Change] = []
+        self.archives: dict[str, bytes] = {}  # tars by path
         self.differences: list[FileDifference] = []
         self.calls: list[tuple[Any, ...]] = []
         self.fails: dict[str, EngineError | list[EngineError]] = {}
@@ -508,6 +512,18 @@ class FakeEngine:
         self.streams.append(FakeStream())
         return self.streams[-1]
 
+    async def wait(self, name: str) -> int:
+        """When the test sets `ended`."""
+        await self.ended.wait()
+        return 0
+
+    async def changes(self, name: str) -> Sequence[Change]:
+        return self.changed
+
+    async def get_archive(self, name: str, path: str, out: Any, **_: Any) -> None:
+        self._call("get_archive", name, path)
+        out.write(self.archives[path])
+
     async def attach(self, name: str, **_: Any) -> Any:
         self._call("attach", name)
         self.streams.append(FakeStream())
@@ -626,6 +642,7 @@ class FakeLoop:
     def __init__(self) -> None:
         self._queue: asyncio.Queue[Any] = asyncio.Queue()
         self.rebuilt: list[str | None] = []
+        self.requests: dict[str, BuildRequest] = {}
         self.rolled_back: list[tuple[str, int]] = []
         self.closed = False
 
@@ -639,6 +656,9 @@ class FakeLoop:
 
     async def rebuild(self, service: str | None = None) -> None:
         self.rebuilt.append(service)
+
+    def request(self, service: str) -> BuildRequest | None:
+        return self.requests.get(service)
 
     def generations(self, service: str) -> Any:
         """Two of every service; the second one serves."""

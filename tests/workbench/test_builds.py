@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,11 @@ from engine.api import (
     BuildDetail,
     BuildFinished,
     BuildOutputLine,
+    BuildRequest,
+    BuildSecret,
     BuildStarted,
     BuildStepRecord,
+    Change,
     FileDifference,
     PullProgress,
     ServiceBuild,
@@ -25,6 +30,7 @@ from engine.api import (
     WhyReport,
     WhyStep,
 )
+from engine.base.failed_step import HISTORY
 from engine.errors import BuildFailed, InvalidInput, Unsupported
 from tests.workbench.fake_engine import FakeEngine, FakeLoop, a_build, steps, until
 from workbench.app import WorkbenchApp
@@ -43,7 +49,9 @@ def shown(app: WorkbenchApp) -> str:
     return "\n".join(strip.text for strip in app.screen._compositor.render_strips())
 
 
-def fail(loop: FakeLoop, file: str, *, message: str = "make: *** no rule to make 'all'") -> None:
+def fail(
+    loop: FakeLoop, file: str, *, message: str = "make: *** no rule to make 'all'", hint: str = "write a rule"
+) -> None:
     """A build of `web` whose third step fails."""
     loop.report(
         ServiceState("web", "building"),
@@ -53,7 +61,7 @@ def fail(loop: FakeLoop, file: str, *, message: str = "make: *** no rule to make
         ServiceBuild("web", StepFinished(STEPS[1], False, 0.02, 1200, "app.py content changed")),
         ServiceBuild("web", StepStarted(STEPS[2], "parent step ran")),
         ServiceBuild("web", StepOutput(STEPS[2].key, "stderr", "compiling\nmake: *** stop\n")),
-        ServiceBuildFailed("web", message, "write a rule", file, 3, True),
+        ServiceBuildFailed("web", message, hint, file, 3, True),
     )
 
 
@@ -142,9 +150,46 @@ async def test_what_a_change_would_rebuild_and_a_shell_in_the_failed_step(tmp_pa
         assert asked.keep_failed
         assert asked.build_args == {"V": "1"}
         (spec,) = engine.called("create")[0]
-        assert (spec.image, spec.tty, spec.auto_remove) == ("sha256:kept", True, True)
+        assert (spec.image, spec.tty) == ("sha256:kept", True)
         assert app.pane.NAME == "terminal"
     assert engine.called("remove") == [(spec.name,)]  # with the app
+
+
+async def test_a_shell_in_a_step_of_the_project_has_its_secrets_and_says_what_was_done(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text(DOCKERFILE)
+    engine, loop = FakeEngine(), FakeLoop()
+    loop.requests["web"] = BuildRequest(
+        tmp_path, tags=("web:latest",), contexts={"lib": "../lib"}, secrets=(BuildSecret("token", variable="TOKEN"),)
+    )
+    failure = BuildFailed("make failed", exit_code=2)
+    failure.image = "sha256:kept"
+    engine.fails["build"] = failure
+    engine.changed = [Change("A", "/usr/bin/make"), Change("A", HISTORY)]
+    tar = io.BytesIO()
+    with tarfile.open(fileobj=tar, mode="w") as made:
+        info = tarfile.TarInfo(".workbench-history")
+        text = b"apt-get install -y make\nexit\n"
+        info.size = len(text)
+        made.addfile(info, io.BytesIO(text))
+    engine.archives[HISTORY] = tar.getvalue()
+    app = WorkbenchApp(engine, loop)  # type: ignore[arg-type]
+    async with app.run_test(size=(120, 45)) as pilot:
+        await pilot.press("5")
+        fail(loop, str(tmp_path / "Dockerfile"), hint="--shell-on-error opens a shell where it failed")
+        pane = app.panes["build"]
+        assert isinstance(pane, BuildPane)
+        await until(pilot, lambda: "! here opens a shell" in "\n".join(line.text for line in pane.view.lines))
+        await pilot.press("exclamation_mark")
+        await until(pilot, lambda: engine.called("attach"))
+        (asked,) = engine.called("build")[0]
+        assert (asked.secrets, asked.contexts) == (loop.requests["web"].secrets, {"lib": "../lib"})
+        assert (asked.keep_failed, asked.tags) == (True, ()), "nothing is given a name by a look into it"
+        (spec,) = engine.called("create")[0]
+        engine.ended.set()
+        await until(pilot, lambda: isinstance(app.screen, ReadingScreen))
+        assert "RUN apt-get install -y make" in shown(app)
+        assert "A /usr/bin/make" in shown(app)
+        assert engine.called("remove") == [(spec.name,)]
 
 
 async def test_builds_in_detail_their_output_and_two_of_them() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
 from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
@@ -29,11 +28,10 @@ from workbench.build_words import (
     why_lines,
 )
 from workbench.editing import edit
-from workbench.messages import Said
+from workbench.failed_shell import open_shell
 from workbench.panes.base import Pane
 from workbench.screens.reading import ReadingScreen
 from workbench.state import neutral
-from workbench.subjects import Subject
 from workbench.widgets.lines_view import LinesView, TextLine
 from workbench.widgets.prompt import Prompt
 from workbench.widgets.row_list import Row, RowList
@@ -41,7 +39,6 @@ from workbench.widgets.row_list import Row, RowList
 GATHER = 0.08  # seconds: what happens within it is drawn at once
 LOW = 16  # rows of height below which steps make room for a failure
 OUTPUT_FROM = 8  # rows of height from which output shows below the steps
-SHELL = "command -v bash >/dev/null 2>&1 && exec bash --norc; exec sh"
 
 
 class BuildPane(Pane):
@@ -75,7 +72,8 @@ class BuildPane(Pane):
         self._shown: tuple[str, int, int] = ("", 0, 0)  # row, lines of output, and version of what is shown
         self._version = 0
         self._dockerfiles: dict[str, str] = {}
-        self._shells: list[str] = []  # containers of failed steps, which go with the app
+        self.shells: list[str] = []  # containers of failed steps, which go with the app
+        self.asked: api.BuildRequest | None = None  # by the form, last
 
     def content(self) -> Iterable[Widget]:
         yield self.list
@@ -90,7 +88,7 @@ class BuildPane(Pane):
         self.say("empty", "Nothing was built yet.")
 
     async def on_unmount(self) -> None:
-        for name in self._shells:
+        for name in self.shells:
             with contextlib.suppress(EngineError):  # its shell has ended, and it went by itself
                 await self.bridge.engine.remove(name, force=True)
 
@@ -156,6 +154,7 @@ class BuildPane(Pane):
 
     def _failed(self, name: str, text: str, hint: str, file: str, line: int) -> None:
         build = self.builds.setdefault(name, Build(name))
+        hint = hint.replace("--shell-on-error", f"{self.app_.keys.of('build.shell')} here")
         build.fail(text, hint, file or (build.dockerfile if line else ""), line)
         self._own = False
         self._version += 1
@@ -195,7 +194,9 @@ class BuildPane(Pane):
             self.list.select(self._interesting())
         self._draw_output()
         failed = [build for build in self.builds.values() if build.failure]
-        self.set_subtitle(f"{len(failed)} failed: e edits, ! opens a shell" if failed else "")
+        keys = self.app_.keys
+        words = f"{keys.of('build.edit')} edits, {keys.of('build.shell')} opens a shell"
+        self.set_subtitle(f"{len(failed)} failed: {words}" if failed else "")
 
     def _rows(self) -> list[Row]:
         rows: list[Row] = []
@@ -299,10 +300,15 @@ class BuildPane(Pane):
         else:
             failed = found[0]
         if failed is not None:
-            self.work(self._shell, failed, group="shell")
+            self.work(self._shell, failed, group=f"shell-{len(self.shells)}")
 
     async def _request(self, build: Build | None) -> api.BuildRequest:
-        """What was built, out of the history. Raises `InvalidInput`."""
+        """What was built: as the form or the project asks for it, else out of the history. Raises `InvalidInput`."""
+        if build is not None and not build.name and self.asked is not None:
+            return self.asked
+        loop = self.bridge.loop
+        if loop is not None and (request := loop.request(build.name if build is not None else "")) is not None:
+            return request
         engine = self.bridge.engine
         number = build.number if build is not None else 0
         if not number:
@@ -319,35 +325,9 @@ class BuildPane(Pane):
         )
 
     async def _shell(self, build: Build) -> None:
-        """Builds once more, to the failure, keeping what the failed step left: the steps before it come from the cache."""
         if self.app_.read_only:
             raise Unsupported("the app is read-only: a shell in the failed step makes a container")
-        request = await self._request(build)
-        request = api.BuildRequest(
-            request.context, request.dockerfile, target=request.target, build_args=request.build_args, keep_failed=True
-        )
-        self.post_message(Said("building up to the failed step …"))
-        engine = self.bridge.engine
-        try:
-            async for _ in engine.build(request):
-                pass
-        except BuildFailed as error:
-            image = error.image
-        else:
-            raise InvalidInput("it builds now: there is no failed step any more")
-        if not image:
-            raise InvalidInput("no RUN step failed: there is nothing to look into")
-        name = f"failed-step-{secrets.token_hex(3)}"
-        spec = api.ContainerSpec(
-            image=image, name=name, entrypoint=("/bin/sh",), command=("-c", SHELL), tty=True, open_stdin=True, stdin_once=True,
-            auto_remove=True,
-        )  # fmt: skip
-        await engine.create(spec)
-        self._shells.append(name)
-        await engine.start(name)
-        self.app_.action_pane("terminal")
-        terminal = self.app_.panes["terminal"]
-        terminal.open(Subject("container", name, name), "attach")  # type: ignore[attr-defined]
+        await open_shell(self, await self._request(build))
 
     # --- what if --------------------------------------------------------------------------------------------------------
 
