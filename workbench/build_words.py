@@ -32,6 +32,7 @@ STEPS = (
 _STREAMS = {"stderr": "warning", "note": "accent"}
 _QUOTED = re.compile(r" *\d+ \| | {6}> ")  # as `BuildFailed` has them
 _BEFORE_FAILURE = 200  # lines of the failed step's output that stand below its message
+_LAST_SAID = 3  # of them that stand right under the message
 
 
 def build_cells(build: Build, *, several: bool) -> tuple[str, ...]:
@@ -106,10 +107,11 @@ def step_document(build: Build, step: Step) -> list[TextLine]:
     return found + output_lines(build.lines_of(step.info.key))
 
 
-def message_lines(failure: Failure, *, quoted: bool = True) -> list[TextLine]:
-    """Not `quoted`: without the lines of the Dockerfile and of output that it repeats."""
+def message_lines(failure: Failure, *, quoted: bool = True, said: Sequence[TextLine] = ()) -> list[TextLine]:
+    """Not `quoted`: without the lines of the Dockerfile and of output that it repeats. `said` comes before the hint."""
     rows = [row for row in failure.message.split("\n") if quoted or not _QUOTED.match(row)]
     found = [TextLine(("✗ " if not number else "  ") + neutral(row), "error") for number, row in enumerate(rows)]  # fmt: skip
+    found += said
     if failure.hint:
         found += [TextLine(f"  hint: {neutral(row)}", "accent") for row in failure.hint.split("\n")]
     return found
@@ -121,6 +123,8 @@ def failure_document(build: Build, dockerfile: str) -> tuple[list[TextLine], int
     assert failure is not None  # asked only of a build that failed
     found: list[TextLine] = []
     at = 0
+    said = output_lines(build.lines_of(build.failed_step.info.key)[-_BEFORE_FAILURE:]) if build.failed_step else []
+    last = [TextLine(f"  {line.text}", line.style) for line in said[-_LAST_SAID:]]
     rows = dockerfile.split("\n") if dockerfile and failure.line else []
     if rows and not rows[-1]:
         rows.pop()
@@ -133,16 +137,15 @@ def failure_document(build: Build, dockerfile: str) -> tuple[list[TextLine], int
         else:
             found.append(TextLine(neutral(row), "", str(number), spans(neutral(row))))
         if number == end:
-            found += message_lines(failure, quoted=False)
+            found += message_lines(failure, quoted=False, said=last)
     if not rows:
         if failure.file:
             found.append(
                 TextLine(f"{os.path.basename(failure.file)}{f':{failure.line}' if failure.line else ''}", "bold")
             )
-        found += message_lines(failure)
-    said = build.lines_of(build.failed_step.info.key)[-_BEFORE_FAILURE:] if build.failed_step else []
-    if said:
-        found += [TextLine(""), TextLine("what the step said last", "dim"), *output_lines(said)]
+        found += message_lines(failure, quoted=not last, said=last)
+    if len(said) > _LAST_SAID:
+        found += [TextLine(""), TextLine("what the step said last", "dim"), *said]
     return found, at
 
 

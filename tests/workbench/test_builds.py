@@ -80,8 +80,9 @@ async def test_a_failed_build_shows_the_dockerfile_with_the_message_under_the_li
         at = texts.index("✗ 3 RUN make \\")
         assert texts[at + 1] == "✗ 4     all"
         assert "no rule to make 'all'" in texts[at + 2]
-        assert "hint: write a rule" in texts[at + 3]
-        assert texts[-1].strip() == "make: *** stop"
+        assert "make: *** stop" in texts[at + 4], "what the command said stands right under the message"
+        assert "hint: write a rule" in texts[at + 5]
+        assert texts[-1].strip() == "5 CMD app"
         assert pane.list.selected == f"web|{STEPS[2].key}"
         row = pane.list._all[pane.list.selected]
         assert (row[0], row[3]) == ("✗", "failed")
