@@ -316,6 +316,10 @@ class LogBook(Protocol):
     async def changed(self) -> None:
         """Until there may be more than `advance` has seen."""
 
+    async def renew(self) -> None:
+        """Looks again who bears the names. What another container of a name writes goes on in the same rows, behind a rule; so does
+        what a container writes that was started again. Raises `NotFound`: one of them is gone; its rows stay."""
+
     async def select(self, query: LogQuery | None, *, since: int = 0) -> None:
         """Keeps the rows that match and are no older than `since` (ns since the epoch), and every rule of the workbench.
         Raises `InvalidInput`."""

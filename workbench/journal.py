@@ -39,6 +39,9 @@ class Journal:
             raise
         entry.state = entry.state or "done"
 
+    def has(self, line: str) -> bool:
+        return any(entry.line == line for entry in self.entries)
+
     def note(self, line: str) -> None:
         """One that was only begun."""
         self.entries.append(Entry(line, state="done"))

@@ -84,8 +84,13 @@ class LogsPart(Services):
 
     async def open_logs(self, names: Sequence[str]) -> LocalLogBook:
         from engine.local.log_book import LocalLogBook
+        from engine.service.log_source import LogPlace
 
-        return await LocalLogBook.open(await self._do(lambda: [(name, self._log_of(name)[0]) for name in names]))
+        def find(name: str) -> LogPlace:
+            path, bundle = self._log_of(name)
+            return LogPlace(bundle.name, str(path), int(self._containers.resolve(bundle.name)[1]["created"]))
+
+        return await LocalLogBook.open(names, find)
 
     async def write_rule(self, log_path: str, text: str) -> None:
         await self._do(self._containers.write_rule, log_path, text)

@@ -14,6 +14,7 @@ from engine.model import EngineEvent, LogLine, LogRecord
 from engine.remote import read
 from engine.remote.containers import ContainersPart
 from engine.remote.streams import demultiplexed
+from engine.service.log_source import LogPlace
 from engine.service.log_tail import TAIL, TailBook
 
 _STAMP = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)) (\S*) ")
@@ -62,7 +63,8 @@ class LogsPart(ContainersPart):
             return
         async with contextlib.aclosing(self._with_rules(path, lines, live=follow)) as merged:
             async for line in merged:
-                yield line
+                if line.offset > since:  # the engine's lines are so; rules are ours
+                    yield line
 
     async def _with_rules(
         self, path: str, lines: AsyncGenerator[LogLine, None], *, live: bool
@@ -106,9 +108,13 @@ class LogsPart(ContainersPart):
             await asyncio.gather(task, return_exceptions=True)
 
     async def open_logs(self, names: Sequence[str]) -> TailBook:
-        for name in names:
-            await self.container(name)
-        return TailBook(names, lambda name: self.logs(name, follow=True, tail=TAIL))
+        async def find(name: str) -> LogPlace:
+            one = (await self.container(name)).summary
+            return LogPlace(one.id, self._log_paths.get(one.id, ""), one.created)
+
+        return await TailBook.open(
+            names, lambda name, since: self.logs(name, follow=True, tail=TAIL, since=since), find
+        )
 
     async def write_rule(self, log_path: str, text: str) -> None:
         # Its place is behind the last line that was read: times of two hosts cannot be compared.

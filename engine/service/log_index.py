@@ -17,6 +17,7 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from engine.model import LogExtent, LogHit, LogQuery, LogRow
@@ -63,6 +64,10 @@ class LogIndex:
         self._gone = _Segment((), (), 0, "")  # sums of the segments whose files are gone
         self._sums: tuple[list[int], list[int], list[int]] | None = None
         self._parsed: OrderedDict[tuple[tuple[int, ...], tuple[int, ...]], list[LogRow]] = OrderedDict()
+
+    def follow(self, source: int, path: Path, rule: str, created: int) -> None:
+        """`LogSource.follow` of one of them: the rows that are there keep their numbers."""
+        self._sources[source].follow(path, rule, created)
 
     # --- what is to be seen -------------------------------------------------------------------------------
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from bisect import bisect_left, insort
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from engine.base.clock import rfc3339
 from engine.errors import EngineError
 from engine.model import LogExtent, LogHit, LogLine, LogQuery, LogRow
 from engine.service.log_match import Matcher
+from engine.service.log_source import LogPlace, replaced
 from engine.service.logs import full_stamp
 
 TAIL = 10_000  # rows of each log to begin with
@@ -18,11 +19,19 @@ MOST = 50_000  # rows that are kept
 _SLACK = 1000
 
 
-class TailBook:
-    """`follow(name)` gives the last `TAIL` lines of a container and then goes on: `Engine.logs` with `follow` and `tail`."""
+Follow = Callable[[str, int], AsyncIterator[LogLine]]
+Find = Callable[[str], Awaitable[LogPlace]]
 
-    def __init__(self, names: Sequence[str], follow: Callable[[str], AsyncIterator[LogLine]]) -> None:
+
+class TailBook:
+    """`follow(name, since)` gives the last `TAIL` lines of a container that are younger than `since` (ns since the epoch; 0: all) and
+    then goes on: `Engine.logs` with `follow` and `tail`. `find` says which container bears a name now; it raises `NotFound`."""
+
+    def __init__(self, names: Sequence[str], places: Sequence[LogPlace], follow: Follow, find: Find) -> None:
         self.names = tuple(names)
+        self._places, self._follow, self._find = list(places), follow, find
+        self._earlier: list[asyncio.Task[None]] = []
+        self._latest = [0] * len(names)  # times of the last lines
         self._rows: list[LogRow] = []
         self._fresh: list[LogRow] = []
         self._kept: list[int] = []  # places
@@ -32,17 +41,39 @@ class TailBook:
         self._since = ""
         self._news = asyncio.Event()
         self._trouble: EngineError | None = None
-        self._tasks = [asyncio.create_task(self._read(index, follow(name))) for index, name in enumerate(names)]
+        self._tasks = [asyncio.create_task(self._read(index, follow(name, 0))) for index, name in enumerate(names)]
+
+    @classmethod
+    async def open(cls, names: Sequence[str], follow: Follow, find: Find) -> TailBook:
+        """Raises `NotFound`."""
+        return cls(names, [await find(name) for name in names], follow, find)
+
+    async def renew(self) -> None:
+        for source, name in enumerate(self.names):
+            before, now = self._places[source], await self._find(name)
+            same = now.id == before.id
+            if same and not self._tasks[source].done():
+                continue
+            same = same or (now.path != "" and now.path == before.path)  # whoever replaced it writes its own rule
+            if not same:
+                self._take(LogRow(0, source, "workbench", full_stamp(rfc3339(now.created)), replaced(before.id, now)))
+            self._places[source] = now
+            self._earlier.append(self._tasks[source])  # goes on to its end: the last words of the one before
+            since = self._latest[source] + 1 if same and self._latest[source] else 0
+            self._tasks[source] = asyncio.create_task(self._read(source, self._follow(name, since)))
 
     async def _read(self, source: int, lines: AsyncIterator[LogLine]) -> None:
         try:
             async for line in lines:
-                row = LogRow(0, source, line.stream, full_stamp(rfc3339(line.time)), line.text)
-                insort(self._fresh, row, key=lambda one: one.stamp)
-                self._news.set()
+                self._latest[source] = max(self._latest[source], line.time)
+                self._take(LogRow(0, source, line.stream, full_stamp(rfc3339(line.time)), line.text))
         except EngineError as error:
             self._trouble = error
             self._news.set()
+
+    def _take(self, row: LogRow) -> None:
+        insort(self._fresh, row, key=lambda one: one.stamp)
+        self._news.set()
 
     async def advance(self) -> LogExtent:
         """Raises what reading a log has raised, once."""
@@ -107,8 +138,9 @@ class TailBook:
         return LogHit(hits[number], number + 1)
 
     async def close(self) -> None:
-        for task in self._tasks:
+        tasks = self._earlier + self._tasks
+        for task in tasks:
             task.cancel()
-        for task in self._tasks:
+        for task in tasks:
             with contextlib.suppress(asyncio.CancelledError):
                 await task

@@ -59,6 +59,7 @@ from engine.api import (
 from engine.errors import EngineError, NotFound
 from engine.model.stats import BlockCounter, CpuStats, MemoryStats, NetworkCounter
 from engine.project.generations import Generation
+from engine.service.log_source import LogPlace
 from engine.service.log_tail import TailBook
 
 NOW = 1_700_000_000_000_000_000
@@ -550,7 +551,12 @@ class FakeEngine:
 
     async def open_logs(self, names: Sequence[str]) -> TailBook:
         self._call("open_logs", *names)
-        return TailBook(names, lambda name: self.logs(name, follow=True))
+
+        async def find(name: str) -> LogPlace:
+            one = self._found(name)
+            return LogPlace(one.id, "", one.created)
+
+        return await TailBook.open(names, lambda name, since: self.logs(name, follow=True, since=since), find)
 
     async def log_records(self, name: str, **more: Any) -> AsyncIterator[Sequence[LogRecord]]:
         async for line in self.logs(name, **more):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import pytest
 from engine.api import LogLine, ServiceState
 from tests.workbench.fake_engine import NOW, FakeEngine, FakeLoop, a_container, until
 from workbench.app import WorkbenchApp
-from workbench.panes.logs import LogsPane, parse_query
+from workbench.panes.log_query import parse_query
+from workbench.panes.logs import LogsPane
 from workbench.subjects import Subject
 
 SIZE = (160, 45)
@@ -55,8 +57,8 @@ async def test_a_filter_that_takes_too_long_is_dropped_and_said() -> None:
             await pilot.press(open_key, *"~(a|aa)+$", "enter")
             await until(pilot, lambda: "takes too long" in str(pilot.app.query_one("#trouble").content))
             await until(pilot, lambda: "a" * 60 + "b" in shown(pane))
-            assert pane.kept is None
-            assert pane.search is None
+            assert pane.reader.kept is None
+            assert pane.reader.search is None
             pilot.app.trouble("")
         engine.log("web", "it goes on")
         await until(pilot, lambda: "it goes on" in shown(pane))
@@ -134,6 +136,31 @@ async def test_a_new_generation_goes_on_in_the_same_stream() -> None:
         assert lines[2:5] == ["line 2", lines[3], "new"]
         assert lines[3].startswith("── rebuilt 14:02:11 a1b2→c3d4 ───")
         assert len(engine.called("open_logs")) == opened, "the log is the same"
+
+
+async def test_a_container_replaced_by_hand_goes_on_in_the_same_stream_and_the_cursor_stays_on_its_name() -> None:
+    engine = an_engine(3)
+    async with running(engine) as (pilot, pane):
+        await until(pilot, lambda: "web" in subtitle(pane))
+        await pilot.press("2", "g", "6", "k", "k", "space")
+        await until(pilot, lambda: pane.view.marks)
+        await engine.remove("web", force=True)
+        await until(pilot, lambda: "web (removed)" in subtitle(pane))
+        assert "line 2" in shown(pane), "its last words stay"
+        engine.logs_of["web"] = []
+        engine.containers_["web"] = replace(a_container("web"), id="2" * 64)
+        engine.happened("container", "create", "2" * 64, name="web")
+        engine.happened("container", "start", "2" * 64, name="web")
+        await until(pilot, lambda: any("another container of this name" in line for line in shown(pane)))
+        await pilot.press("G")
+        engine.log("web", "born again")
+        await until(pilot, lambda: "born again" in shown(pane))
+        assert "removed" not in subtitle(pane)
+        assert len(pane.view.marks) == 1
+        assert pilot.app.panes["containers"].subject.name == "web"
+        assert len(engine.called("open_logs")) == 1
+        await pilot.press("2", "d", "tab", "enter")
+        await until(pilot, lambda: "db" in subtitle(pane))  # what was removed here is let go
 
 
 async def test_what_was_selected_last_stays() -> None:

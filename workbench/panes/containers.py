@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
@@ -63,6 +64,11 @@ class ContainersPane(RowsPane):
     def subtitle(self, counts: str) -> str:
         hidden = len(self._lists.containers) - self.list.total
         return " · ".join(filter(None, (counts, f"{hidden} ended hidden" if self._hide_ended and hidden else "")))
+
+    def stays(self, subject: Subject) -> bool:
+        """Somebody else has removed it: its last words are to be read, and another one may get its name in a moment."""
+        gone = self._lists.container(subject.id) is None
+        return gone and not self.app_.journal.has(f"workbench rm -f {shlex.quote(subject.name)}")
 
     def opened(self, subject: Subject) -> None:
         """Its log."""

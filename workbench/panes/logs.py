@@ -1,14 +1,11 @@
-"""The logs: of the selected container or service, or of all of them merged. A new generation goes on in the same stream.
+"""The logs: of the selected container or service, or of all of them merged. What replaces a container goes on in the same stream.
 
-The pane holds a `LogBook` of the engine and asks it for the rows that the view draws; nothing else of a log is in memory. All
-that a program writes stays reachable, however fast it writes, since what is drawn is read from the log itself.
+Here is which logs show, what the border says, and the keys. `log_reader` reads and follows, `log_query` understands what is typed,
+`log_saving` writes files, `widgets/book_view` draws.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import ClassVar
@@ -17,12 +14,13 @@ from textual import on
 from textual.binding import Binding
 from textual.widget import Widget
 
-from engine.api import EngineEvent, LogBook, LogExtent, LogQuery, LogRow, LoopEvent, ServiceState
-from engine.base.patterns import Pattern, SlowPattern
-from engine.errors import EngineError, InvalidInput, NotFound
+from engine.api import EngineEvent, LoopEvent, ServiceState
+from engine.errors import NotFound
 from workbench import clipboard
 from workbench.messages import Said
 from workbench.panes.base import Pane
+from workbench.panes.log_query import HINT, unfinished
+from workbench.panes.log_reader import LogReader
 from workbench.panes.log_saving import default_name, save_rows, text_of
 from workbench.screens.log_row import WINDOWS, ChooseWindow, RowDetail, brief
 from workbench.state import neutral
@@ -30,30 +28,7 @@ from workbench.subjects import Lists, Subject
 from workbench.widgets.book_view import BookView
 from workbench.widgets.prompt import Prompt
 
-FRAME = 1 / 30  # seconds between two looks at a log that grows
-FLOOD, SLOW_FRAME = 500, 1 / 10  # when so many rows came since the last look, nobody reads them one by one
 MOST_COPIED = 100_000  # rows
-HINT = "words, !without, ~regular expression"
-
-
-def parse_query(typed: str) -> LogQuery | None:
-    """`text`, `~regular expression` (or `/regular expression/`), with `!` before it what does not match; None for nothing."""
-    inverse = typed.startswith("!") and len(typed) > 1
-    text = typed[1:] if inverse else typed
-    if text.startswith("~") and len(text) > 1:
-        return LogQuery(text[1:], True, inverse)
-    if len(text) > 2 and text.startswith("/") and text.endswith("/"):
-        return LogQuery(text[1:-1], True, inverse)
-    return LogQuery(text, False, inverse) if text else None
-
-
-def highlight(query: LogQuery | None) -> Pattern[str] | None:
-    if query is None or query.inverse:
-        return None
-    with contextlib.suppress(InvalidInput):
-        ignore = not any(letter.isupper() for letter in query.text)
-        return Pattern(query.text, ignore_case=ignore, literal=not query.regex)
-    return None
 
 
 class LogsPane(Pane):
@@ -86,21 +61,13 @@ class LogsPane(Pane):
         super().__init__()
         self.view = BookView(id="logs-view", empty="No output yet.")
         self.prompt = Prompt()
-        self.book: LogBook | None = None
-        self.extent = LogExtent(0, 0, 0, 0, 1.0)
-        self.kept: LogQuery | None = None
-        self.search: LogQuery | None = None
-        self.window = 0  # seconds, 0: all
+        self.reader = LogReader(self.view, changed=self._say, trouble=lambda error: self.bridge.trouble(error))
         self.all = False
-        self._typed = {"filter": "", "search": ""}
-        self._hit = 0  # number of the hit under the cursor
+        self._gone = False  # whether the one whose log shows is no longer there
         self._names: tuple[str, ...] = ()  # of the containers whose logs are open
-        self._ids: dict[str, str] = {}
         self._one = ""  # the selected container
         self._last: dict[str, str] = {}  # by kind, the subject that was selected last
         self._of = ""  # the kind that was selected last
-        self._epoch = 0  # what row numbers mean
-        self._visible, self._again = asyncio.Event(), asyncio.Event()
 
     def content(self) -> Iterable[Widget]:
         yield self.view
@@ -111,8 +78,7 @@ class LogsPane(Pane):
         return self.view
 
     async def on_unmount(self) -> None:
-        if self.book is not None:
-            await self.book.close()
+        await self.reader.close()
 
     # --- whose log ----------------------------------------------------------------------------------------
 
@@ -134,161 +100,51 @@ class LogsPane(Pane):
     def listed(self, lists: Lists) -> None:
         if not self._one and lists.containers:
             self._one = lists.containers[0].name
+        gone = len(self._names) == 1 and lists.container(self._names[0]) is None
+        if gone != self._gone:
+            self._gone = gone
+            self._say()
         self._choose()
 
     def engine_event(self, event: EngineEvent) -> None:
-        if event.type == "container" and event.action == "start":
+        if event.type == "container" and event.action in ("start", "rename"):
             self._choose(again=event.attributes.get("name", ""))
 
     def _choose(self, again: str = "") -> None:
         """Opens the logs that are wanted now. `again`: a container that may be another one of the same name."""
         names = self._all_names() if self.all else (self._one,) if self._one else ()
-        if names and (names != self._names or again in names):
-            same = names == self._names
-            self._names = names
-            self.work(self._read, names, same, group="read")
+        same = names == self._names or (
+            self.all and set(names) < set(self._names)
+        )  # what has ended stays among the others
+        if names and (not same or again in names):
+            self._names = self._names if same else names
+            self.work(self._read, self._names, same, group="read")
 
     def _all_names(self) -> tuple[str, ...]:
         lists = self.bridge.lists
         services = [each.container for each in lists.services if each.container]
         return tuple(services or [each.name for each in lists.containers if each.running] or [self._one])
 
-    def shown(self) -> None:
-        self._visible.set()
-
-    def hidden(self) -> None:
-        self._visible.clear()
-
-    # --- reading ------------------------------------------------------------------------------------------
-
     async def _read(self, names: Sequence[str], same: bool) -> None:
-        """Follows the logs until others are wanted. `same`: these were open, and may be still."""
-        engine = self.bridge.engine
+        """`same`: these are open, and may have got another container."""
+        if same and self.reader.book is not None:
+            await self.reader.read_on()
+            return
         try:
-            paths = tuple([(await engine.container(name)).log_path for name in names])
-            if same and self.book is not None and all(paths) and paths == tuple(self._ids.get(name) for name in names):
-                await self._keep_reading(self.book)
-                return
-            book = await engine.open_logs(names)
+            await self.reader.read(self.bridge.engine, names)
         except NotFound:
             self._names = ()
-            return
-        self._ids = dict(zip(names, paths, strict=True))
-        old, self.book = self.book, book
-        self.extent = LogExtent(0, 0, 0, 0, 0.0)
-        self._epoch += 1
-        self.view.restart()
-        self.view.look = replace(self.view.look, names=tuple(book.names) if len(book.names) > 1 else ())
-        self.view.marks.clear()
-        if old is not None:
-            await old.close()
-        await book.select(self.kept, since=self._since())
-        await book.search(self.search)
-        self._say()
-        await self._keep_reading(book)
 
-    async def _keep_reading(self, book: LogBook) -> None:
-        taken: tuple[int, LogExtent] | None = None
-        total = 0
-        while True:
-            await self._visible.wait()
-            epoch = self._epoch
-            try:
-                extent = await book.advance()
-                if (epoch, extent) != taken:  # a look that finds nothing new draws nothing
-                    await self._take(book, epoch, extent)
-                    taken = epoch, extent
-            except SlowPattern as error:
-                await self._without(book, error)
-                continue
-            if extent.share == 1:
-                await self._news(book)
-                flood = extent.total - total > FLOOD
-                await asyncio.sleep(SLOW_FRAME if flood else FRAME)
-            total = extent.total
+    def shown(self) -> None:
+        self.reader.visible.set()
 
-    async def _without(self, book: LogBook, error: SlowPattern) -> None:
-        """Goes on without the filter or the search that takes too long."""
-        self._trouble(error)
-        if self.search is not None and self.search.text == error.pattern:
-            self.search, self._typed["search"] = None, ""
-            self.view.look = replace(self.view.look, search=None)
-            await book.search(None)
-        else:
-            self.kept, self._typed["filter"] = None, ""
-            await self._change()
-
-    async def _news(self, book: LogBook) -> None:
-        """Until the log may have grown, or another query wants another look at it."""
-        waiting = {asyncio.ensure_future(book.changed()), asyncio.ensure_future(self._again.wait())}
-        try:
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            self._again.clear()
-            for each in waiting:
-                each.cancel()
-
-    async def _take(self, book: LogBook, epoch: int, extent: LogExtent) -> None:
-        rows: Sequence[LogRow] = ()
-        start = 0
-        if self.view.following:
-            start = max(extent.first, extent.end - 2 * self.view.page)
-            rows = await book.rows(start, extent.end - start)
-        if epoch == self._epoch and book is self.book:
-            self.view.grow(extent.first, extent.end, start, rows)
-            if extent != self.extent:
-                self.extent = extent
-                self._say()
+    def hidden(self) -> None:
+        self.reader.visible.clear()
 
     @on(BookView.Wanted)
     def _wanted(self, message: BookView.Wanted) -> None:
         message.stop()
-        self.work(self._supply, message.first, message.count, group="supply")
-
-    async def _supply(self, first: int, count: int) -> None:
-        book, epoch = self.book, self._epoch
-        if book is not None:
-            rows = await book.rows(first, count)
-            if epoch == self._epoch:
-                self.view.supply(first, rows)
-
-    async def _change(self, place: int | None = None) -> None:
-        """Another query or time: rows get other numbers. The cursor goes to the row of that place, else to the end."""
-        book = self.book
-        if book is None:
-            return
-        self._epoch += 1
-        epoch = self._epoch
-        try:
-            await book.select(self.kept, since=self._since())
-        except SlowPattern as error:
-            await self._without(book, error)
-            return
-        except EngineError as error:
-            self._trouble(error)
-            return
-        if epoch != self._epoch:
-            return
-        if place is None:
-            self.view.restart()
-        else:
-            while (extent := await book.advance()).share < 1:
-                pass
-            row = await book.row_of(place)
-            if epoch != self._epoch:
-                return
-            self.view.restart(cursor=row)
-            await self._take(book, epoch, extent)
-            self.view.go_to(row)
-        self._hit = 0
-        self._again.set()
-        self._say()
-
-    def _since(self) -> int:
-        return time.time_ns() - self.window * 1_000_000_000 if self.window > 0 else 0
-
-    def _trouble(self, error: EngineError) -> None:
-        self.bridge.trouble(error)
+        self.work(self.reader.supply, message.first, message.count, group="supply")
 
     # --- what the border says -----------------------------------------------------------------------------
 
@@ -300,18 +156,20 @@ class LogsPane(Pane):
     def _say(self) -> None:
         view = self.view
         flags = [", ".join(self._names) if len(self._names) < 3 else f"{len(self._names)} containers"]
-        if self.extent.share < 1:
-            flags.append(f"{self.extent.share:.0%} read")
+        if self.reader.extent.share < 1:
+            flags.append(f"{self.reader.extent.share:.0%} read")
+        if self._gone:
+            flags[0] += " (removed)"
         flags.append("following" if view.following else f"+{view.unseen} lines" if view.unseen else "stopped")
         if view.select_from is not None:
             first, last = view.selected
             flags.append(f"{last - first + 1} selected")
-        if self.kept is not None:
-            flags.append(f"filter {self._typed['filter']}")
-        if self.search is not None:
-            flags.append(f"{self._hit or '–'}/{self.extent.hits} {self._typed['search']}")
-        if self.window > 0:
-            flags.append(brief(WINDOWS, self.window))
+        if self.reader.kept is not None:
+            flags.append(f"filter {self.reader.filter_text}")
+        if self.reader.search is not None:
+            flags.append(f"{self.reader.hit or '–'}/{self.reader.extent.hits} {self.reader.search_text}")
+        if self.reader.window > 0:
+            flags.append(brief(WINDOWS, self.reader.window))
         look = view.look
         flags += [
             name for name, on in (("times", look.times), ("no wrap", not look.wrap), ("raw", not look.readable)) if on
@@ -323,10 +181,10 @@ class LogsPane(Pane):
     # --- finding ------------------------------------------------------------------------------------------
 
     def action_search(self) -> None:
-        self.prompt.open("search", "search", self._typed["search"], hint=HINT)
+        self.prompt.open("search", "search", self.reader.search_text, hint=HINT)
 
     def action_filter(self) -> None:
-        self.prompt.open("filter", "filter", self._typed["filter"], hint=HINT)
+        self.prompt.open("filter", "filter", self.reader.filter_text, hint=HINT)
 
     @on(Prompt.Changed)
     def _typing(self, message: Prompt.Changed) -> None:
@@ -345,62 +203,34 @@ class LogsPane(Pane):
         elif message.purpose == "filter":
             self._set_filter(message.text)
         else:
-            self._typed["search"] = message.text
-            self.search = parse_query(message.text)
-            self.view.look = replace(self.view.look, search=highlight(self.search))
-            self.work(self._search_anew, group="search")
+            self.reader.set_search(message.text)
+            self.work(self._find, group="search")
 
     def _set_filter(self, typed: str) -> None:
-        if typed != self._typed["filter"]:
-            self._typed["filter"] = typed
-            self.kept = parse_query(typed)
-            self.work(self._change, group="change")
-
-    async def _search_anew(self) -> None:
-        book = self.book
-        if book is None:
-            return
-        await book.search(self.search)
-        self._hit = 0
-        self._again.set()
-        if self.search is not None:
-            # From what is on the screen backwards: what was said last is what is looked for.
-            await self._go_to_hit(-1, from_row=self.view.cursor + 1)
-        self._say()
+        if typed != self.reader.filter_text:
+            self.reader.set_filter(typed)
+            self.work(self.reader.change, group="change")
 
     def action_hit(self, step: int) -> None:
-        if self.search is None:
+        if self.reader.search is None:
             self.action_search()
         else:
-            self.work(self._go_to_hit, step, group="search")
+            self.work(self._find, step, group="search")
 
-    async def _go_to_hit(self, step: int, from_row: int | None = None) -> None:
-        book, epoch = self.book, self._epoch
-        if book is None:
-            return
-        while (extent := await book.advance()).share < 1 and epoch == self._epoch:
-            await self._take(book, epoch, extent)
-        await self._take(book, epoch, extent)
-        start = self.view.cursor if from_row is None else from_row
-        hit = await book.next_hit(start, forward=step > 0)
-        if epoch != self._epoch:
-            return
-        self._hit = hit.number if hit else 0
-        if hit is None:
-            self.post_message(Said(f"nothing matches {self._typed['search']}"))
-        else:
-            self.view.go_to(hit.row)
-        self._say()
+    async def _find(self, step: int = 0) -> None:
+        """The next hit, or (0) the one of a new search."""
+        found = await (self.reader.go_to_hit(step) if step else self.reader.search_anew())
+        if not found:
+            self.post_message(Said(f"nothing matches {self.reader.search_text}"))
 
     def action_open(self) -> None:
         row = self.view.row(self.view.cursor)
         if row is None or row.place < 0:
             return
-        if self.kept is not None:
-            self.kept = None
-            self._typed["filter"] = ""
-            self.window = 0
-            self.work(self._change, row.place, group="change")
+        if self.reader.kept is not None:
+            self.reader.set_filter("")
+            self.reader.window = 0
+            self.work(self.reader.change, row.place, group="change")
         else:
             self.action_fields()
 
@@ -413,8 +243,8 @@ class LogsPane(Pane):
 
     def action_show_window(self, index: int) -> None:
         seconds = WINDOWS[index][1]
-        if self.window > 0 or seconds > 0:
-            self.window = max(0, seconds)
+        if self.reader.window > 0 or seconds > 0:
+            self.reader.window = max(0, seconds)
             self.work(self._window, seconds < 0, group="change")
         elif seconds < 0:
             self.view.action_top()
@@ -422,7 +252,7 @@ class LogsPane(Pane):
             self.view.action_bottom()
 
     async def _window(self, top: bool) -> None:
-        await self._change()
+        await self.reader.change()
         if top:
             self.view.action_top()
 
@@ -432,14 +262,14 @@ class LogsPane(Pane):
             self.view.focus()
         elif self.view.select_from is not None:
             self.action_select()
-        elif self.kept is not None or self.window:
+        elif self.reader.kept is not None or self.reader.window:
             place = self._place()
-            self.kept, self.window, self._typed["filter"] = None, 0, ""
-            self.work(self._change, place, group="change")
-        elif self.search is not None:
-            self.search, self._typed["search"] = None, ""
-            self.view.look = replace(self.view.look, search=None)
-            self.work(self._search_anew, group="search")
+            self.reader.set_filter("")
+            self.reader.window = 0
+            self.work(self.reader.change, place, group="change")
+        elif self.reader.search is not None:
+            self.reader.set_search("")
+            self.work(self._find, group="search")
         else:
             return False
         return True
@@ -485,19 +315,19 @@ class LogsPane(Pane):
         self.work(self._next_mark, group="search")
 
     async def _next_mark(self) -> None:
-        if self.book is None or not self.view.marks:
+        if self.reader.book is None or not self.view.marks:
             self.post_message(Said("no line is marked: space marks the one under the cursor"))
             return
-        rows = sorted([await self.book.row_of(place) for place in self.view.marks])
+        rows = sorted([await self.reader.book.row_of(place) for place in self.view.marks])
         self.view.go_to(next((row for row in rows if row > self.view.cursor), rows[0]))
 
     def action_yank(self) -> None:
         self.work(self._yank, *self.view.selected, group="yank")
 
     async def _yank(self, first: int, last: int) -> None:
-        if self.book is None:
+        if self.reader.book is None:
             return
-        rows = await self.book.rows(first, min(last - first + 1, MOST_COPIED))
+        rows = await self.reader.book.rows(first, min(last - first + 1, MOST_COPIED))
         if rows:
             await clipboard.copy(self.app, text_of(rows), "1 line" if len(rows) == 1 else f"{len(rows)} lines")
         if self.view.select_from is not None:
@@ -505,34 +335,31 @@ class LogsPane(Pane):
 
     def action_fields(self) -> None:
         row = self.view.row(self.view.cursor)
-        if row is None or self.book is None:
+        if row is None or self.reader.book is None:
             return
 
         def chosen(field: tuple[str, str] | None) -> None:
             if field is not None:
                 self.work(clipboard.copy, self.app, field[1], f"the field {field[0]}", group="yank")
 
-        self.app.push_screen(RowDetail(row, self.book.names[row.source]), chosen)
+        self.app.push_screen(RowDetail(row, self.reader.book.names[row.source]), chosen)
 
     def action_save(self) -> None:
         self.prompt.open("save", "save as", default_name(self._names), hint="a file's name")
 
     async def _save(self, name: str) -> None:
-        book = self.book
+        book = self.reader.book
         if book is None or not name:
             return
-        while (extent := await book.advance()).share < 1:
-            pass
+        extent = await self.reader.whole()
         first, last = self.view.selected if self.view.select_from is not None else (extent.first, extent.end - 1)
         look = self.view.look
         saved = await save_rows(book, name, max(first, extent.first), last + 1, times=look.times, names=look.names)
-        which = "selected " if self.view.select_from is not None else "filtered " if self.kept or self.window else ""
+        which = (
+            "selected "
+            if self.view.select_from is not None
+            else "filtered "
+            if self.reader.kept or self.reader.window
+            else ""
+        )
         self.post_message(Said(f"saved {saved.rows} {which}lines to {saved.path}"))
-
-
-def unfinished(typed: str) -> bool:
-    """Whether it is a regular expression so far that is none yet."""
-    query = parse_query(typed)
-    if query is None or not query.regex:
-        return typed.lstrip("!")[:1] in ("~", "/")
-    return highlight(replace(query, inverse=False)) is None

@@ -64,8 +64,17 @@ class RowsPane(Pane):
             [(subject.id, cells) for subject, cells in rows], {subject.id: subject.record for subject, _ in rows}
         )
         self.say("" if rows else "empty", "" if rows else self.EMPTY)
-        self._tell()
+        lost = self._told if self._told and self._told.id not in self._subjects else None
+        again = next((one for one in self._subjects.values() if lost and one.name == lost.name), None)
+        if again is not None:  # another one has its name now: the cursor stays on the name
+            self.list.select(again.id)
+        if lost is None or again is not None or not self.stays(lost):
+            self._tell()
         self._count()
+
+    def stays(self, subject: Subject) -> bool:
+        """`subject` was under the cursor and is no longer here. Whether the neighbours go on to show it, until the cursor is moved."""
+        return False
 
     def _tell(self) -> None:
         """The others follow the cursor: also when its subject has another record now."""
@@ -96,6 +105,7 @@ class RowsPane(Pane):
     def _chosen(self, event: RowList.Chosen) -> None:
         event.stop()
         if subject := self.subject:
+            self._tell()
             self.opened(subject)
 
     @on(RowList.Marked)
