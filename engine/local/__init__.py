@@ -6,6 +6,7 @@ One class of methods for each noun; together they are `LocalEngine`.
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,8 @@ def reconcile(root: str) -> None:
     """Opens the engine, does what monitors have left to it (see `service.life`), and goes."""
     from engine.errors import EngineError
 
+    if not os.path.isdir(root):  # it was removed meanwhile, with all that there was to do
+        return
     with contextlib.suppress(EngineError, OSError):
         engine = LocalEngine(Path(root))
         engine._containers.life.reconcile()

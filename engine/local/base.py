@@ -49,7 +49,9 @@ class Services:
         self.root = root
         self._aside = False
         self._store = Store(root)
-        self._runtime = Runtime(runtime_dir(root))
+        # What sees to auto-remove containers that ended while no engine waited, and to killed monitors.
+        self._remover = (sys.executable, "-I", "-c", _REMOVER, str(Path(__file__).parents[2]), str(root))
+        self._runtime = Runtime(runtime_dir(root), self._remover)
         self.inline = False
 
     # The rest is imported when it is first used: `workbench ps` and `run` are processes, and theirs is the time that a
@@ -65,9 +67,7 @@ class Services:
     def _containers(self) -> ContainerService:
         from engine.service.containers import ContainerService
 
-        # What a monitor runs when an auto-remove container has ended and no engine waits for it.
-        remover = (sys.executable, "-I", "-c", _REMOVER, str(Path(__file__).parents[2]), str(self.root))
-        return ContainerService(self._store, self._runtime, remover)
+        return ContainerService(self._store, self._runtime, self._remover)
 
     @part
     def _images(self) -> ImageService:

@@ -49,6 +49,7 @@ class Runtime:
     """Containers of one run directory."""
 
     run_dir: Path
+    caretaker: Sequence[str] = ()  # the command that sees to containers whose monitor was killed
     _tethers: dict[str, protocol.LineReader] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -72,8 +73,12 @@ class Runtime:
                 return protocol.connect(folder, SOCKET)
             except _ABSENT:
                 pass
-            from engine.runtime import launching
+            import json
 
+            from engine.base.atomic import write_atomic
+            from engine.runtime import deaths, launching
+
+            write_atomic(self.run_dir / deaths.COMMAND, json.dumps(self.caretaker).encode(), durable=False)
             launching.launch(self.run_dir)
             return protocol.connect(folder, SOCKET)
         except OSError as error:

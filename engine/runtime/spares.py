@@ -188,8 +188,19 @@ def _left_over(layout: cg.Layout) -> set[str]:
     for root in layout.roots.values():
         with contextlib.suppress(OSError):
             names = [name for name in os.listdir(root / PARENT) if name.startswith("spare-")]
-            found.update(name for name in names if not os.path.exists(f"/proc/{name[6:]}"))
+            found.update(name for name in names if not _held(name[6:]))
     return found
+
+
+def _held(pid: str) -> bool:
+    """Whether it lives and its supervisor does."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            state, parent = file.read().rpartition(")")[2].split()[:2]
+        with open(f"/proc/{parent}/comm", encoding="utf-8", errors="replace") as file:
+            return state not in "ZX" and file.read() == "wb-supervisor\n"
+    except OSError:
+        return False
 
 
 def _remove_group(layout: cg.Layout, name: str) -> bool:

@@ -64,7 +64,14 @@ def start_time(pid: int) -> int:
 
 
 def is_alive(pid: int, start: int) -> bool:
-    return bool(pid) and bool(start) and start_time(pid) == start
+    """Whether it is that process still, and not only waiting to be reaped."""
+    if not pid or not start:
+        return False
+    try:
+        fields = pseudo.read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+        return int(fields[19]) == start and fields[0] not in "ZX"
+    except (OSError, IndexError, ValueError):
+        return False
 
 
 def reserve(bundle: str) -> None:

@@ -24,6 +24,7 @@ from engine.linux.inotify import IN_CLOSE_WRITE, IN_DELETE_SELF, Inotify
 from engine.runtime import bridges, outside, protocol, state, usernet
 from engine.runtime.bootstrap import SOCKET, bootstrap
 from engine.runtime.clients import Client
+from engine.runtime.deaths import Deaths
 from engine.runtime.monitor import Monitor
 from engine.runtime.parked import Parked
 from engine.runtime.rootfs_devices import SetupError
@@ -108,7 +109,6 @@ def _detach(ready: int) -> None:
 
 def serve(run_dir: str, listener: socket.socket, lock: int, version: str) -> None:
     """One fork a connection; the child answers it."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # monitors are not waited for
     boot = state.boot_id()
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         layout = delegation.take(cgroup.discover(file.read()))
@@ -116,7 +116,7 @@ def serve(run_dir: str, listener: socket.socket, lock: int, version: str) -> Non
     gc.freeze()  # a collection in a child would touch, and so copy, every page
     gc.disable()
     me = os.getpid()
-    idle = _IdleNetworks(run_dir)
+    idle, deaths = _IdleNetworks(run_dir), Deaths(run_dir)
 
     place = _Place(run_dir, boot, layout, version, me)
 
@@ -127,7 +127,7 @@ def serve(run_dir: str, listener: socket.socket, lock: int, version: str) -> Non
 
     def alone() -> None:
         """In a child."""
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        deaths.close()
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # whoever ends the session means the container: it gets its own
         os.setsid()
         libc.prctl(libc.PR_SET_CHILD_SUBREAPER, 1)
@@ -138,7 +138,7 @@ def serve(run_dir: str, listener: socket.socket, lock: int, version: str) -> Non
     spares = Spares(layout, alone, spare)
     while True:
         try:
-            if not _wait(listener, idle, spares):
+            if not _wait(listener, idle, deaths, spares):
                 if not os.fstat(lock).st_nlink:
                     return  # its folder was removed: nobody can ask it for anything any more
                 continue
@@ -159,16 +159,17 @@ def serve(run_dir: str, listener: socket.socket, lock: int, version: str) -> Non
         connection.close()
 
 
-def _wait(listener: socket.socket, idle: _IdleNetworks, spares: Spares) -> bool:
+def _wait(listener: socket.socket, idle: _IdleNetworks, deaths: Deaths, spares: Spares) -> bool:
     """Does what is to be done beside; True when there is a connection to accept."""
-    due = [when for when in (idle.due(), spares.due()) if when is not None]
+    due = [when for when in (idle.due(), deaths.due(), spares.due()) if when is not None]
     timeout = max(0.0, min(due) - time.monotonic()) if due else None
-    watched: list[Any] = [listener, *idle.fds(), *spares.fds()]
+    watched: list[Any] = [listener, *idle.fds(), *deaths.fds(), *spares.fds()]
     ready = select.select(watched, [], [], timeout)[0]
     for fd in ready:
         if isinstance(fd, int) and fd in spares.fds():
             spares.hear(fd)
     idle.turn(ready)
+    deaths.turn(ready)
     if listener not in ready:
         spares.turn()
     return listener in ready
@@ -311,7 +312,8 @@ def _monitor(
         fds, reader.fds = reader.fds, []
         connection.setblocking(True)
         (monitor or Monitor(place.run_dir, place.boot, place.layout)).run(client, request, fds, parked, begin)
+        os._exit(0)
     except BaseException as error:
         _refuse(connection, f"{type(error).__name__}: {error}")
     finally:
-        os._exit(0)
+        os._exit(1)  # which `deaths` hears

@@ -18,7 +18,7 @@ from engine.errors import Conflict, EngineError, InvalidInput
 from engine.linux import cgroup
 from engine.local import LocalEngine
 from engine.model import ContainerSpec, Healthcheck, LogConfig, Resources, RestartPolicy
-from engine.runtime import client, launching, supervisor
+from engine.runtime import client, deaths, launching, supervisor
 from engine.runtime import state as states
 from engine.runtime.restart import RestartPolicy as Policy
 from engine.service.images import BASE
@@ -187,10 +187,15 @@ def test_auto_remove_needs_no_engine(engine: LocalEngine, make: Make) -> None:
 def test_a_lost_monitor_is_told_and_its_policy_honoured_once(engine: LocalEngine, make: Make) -> None:
     life = engine._containers.life
     plain, kept = make("sleep", "100"), make("sleep", "100", restart_policy=RestartPolicy("unless-stopped"))
-    for one in (plain, kept):
-        os.kill(life.state(one).monitor_pid, signal.SIGKILL)
-    await_that(lambda: life.state(plain).status == "exited")
-    life.reconcile()
+    removed = make("sleep", "100", auto_remove=True)
+    pids = {one: life.state(one).monitor_pid for one in (plain, kept, removed)}
+    for pid in pids.values():
+        os.kill(pid, signal.SIGKILL)
+    # Nobody of ours looks after them: the supervisor hears of it.
+    bundles = {one: engine._containers.bundle(one) for one in pids}
+    await_that(lambda: states.sound(str(bundles[kept])).monitor_pid != pids[kept])
+    await_that(lambda: not bundles[removed].exists())
+    await_that(lambda: states.sound(str(bundles[kept])).status == "running")
     assert (life.state(plain).exit_code, life.state(plain).error) == (None, states.LOST)
     assert life.state(kept).status == "running"
     assert actions(engine, kept) == ["create", "start", "die", "start"]
@@ -202,6 +207,9 @@ def test_a_reboot_is_recognised(engine: LocalEngine, make: Make) -> None:
     life = engine._containers.life
     policies = {"no": "exited", "unless-stopped": "running", "on-failure": "exited"}
     made = {name: make("sleep", "100", restart_policy=RestartPolicy(name)) for name in policies}
+    # A reboot would leave no supervisor that hears of their end.
+    command = engine._runtime.run_dir / deaths.COMMAND
+    hidden = command.rename(command.with_suffix(".hidden"))
     for one in made.values():
         pid, bundle = life.state(one).monitor_pid, str(engine._containers.bundle(one))
         os.kill(pid, signal.SIGKILL)
@@ -212,6 +220,7 @@ def test_a_reboot_is_recognised(engine: LocalEngine, make: Make) -> None:
     life.reconcile()
     assert {name: life.state(one).status for name, one in made.items()} == policies
     assert life.state(made["no"]).error == states.REBOOTED
+    hidden.rename(command)
     for name in ("no", "on-failure"):  # a real reboot would have taken them away
         group = cgroup.Cgroup(cgroup.here(), f"workbench/{made[name]}")
         group.kill()
