@@ -4,6 +4,7 @@ is on the command line; what goes wrong is said by its `EngineError`, and the ot
 from __future__ import annotations
 
 import asyncio
+import re
 import shlex
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from workbench.panes.terminal import TerminalPane
 
 AT_ONCE = 8  # containers that are stopped side by side: each may take its ten seconds
+
+_ASIDE = re.compile(
+    r"-(before-\d+|next)$"
+)  # what a service's container is called while it is replaced, or waits to replace
 
 Perform = Callable[["WorkbenchApp", Sequence[Subject]], Awaitable[object]]
 One = Callable[["Engine", str], Awaitable[object]]
@@ -132,6 +137,9 @@ async def _rollback(app: WorkbenchApp, subjects: Sequence[Subject]) -> None:
 
 async def _terminal(app: WorkbenchApp, subject: Subject, what: str) -> None:
     name = container_of(app, subject)
+    serving = _ASIDE.sub("", name)  # one that is being replaced will not live long enough for a shell
+    if app.service_of(Subject("container", serving, serving)):
+        name = serving
     found = app.lists.container(name)
     if found is None or not found.running:
         app.trouble(f"{name or subject.name} does not run: S starts it")

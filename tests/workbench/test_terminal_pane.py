@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from engine.api import ContainerDetail, ContainerSpec
+from engine.api import ContainerDetail, ContainerSpec, ServiceState
 from engine.errors import NotFound
 from tests.workbench.fake_engine import FakeEngine, FakeLoop, FakeStream, a_container, until
 from workbench.app import WorkbenchApp
 from workbench.panes.terminal import TerminalPane
+from workbench.subjects import Subject
 
 
 @contextlib.asynccontextmanager
@@ -121,6 +122,33 @@ async def test_the_end_is_said_and_closed() -> None:
         assert not pane.view.inside
         await pilot.press("X")
         await until(pilot, lambda: pane.session is None)
+
+
+async def test_a_shell_is_of_the_container_that_serves_and_opens_again_in_the_next_one() -> None:
+    engine = an_engine()
+    engine.put(a_container("web-before-2"))
+    loop = FakeLoop()
+    loop.report(ServiceState("web", "running", "web", "", 2))
+    app = WorkbenchApp(engine, loop)  # type: ignore[arg-type]
+    async with app.run_test(size=(120, 40)) as pilot:
+        pane = app.panes["terminal"]
+        await until(pilot, lambda: len(app.lists.containers) == 2 and app.lists.services)
+        await pilot.press("2")
+        old, web = (app.lists.container(name) for name in ("web-before-2", "web"))
+        assert old
+        assert web
+        app.panes["containers"].choose(Subject("container", old.id, old.name, old))
+        await pilot.press("E")
+        await until(pilot, lambda: pane.view.inside)  # type: ignore[attr-defined]
+        assert [call[0] for call in engine.called("exec")] == [web.id], "not of the one that goes"
+        engine.put(dataclasses.replace(web, id="f" * 64))
+        await until(pilot, lambda: app.lists.container("f" * 64))
+        engine.streams[-1].end(137)
+        await until(pilot, lambda: "another container has its place" in str(pane.border_subtitle))
+        await pilot.press("enter")
+        await until(pilot, lambda: pane.view.inside)  # type: ignore[attr-defined]
+        assert [call[0] for call in engine.called("exec")] == [web.id, "f" * 64]
+        assert len(pane.sessions) == 1  # type: ignore[attr-defined]
 
 
 async def test_an_image_without_a_shell() -> None:

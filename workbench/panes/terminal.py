@@ -41,7 +41,8 @@ HELP = "E on a container opens a shell in it, a attaches to the program that it 
 class Session:
     """One program with a terminal of ours."""
 
-    name: str  # of the container
+    name: str  # of the container, as it was called when this was opened
+    container: str  # its id
     what: What
     screen: Screen
     stream: Stream
@@ -86,19 +87,18 @@ class TerminalPane(Pane):
 
     def open(self, subject: Subject, what: What) -> None:
         """Opens a terminal on the container `subject`: the app has brought this pane to the front."""
-        name = subject.record.container if subject.kind == "service" else subject.name
         for session in self.sessions:
-            if (session.name, session.what, session.ended) == (name, what, False):
+            if (session.container, session.what, session.ended) == (subject.id, what, False):
                 self._show(session)
                 self.view.inside = True
                 return
-        self.say("busy", f"opening {'a shell in' if what == 'shell' else ''} {neutral(name)} …")
-        self.work(self._open, name, what, group="open")
+        self.say("busy", f"opening {'a shell in ' if what == 'shell' else ''}{neutral(subject.name)} …")
+        self.work(self._open, subject, what, group="open")
 
-    async def _open(self, name: str, what: What) -> None:
+    async def _open(self, subject: Subject, what: What) -> None:
         screen = Screen(*self._rows_and_columns())
         try:
-            session = await (self._shell if what == "shell" else self._program)(name, screen)
+            session = await (self._shell if what == "shell" else self._program)(subject, screen)
         except EngineError as error:
             self.say("error", f"{neutral(error.message)}{f' — {neutral(error.hint)}' if error.hint else ''}")
             return
@@ -114,27 +114,27 @@ class TerminalPane(Pane):
         size = self.view.size
         return (size.height, size.width) if size.height > 0 and size.width > 0 else self._last_size
 
-    async def _shell(self, name: str, screen: Screen) -> Session:
+    async def _shell(self, subject: Subject, screen: Screen) -> Session:
         rows, columns = screen.grid.rows, screen.grid.columns
         spec = ExecSpec(SHELL, env=ENVIRONMENT, tty=True, stdin=True, tty_size=(rows, columns))
         try:
-            stream = await self.bridge.engine.exec(name, spec)
+            stream = await self.bridge.engine.exec(subject.id, spec)
         except EngineError as error:
             if "not found" not in error.message and "no such file" not in error.message.lower():
                 raise
             raise Conflict(
-                f"{name} has no shell: its image holds no /bin/sh",
+                f"{subject.name} has no shell: its image holds no /bin/sh",
                 hint="`workbench cp` reads its files, and a command that it does have runs with `workbench exec`",
             ) from None
-        return self._joined(Session(name, "shell", screen, stream))
+        return self._joined(Session(subject.name, subject.id, "shell", screen, stream))
 
-    async def _program(self, name: str, screen: Screen) -> Session:
-        engine = self.bridge.engine
-        spec: ContainerSpec = (await engine.container(name)).spec
-        stream = await engine.attach(name, stdin=spec.open_stdin)
+    async def _program(self, subject: Subject, screen: Screen) -> Session:
+        engine, name = self.bridge.engine, subject.name
+        spec: ContainerSpec = (await engine.container(subject.id)).spec
+        stream = await engine.attach(subject.id, stdin=spec.open_stdin)
         if not spec.tty:
             screen.newline = True
-        session = self._joined(Session(name, "attach", screen, stream, terminal=spec.tty))
+        session = self._joined(Session(name, subject.id, "attach", screen, stream, terminal=spec.tty))
         if spec.tty:  # another size and back: programs draw their screen anew
             rows, columns = screen.grid.rows, screen.grid.columns
             await stream.resize(max(1, rows - 1), columns)
@@ -236,7 +236,7 @@ class TerminalPane(Pane):
         if view.above:
             parts.append(f"{view.above} {'line' if view.above == 1 else 'lines'} back")
         if session.ended:
-            parts.append("ended · X closes")
+            parts.append(f"{self._why_ended(session)} · enter opens it again · X closes")
         elif view.inside:
             parts.append("F12 leaves")
         else:
@@ -244,6 +244,25 @@ class TerminalPane(Pane):
         subtitle = neutral(" · ".join(parts)).replace("[", "\\[")
         if str(self.border_subtitle or "") != subtitle:
             self.border_subtitle = subtitle
+
+    def _why_ended(self, session: Session) -> str:
+        now = self.app_.lists.container(session.name)
+        return "ended: another container has its place" if now and now.id != session.container else "ended"
+
+    @on(TerminalView.Entered)
+    def _entered(self, message: TerminalView.Entered) -> None:
+        """Enter, where keys go nowhere any more: the same again, in the container that has the name now."""
+        message.stop()
+        session = self.session
+        if session is None or not session.ended:
+            self.view.inside = session is not None
+            return
+        found = self.app_.lists.container(session.name)
+        if found is None or not found.running:
+            self.post_message(Said(f"{session.name} does not run"))
+            return
+        self.sessions.remove(session)
+        self.open(Subject("container", found.id, found.name, found), session.what)
 
     @on(TerminalView.Yanked)
     def _yanked(self, message: TerminalView.Yanked) -> None:

@@ -63,6 +63,9 @@ class TerminalView(Widget, can_focus=True):
             super().__init__()
             self.text, self.lines = text, lines
 
+    class Entered(Message):
+        """The user wants to type into it."""
+
     class Moved(Message):
         """It was entered or left, or shows other lines."""
 
@@ -209,7 +212,7 @@ class TerminalView(Widget, can_focus=True):
     def on_mouse_down(self, event: events.MouseDown) -> None:
         if not self.inside and self.screen_ is not None:
             self.focus()
-            self.inside = True
+            self.post_message(self.Entered())
             return
         self._button = max(event.button - 1, 0)
         self._mouse(event, self._button, pressed=True)
@@ -257,8 +260,7 @@ class TerminalView(Widget, can_focus=True):
         return min(self.line, other), max(self.line, other)
 
     def action_enter(self) -> None:
-        if self.screen_ is not None:
-            self.inside = True
+        self.post_message(self.Entered())
 
     def action_move(self, step: int) -> None:
         self.line = min(max(self.line + step, 0), max(0, self._total - 1))
