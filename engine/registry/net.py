@@ -61,12 +61,7 @@ class Network:
         """One request, without following redirects; the body is still to be read, and the caller closes it."""
         self.cancel.check()
         route = self._route(url, verify)
-        target = str(url) if route.proxy and url.scheme == "http" else url.target
-        every = {"host": url.netloc, "accept-encoding": "identity", "user-agent": "container-workbench", **headers}
-        if route.proxy and url.scheme == "http" and route.proxy.authorization:
-            every["proxy-authorization"] = route.proxy.authorization
-        if isinstance(content, bytes):
-            every["content-length"] = str(len(content))
+        target, every = self._line(route, url, headers, content)
         kept = self.connections.take(route)
         if kept is not None:
             try:
@@ -77,10 +72,41 @@ class Network:
                     raise self._unreachable(error) from error.__cause__
                 self.cancel.check()
         try:
-            fresh = Connection.open(route, self.retry.connect_timeout, lambda: _trust(route.certificates, route.verify))
-            return self._exchange(route, fresh, url, method, target, every, content)
+            return self._exchange(route, self._fresh(route), url, method, target, every, content)
         except Broken as error:
             raise self._unreachable(error) from error.__cause__
+
+    def ask(self, url: Url, headers: Mapping[str, str], *, verify: bool, method: str, content: bytes) -> Asked:
+        """Sends one request, whose answer is read later: several can be under way from one thread. Once, whatever happens."""
+        self.cancel.check()
+        route = self._route(url, verify)
+        target, every = self._line(route, url, headers, content)
+        try:
+            connection = self.connections.take(route) or self._fresh(route)
+            done = self._using(route, connection)
+            try:
+                sent = connection.ask(method, target, every, content)
+            except (OSError, ValueError) as error:
+                done(False)
+                raise Broken(connecting=False) from error
+        except Broken as error:
+            raise self._unreachable(error) from error.__cause__
+        return Asked(self, url, method, connection, sent, done)
+
+    def _fresh(self, route: Route) -> Connection:
+        return Connection.open(route, self.retry.connect_timeout, lambda: _trust(route.certificates, route.verify))
+
+    @staticmethod
+    def _line(route: Route, url: Url, headers: Mapping[str, str], content: Body) -> tuple[str, dict[str, str]]:
+        """What stands in the request's line, and all its headers."""
+        every = {"host": url.netloc, "accept-encoding": "identity", "user-agent": "container-workbench", **headers}
+        if isinstance(content, bytes):
+            every["content-length"] = str(len(content))
+        if not (route.proxy and url.scheme == "http"):
+            return url.target, every
+        if route.proxy.authorization:
+            every["proxy-authorization"] = route.proxy.authorization
+        return str(url), every
 
     def _unreachable(self, error: Broken) -> Unreachable:
         self.cancel.check()
@@ -96,6 +122,19 @@ class Network:
         headers: Mapping[str, str],
         content: Body,
     ) -> Response:
+        done = self._using(route, connection)
+        try:
+            self.cancel.check()
+            return Response(url, connection, connection.exchange(method, target, headers, content), done)
+        except (OSError, NotHttp, ValueError) as error:
+            done(False)
+            raise Broken(connecting=False) from error
+        except BaseException:
+            done(False)
+            raise
+
+    def _using(self, route: Route, connection: Connection) -> Callable[[bool], None]:
+        """Cancelling breaks the connection from now on. What is returned is called at the end: whether it can be used again."""
         sock = connection.sock
         sock.settimeout(self.retry.read_timeout)
         with self._lock:
@@ -109,15 +148,7 @@ class Network:
                     return
             connection.close()
 
-        try:
-            self.cancel.check()
-            return Response(url, connection, connection.exchange(method, target, headers, content), done)
-        except (OSError, NotHttp, ValueError) as error:
-            done(False)
-            raise Broken(connecting=False) from error
-        except BaseException:
-            done(False)
-            raise
+        return done
 
     def follow(
         self,
@@ -181,6 +212,35 @@ class Network:
                     socket.socket.shutdown(sock, socket.SHUT_RDWR)
         if self._own:
             self.connections.close()
+
+
+class Asked:
+    """A request that is sent. Its answer is taken once, or it is dropped."""
+
+    def __init__(
+        self,
+        network: Network,
+        url: Url,
+        method: str,
+        connection: Connection,
+        sent: OSError | None,
+        done: Callable[[bool], None],
+    ) -> None:
+        self._network, self._url, self._method = network, url, method
+        self._connection, self._sent, self._done = connection, sent, done
+
+    def answer(self) -> Response:
+        """The caller closes it. Raises `Unreachable`."""
+        try:
+            head = self._connection.answer(self._method, self._sent)
+        except (OSError, NotHttp, ValueError) as error:
+            self.drop()
+            self._network.cancel.check()
+            raise Unreachable(error, connecting=False) from error
+        return Response(self._url, self._connection, head, self._done)
+
+    def drop(self) -> None:
+        self._done(False)
 
 
 def chunks(network: Network, response: Response) -> Iterator[bytes]:

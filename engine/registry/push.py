@@ -15,6 +15,7 @@ from engine.oci.manifest import Index, Manifest, parse_manifest
 from engine.oci.media import INDEXES, MANIFESTS, is_foreign
 from engine.oci.reference import Reference
 from engine.registry.blob import BlobProgress, Phase
+from engine.registry.burst import put_small
 from engine.registry.config import RegistryConfig
 from engine.registry.errors import Again, corrupt, registry_message, unavailable
 from engine.registry.net import Network
@@ -137,15 +138,14 @@ class _Push:
     def run(self, plan: PushPlan, concurrency: int, held: Callable[[], Sequence[Manifest]]) -> None:
         place = (self.session.endpoint.host, self.reference.path)
         memory = self.session.network.connections
-        for blob in plan.blobs:
-            self._report(blob, "waiting", 0)
         known = memory.holds(*place)
         try:
             try:
-                self._put(plan, concurrency, self._there(plan, held, known), spare=bool(known))
+                there = self._there(plan, held, known)
+                self._put(plan, concurrency, there, spare=bool(there))
             except _BlobUnknown:
                 memory.lost(*place)
-                if not known:
+                if not there:
                     raise
                 self._put(plan, concurrency, set(), spare=False)
         except _BlobUnknown as error:
@@ -154,11 +154,30 @@ class _Push:
 
     def _put(self, plan: PushPlan, concurrency: int, there: set[Digest], *, spare: bool) -> None:
         """`spare`: a small blob that is not among those that the repository is known to have is not asked for."""
-        for blob in plan.blobs:
-            if blob.digest in there:
-                self._report(blob, "exists", blob.size)
+
+        def announce() -> None:
+            for blob in plan.blobs:
+                self._report(blob, "exists" if blob.digest in there else "waiting", blob.size * (blob.digest in there))
+
         missing = [blob for blob in plan.blobs if blob.digest not in there]
         mounts = self.mounts() if missing else {}
+        small = [blob for blob in missing if blob.size <= _SMALL and not mounts.get(blob.digest)] if spare else []
+        if small and len(small) == len(missing):
+            taken = put_small(self.session, self.reference.path, self.scope, small, self.source, announce)
+            for blob in (blob for blob in missing if blob.digest in taken):
+                self._report(blob, "done", blob.size)
+            missing = [blob for blob in missing if blob.digest not in taken]
+        else:
+            announce()
+        if missing:
+            self._blobs(missing, mounts, concurrency, spare=spare)
+        for document in plan.documents[:-1]:
+            self._put_manifest(document, str(document.digest))
+        self._put_manifest(plan.documents[-1], self.reference.tag or str(plan.documents[-1].digest))
+
+    def _blobs(
+        self, missing: Sequence[Descriptor], mounts: Mapping[Digest, Sequence[str]], concurrency: int, *, spare: bool
+    ) -> None:
         with ThreadPoolExecutor(max(1, concurrency), thread_name_prefix="push") as pool:
             # The largest first: the end is then not one thread with one large blob.
             ordered = sorted(missing, key=lambda blob: -blob.size)
@@ -171,9 +190,6 @@ class _Push:
             except BaseException:
                 self.session.network.cancel.cancel()
                 raise
-        for document in plan.documents[:-1]:
-            self._put_manifest(document, str(document.digest))
-        self._put_manifest(plan.documents[-1], self.reference.tag or str(plan.documents[-1].digest))
 
     def _there(self, plan: PushPlan, held: Callable[[], Sequence[Manifest]], known: set[Digest]) -> set[Digest]:
         """Blobs that the repository had a moment ago, and those that come with manifests that it has: the one that saves most

@@ -22,7 +22,7 @@ from engine.registry.errors import (
     unauthorized,
     unavailable,
 )
-from engine.registry.net import Network, Origin, read_limited
+from engine.registry.net import Asked, Network, Origin, read_limited
 from engine.registry.url import Url, parse_url
 from engine.registry.wire import Response
 
@@ -126,6 +126,23 @@ class Session:
             yield response
         finally:
             response.close()
+
+    def ask(
+        self, method: str, target: str | Url, scope: str, headers: Mapping[str, str], content: bytes
+    ) -> Asked | None:
+        """One attempt at what `request` does, whose answer is read later, whatever it is: nothing is asked again, with other
+        credentials or over the other scheme. None before the endpoint has ever answered. Raises `Unreachable`."""
+        schemes = self.endpoint.schemes
+        scheme = self._scheme or (
+            schemes[0] if len(schemes) == 1 else self.network.connections.scheme(self.endpoint.host)
+        )
+        if scheme is None:
+            return None
+        url, home = self._url(target, scheme) if isinstance(target, str) else target, self._url("/v2/", scheme).origin
+        authorization = self._authorizer.header(scope) if url.origin == home else None
+        sent = {**headers, "authorization": authorization} if authorization is not None else headers
+        verify = self.endpoint.verify or url.origin != home
+        return self.network.ask(url, sent, verify=verify, method=method, content=content)
 
     def location(self, response: Response) -> Url:
         """Where an upload goes on: the `Location` of an answer, checked as every address that a registry gives."""

@@ -181,7 +181,8 @@ class Upload:
     def _move(self, response: Response) -> None:
         self.location = self.session.location(response)
         self.doubtful = False
-        self.journal.put(self.key, str(self.location))
+        if self.descriptor.size > _SMALL:  # what goes in one piece has nothing to go on from
+            self.journal.put(self.key, str(self.location))
 
     # --- the bytes ---
 

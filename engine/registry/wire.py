@@ -114,10 +114,13 @@ class Connection:
 
     def exchange(self, method: str, target: str, headers: Mapping[str, str], body: Body) -> Head:
         """Sends a request and reads the head of its answer."""
+        return self.answer(method, self.ask(method, target, headers, body))
+
+    def ask(self, method: str, target: str, headers: Mapping[str, str], body: Body) -> OSError | None:
+        """Sends a request. What kept it from being sent whole, for `answer`: a server may answer before it has read all."""
         lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
         if any(_UNFIT.search(line) for line in lines):
             raise ValueError("a control character in a request")
-        sent: OSError | None = None
         try:
             head = "\r\n".join([*lines, "", ""]).encode("latin-1")
             self.sock.sendall(head + body if isinstance(body, bytes) else head)
@@ -125,7 +128,11 @@ class Connection:
                 for part in body:
                     self.sock.sendall(part)
         except (BrokenPipeError, ConnectionResetError) as error:
-            sent = error  # a server may answer before it has read all: with what was wrong
+            return error
+        return None
+
+    def answer(self, method: str, sent: OSError | None = None) -> Head:
+        """The head of the answer to what was asked; with what was wrong, where it says so."""
         try:
             return self._head(method, keep=sent is None)
         except (OSError, NotHttp) as error:

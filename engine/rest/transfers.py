@@ -81,9 +81,7 @@ class TransferRoutes:
         reference = Reference.parse(f"{name}:{tag}" if tag else name)
         auth = auth_of(request, reference.domain)
         names = [reference.familiar] if reference.tag or reference.digest else await self._tags_of(reference)
-        for one in names:
-            await self._engine.image(one)
-        return Response(200, json_lines(self._push(names, auth)))
+        return Response(200, json_lines(await begun(self._push(names, auth))))
 
     async def _tags_of(self, repository: Reference) -> list[str]:
         """Without a tag every tag is meant (`docker push --all-tags`): the command line says "latest" where that is meant."""
@@ -94,14 +92,17 @@ class TransferRoutes:
         return found
 
     async def _push(self, names: Sequence[str], auth: RegistryAuth | None) -> AsyncIterator[dict[str, Any]]:
-        yield {"status": f"The push refers to repository [{Reference.parse(names[0]).name}]"}
         for name in names:
-            async for line in self._push_one(Reference.parse(name), auth):
+            async for line in self._push_one(Reference.parse(name), auth, first=name == names[0]):
                 yield line
 
-    async def _push_one(self, parsed: Reference, auth: RegistryAuth | None) -> AsyncIterator[dict[str, Any]]:
+    async def _push_one(
+        self, parsed: Reference, auth: RegistryAuth | None, *, first: bool
+    ) -> AsyncIterator[dict[str, Any]]:
         async for event in self._engine.push(parsed.familiar, auth=auth):
-            if event.layer:
+            if event.phase == "resolving" and first:  # the image is here; what is not there is told with a status
+                yield {"status": f"The push refers to repository [{parsed.name}]"}
+            elif event.layer:
                 yield progress_document(event, push=True)
             elif event.phase == "done":
                 found = _DIGEST.search(event.text)

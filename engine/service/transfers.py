@@ -88,30 +88,28 @@ class TransferService:
     def held(self, reference: Reference) -> list[Manifest]:
         """Manifests that the repository had when something was pushed to it or pulled from it, as far as they are here."""
         found = []
-        for image in self._store.images.list():
-            for other in map(Reference.parse, self._store.images.repo_digests(image)):
-                if other.name == reference.name and other.digest is not None:
-                    with contextlib.suppress(EngineError):
-                        document = parse_manifest(self._store.blobs.read(other.digest))
-                        found += [document] if isinstance(document, Manifest) else []
+        for other, _ in self._store.images.in_registry(f"{reference.name}@"):
+            with contextlib.suppress(EngineError):
+                assert other.digest is not None  # by what was asked for
+                document = parse_manifest(self._store.blobs.read(other.digest))
+                found += [document] if isinstance(document, Manifest) else []
         return found
 
     def neighbours(self, reference: Reference) -> dict[Digest, list[str]]:
         """For each blob, the other repositories of the same registry that are known to hold it."""
+        paths: dict[Digest, set[str]] = {}
+        for other, image in self._store.images.in_registry(f"{reference.domain}/"):
+            if other.path != reference.path:
+                paths.setdefault(image, set()).add(other.path)
         found: dict[Digest, list[str]] = {}
-        for image in self._store.images.list():
-            paths = {
-                other.path
-                for other in map(Reference.parse, self._store.images.repo_digests(image))
-                if other.domain == reference.domain and other.path != reference.path
-            }
-            for layer in self._layers(image) if paths else ():
-                found.setdefault(layer, []).extend(sorted(paths))
+        for image, repositories in paths.items():
+            for layer in self._layers(image):
+                found.setdefault(layer, []).extend(sorted(repositories))
         return found
 
-    def _layers(self, image: Image) -> list[Digest]:
+    def _layers(self, image: Digest) -> list[Digest]:
         try:
-            plain = [layer.digest for layer in self._store.images.manifest(image).layers]
+            plain = [layer.digest for layer in self._store.images.manifest_of(image).layers]
         except EngineError:
             return []
         return [one for layer in plain for one in (layer, *self._store.packed.forms(layer))]

@@ -326,6 +326,12 @@ class ImageStore:
         rows = self._records.read("SELECT name FROM repo_digests WHERE digest = ? ORDER BY name", image.digest)
         return [Reference.parse(row["name"]).familiar for row in rows]
 
+    def in_registry(self, prefix: str) -> list[tuple[Reference, Digest]]:
+        """What registries are known to hold whose name in full begins so (`HOST/`, `REPOSITORY@`), and the image that it is."""
+        last = prefix[:-1] + chr(ord(prefix[-1]) + 1)
+        rows = self._records.read("SELECT name, digest FROM repo_digests WHERE name >= ? AND name < ?", prefix, last)
+        return [(Reference.parse(row["name"]), Digest(row["digest"])) for row in rows]
+
     def all_repo_digests(self) -> Mapping[str, Sequence[str]]:
         """The same of every image, by its digest."""
         found: dict[str, tuple[str, ...]] = {}

@@ -139,7 +139,7 @@ def asked(socket_path: str, method: str, *paths: str) -> tuple[float, int]:
             connection.sendall(head.encode())
             answer = b"".join(iter(lambda: connection.recv(1 << 16), b""))
             took.append(time.monotonic() - start)
-        if b" 200 " not in answer[:20] or b"errorDetail" in answer:
+        if b" 200 " not in answer[:20] or b"errorDetail" in answer or not answer.endswith(b"0\r\n\r\n"):
             raise RuntimeError(answer.decode())
     return statistics.median(took), 0
 

@@ -99,10 +99,14 @@ def test_search_of_a_registry_that_has_one_and_of_one_that_has_a_catalog(served:
         assert "has no search" in served.docker("search", f"{place}/other", ok=False).stderr
         server.shutdown()
     auth = base64.urlsafe_b64encode(json.dumps({"username": "tester", "password": PASSWORD}).encode()).decode()
+    served.docker("tag", BASE, f"{locked}/found:1")
+    pushed = served.call("POST", f"/images/{locked}/found/push", params={"tag": "1"}, headers={"X-Registry-Auth": auth})
+    assert '"aux"' in pushed.text
+    served.docker("rmi", f"{locked}/found:1")
     rows = served.call(
-        "GET", "/images/search", params={"term": f"{locked}/se"}, headers={"X-Registry-Auth": auth}
+        "GET", "/images/search", params={"term": f"{locked}/fo"}, headers={"X-Registry-Auth": auth}
     ).json()
-    assert [row["name"] for row in rows] == [f"{locked}/seen"]
+    assert [row["name"] for row in rows] == [f"{locked}/found"]
     assert served.call("GET", "/images/search", params={"term": "x", "limit": 101}).status_code == 400
     assert served.call("GET", "/images/search", params={"term": "x", "filters": '{"a":["b"]}'}).status_code == 400
 
