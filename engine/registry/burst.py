@@ -11,12 +11,10 @@ from collections.abc import Callable, Sequence
 from engine.errors import EngineError
 from engine.oci.descriptor import Descriptor
 from engine.oci.digest import Digest
-from engine.registry.errors import Unreachable
 from engine.registry.net import Asked
 from engine.registry.transport import Session
-from engine.registry.upload import BlobSource
+from engine.registry.upload import BYTES, BlobSource, uploads
 from engine.registry.url import Url
-from engine.registry.wire import Response
 
 AT_ONCE = 6  # fewer than the connections that are kept for one host
 
@@ -33,34 +31,27 @@ def put_small(
     begun: list[tuple[Descriptor, Asked]] = []
     sent: list[tuple[Descriptor, Asked]] = []
     taken: set[Digest] = set()
-    path = f"/v2/{repository}/blobs/uploads/"
     try:
-        asking = ((blob, _ask(session, "POST", path, scope, b"")) for blob in blobs[:AT_ONCE])
+        asking = ((blob, session.ask("POST", uploads(repository), scope, {}, b"")) for blob in blobs[:AT_ONCE])
         begun.extend((blob, asked) for blob, asked in asking if asked is not None)
         meanwhile()
         while begun:
             blob, asked = begun.pop(0)
-            place, content = _place(session, asked, blob), _content(source, blob)
+            place, content = _place(session, asked, scope, blob), _content(source, blob)
             if place is None or content is None:
                 continue
-            if (again := _ask(session, "PUT", place, scope, content)) is not None:
+            if (again := session.ask("PUT", place, scope, BYTES, content)) is not None:
                 sent.append((blob, again))
         while sent:
             blob, asked = sent.pop(0)
-            if _status(asked) in (201, 204):
-                taken.add(blob.digest)
+            response = session.answer(asked, scope)
+            if response is not None:
+                response.close()
+                taken |= {blob.digest} if response.status_code in (201, 204) else set()
         return taken
     finally:
         for _, asked in (*begun, *sent):
             asked.drop()
-
-
-def _ask(session: Session, method: str, target: str | Url, scope: str, content: bytes) -> Asked | None:
-    headers = {"content-type": "application/octet-stream"} if content else {}
-    try:
-        return session.ask(method, target, scope, headers, content)
-    except Unreachable:
-        return None
 
 
 def _content(source: BlobSource, blob: Descriptor) -> bytes | None:
@@ -70,9 +61,9 @@ def _content(source: BlobSource, blob: Descriptor) -> bytes | None:
     return data if len(data) == blob.size else None
 
 
-def _place(session: Session, asked: Asked, blob: Descriptor) -> Url | None:
+def _place(session: Session, asked: Asked, scope: str, blob: Descriptor) -> Url | None:
     """Where the bytes go, when an upload was begun."""
-    response = _answer(asked)
+    response = session.answer(asked, scope)
     if response is None:
         return None
     try:
@@ -83,19 +74,3 @@ def _place(session: Session, asked: Asked, blob: Descriptor) -> Url | None:
         return None
     finally:
         response.close()
-
-
-def _status(asked: Asked) -> int:
-    """0 when there was no answer."""
-    response = _answer(asked)
-    if response is None:
-        return 0
-    response.close()
-    return response.status_code
-
-
-def _answer(asked: Asked) -> Response | None:
-    try:
-        return asked.answer()
-    except Unreachable:
-        return None

@@ -91,7 +91,7 @@ class Network:
                 raise Broken(connecting=False) from error
         except Broken as error:
             raise self._unreachable(error) from error.__cause__
-        return Asked(self, url, method, connection, sent, done)
+        return Asked(self, url, method, connection, sent, done, headers.get("authorization"))
 
     def _fresh(self, route: Route) -> Connection:
         return Connection.open(route, self.retry.connect_timeout, lambda: _trust(route.certificates, route.verify))
@@ -215,7 +215,7 @@ class Network:
 
 
 class Asked:
-    """A request that is sent. Its answer is taken once, or it is dropped."""
+    """A request that is sent, with `authorization` if with one. Its answer is taken once, or it is dropped."""
 
     def __init__(
         self,
@@ -225,7 +225,9 @@ class Asked:
         connection: Connection,
         sent: OSError | None,
         done: Callable[[bool], None],
+        authorization: str | None,
     ) -> None:
+        self.authorization = authorization
         self._network, self._url, self._method = network, url, method
         self._connection, self._sent, self._done = connection, sent, done
 

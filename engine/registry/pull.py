@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
@@ -39,6 +39,7 @@ from engine.registry.config import RegistryConfig
 from engine.registry.errors import corrupt
 from engine.registry.net import Network
 from engine.registry.transport import Session, repeating
+from engine.registry.wire import Response
 
 __all__ = ["BlobProgress", "BlobSink", "BlobWriter", "Pulled", "Puller", "pull"]
 
@@ -68,14 +69,15 @@ def pull(
     progress: Callable[[BlobProgress], None],
     on_image: Callable[[Manifest, ImageConfig], None] | None = None,
     on_layer: Callable[[int, Descriptor], None] | None = None,
-    here: Callable[[Digest], bool] | None = None,
+    here: Callable[[], Collection[Digest]] | None = None,
     cancel: CancelToken | None = None,
     concurrency: int = 4,
-) -> Pulled | None:
+) -> Pulled | Digest:
     """Pulls `reference` for `platform`; blobs that `sink` has are not fetched. The manifest is committed last.
 
     With `here` the registry is first asked for the digest alone that the name stands for (a question that Docker Hub does not
-    count); where `here` says that all of that is here, nothing more is done, and None returned.
+    count); where that is one of those that `here`, called meanwhile, names as being here whole, nothing more is done, and it is
+    returned.
 
     `progress` is called from worker threads, one call at a time. In the calling thread, `on_image` is called before the
     first layer, and `on_layer(index, descriptor)` once per layer, in the order in which blobs arrive, while the others are
@@ -123,10 +125,10 @@ class Puller:
         on_image: Callable[[Manifest, ImageConfig], None] | None,
         on_layer: Callable[[int, Descriptor], None] | None,
         concurrency: int,
-        here: Callable[[Digest], bool] | None = None,
-    ) -> Pulled | None:
-        if here is not None and (now := self.anywhere(self._digest)) is not None and here(now):
-            return None
+        here: Callable[[], Collection[Digest]] | None = None,
+    ) -> Pulled | Digest:
+        if here is not None and (now := self._still(here)) is not None:
+            return now
         top, manifest = self._resolve(platform)
         if kind := artifact_type(manifest):
             raise Unsupported(
@@ -150,20 +152,43 @@ class Puller:
 
     # --- manifest ---
 
-    def _digest(self, session: Session) -> Digest | None:
-        """What an endpoint says that the name stands for; None when it does not say. It is only compared, never believed."""
-        path = f"/v2/{self.reference.path}/manifests/{self.reference.digest or self.reference.tag}"
+    def _still(self, here: Callable[[], Collection[Digest]]) -> Digest | None:
+        """What the name stands for, if that is `here`. What an endpoint says is only compared, never believed."""
+        name = str(self.reference.digest or self.reference.tag)
+        session, path = self.sessions[0], f"/v2/{self.reference.path}/manifests/{name}"
+        asked = session.ask("HEAD", path, self.scope, {"accept": _ACCEPT}, b"")
+        try:
+            whole = here()
+        except BaseException:
+            if asked is not None:
+                asked.drop()
+            raise
+        response = session.answer(asked, self.scope) if asked is not None else None
+        if response is not None:
+            response.close()
+        if not whole:
+            return None
+        if response is not None and response.status_code == 200:
+            now = self._claimed(response)
+        else:
+            now = self.anywhere(partial(self._digest, path))
+        return now if now in whole else None
 
+    def _digest(self, path: str, session: Session) -> Digest | None:
         def attempt() -> Digest | None:
             ok = (200, 400, 405, 501)  # it has no HEAD: the answer to a GET says all
             with session.request("HEAD", path, self.scope, {"accept": _ACCEPT}, ok=ok) as response:
-                claimed = response.headers.get("docker-content-digest", "") if response.status_code == 200 else ""
-            try:
-                return Digest.parse(claimed) if claimed else None
-            except InvalidInput:
-                return None
+                return self._claimed(response) if response.status_code == 200 else None
 
         return repeating(self.network.retry, self.network.cancel, attempt)
+
+    @staticmethod
+    def _claimed(response: Response) -> Digest | None:
+        claimed = response.headers.get("docker-content-digest", "")
+        try:
+            return Digest.parse(claimed) if claimed else None
+        except InvalidInput:
+            return None
 
     def _resolve(self, platform: Platform) -> tuple[Digest, Manifest]:
         """The digest that the name stands for, and the manifest behind it."""

@@ -130,19 +130,36 @@ class Session:
     def ask(
         self, method: str, target: str | Url, scope: str, headers: Mapping[str, str], content: bytes
     ) -> Asked | None:
-        """One attempt at what `request` does, whose answer is read later, whatever it is: nothing is asked again, with other
-        credentials or over the other scheme. None before the endpoint has ever answered. Raises `Unreachable`."""
+        """One attempt at what `request` does, whose answer (`answer`) is read later. None where that cannot be done."""
         schemes = self.endpoint.schemes
         scheme = self._scheme or (
             schemes[0] if len(schemes) == 1 else self.network.connections.scheme(self.endpoint.host)
         )
         if scheme is None:
-            return None
+            return None  # it has never answered: who knows over which
         url, home = self._url(target, scheme) if isinstance(target, str) else target, self._url("/v2/", scheme).origin
         authorization = self._authorizer.header(scope) if url.origin == home else None
         sent = {**headers, "authorization": authorization} if authorization is not None else headers
         verify = self.endpoint.verify or url.origin != home
-        return self.network.ask(url, sent, verify=verify, method=method, content=content)
+        try:
+            return self.network.ask(url, sent, verify=verify, method=method, content=content)
+        except Unreachable:
+            return None
+
+    def answer(self, asked: Asked, scope: str) -> Response | None:
+        """Of any status; the caller closes it. None where there is none, or where `request` has to be used: which says what is
+        wrong, tries again, and has the credentials now that were asked for."""
+        try:
+            response = asked.answer()
+            if response.status_code != 401 or response.url.origin != self._url("/v2/", response.url.scheme).origin:
+                return response
+            try:
+                self._authorizer.renew(response, scope, asked.authorization, self.what, self.verb)
+            finally:
+                self._drain(response)
+        except (EngineError, Again, Unreachable):
+            self.network.cancel.check()
+        return None
 
     def location(self, response: Response) -> Url:
         """Where an upload goes on: the `Location` of an answer, checked as every address that a registry gives."""

@@ -22,7 +22,7 @@ from engine.registry.wire import Response
 _CHUNK = 1 << 18
 _SMALL = 1 << 20  # sent with the closing PUT, which saves a round trip
 _MOUNT_TRIES = 2
-_TYPE = {"content-type": "application/octet-stream"}
+BYTES = {"content-type": "application/octet-stream"}
 
 Outcome = Literal["exists", "mounted", "done"]
 
@@ -139,7 +139,7 @@ class Upload:
                 return "mounted"
             if self.location is not None:  # refused with an upload begun in its stead
                 return None
-        path = f"/v2/{self.repository}/blobs/uploads/"
+        path = uploads(self.repository)
         with self.session.request("POST", path, self.scope, {}, ok=(202,), content=lambda: b"") as response:
             self._move(response)
         return None
@@ -150,7 +150,7 @@ class Upload:
             return response.status_code == 200
 
     def _mount(self, origin: str) -> bool:
-        path = f"/v2/{self.repository}/blobs/uploads/?mount={self.descriptor.digest}&from={origin}"
+        path = f"{uploads(self.repository)}?mount={self.descriptor.digest}&from={origin}"
         scope = f"{self.scope} repository:{origin}:pull"
         try:
             with self.session.request("POST", path, scope, {}, ok=(201, 202), content=lambda: b"") as response:
@@ -188,7 +188,7 @@ class Upload:
 
     def _patch(self, location: Url) -> None:
         size = self.descriptor.size
-        headers = {**_TYPE, "content-length": str(size - self.offset)}
+        headers = {**BYTES, "content-length": str(size - self.offset)}
         if self.offset:
             headers["content-range"] = f"{self.offset}-{size - 1}"
         start = self.offset
@@ -204,7 +204,7 @@ class Upload:
         location = self.location or location
         start, size = self.offset, self.descriptor.size
         url = location.with_query([("digest", str(self.descriptor.digest))])
-        headers = {**_TYPE, "content-length": str(size - start)}
+        headers = {**BYTES, "content-length": str(size - start)}
         if start and start < size:
             headers["content-range"] = f"{start}-{size - 1}"
         with self.session.request(
@@ -248,6 +248,11 @@ class Upload:
             f"{detail or 'its bytes are not its digest'}",
             hint="the copy in this store may be damaged: `workbench check --repair` finds and mends it",
         )
+
+
+def uploads(repository: str) -> str:
+    """The path where uploads begin."""
+    return f"/v2/{repository}/blobs/uploads/"
 
 
 def _range_end(text: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,6 +79,7 @@ class ImageService:
         except OSError as error:
             raise from_os_error(error, f"pulling {shown}") from error
         self._store.records.event("image", "pull", image.config_digest, {"name": shown}, durable=False)
+        meter.begun()
         if before is not None and before.digest == image.digest:
             progress(PullProgress(shown, "", "exists"))
         progress(PullProgress(shown, "", "done", text=f"Digest: {digest}"))
@@ -114,17 +115,9 @@ class ImageService:
         self, reference: Reference, platform: Platform, before: Image | None, meter: Meter, cancel: CancelToken
     ) -> tuple[Image, str]:
         """The image, and the digest that its name stands for in the registry. `before`: what the name means here."""
-        from engine.registry.pull import pull
+        from engine.registry.pull import Pulled, pull
         from engine.service.registries import registry_config
         from engine.service.unpacking import Unpacking
-
-        asked = ""
-
-        def here(top: Digest) -> bool:
-            nonlocal asked
-            asked = str(top)
-            meter.begun()
-            return before is not None and self._is_here(before, reference, platform, top)
 
         def found(manifest: Manifest, config: ImageConfig) -> None:
             meter.begun()
@@ -140,12 +133,12 @@ class ImageService:
                 progress=meter.blob,
                 on_image=found,
                 on_layer=unpacking.layer,
-                here=here if before is not None else None,
+                here=(lambda: self._whole(before, reference, platform)) if before is not None else None,
                 cancel=cancel,
             )
-            if pulled is None:
+            if not isinstance(pulled, Pulled):
                 assert before is not None  # or nobody would have said that it is here
-                return before, asked
+                return before, pulled
             records = unpacking.records()
         finally:
             unpacking.close()
@@ -155,21 +148,20 @@ class ImageService:
         self._store.layers.settle([record.chain for record in records])
         return image, pulled.repo_digest.rpartition("@")[2]
 
-    def _is_here(self, image: Image, reference: Reference, platform: Platform, top: Digest) -> bool:
-        """`top` is what the registry has `reference` stand for: it is `image`, for `platform`, and every part of it is here.
+    def _whole(self, image: Image, reference: Reference, platform: Platform) -> Collection[Digest]:
+        """What the registry has it as, if it is for `platform` and every part of it is here.
         Nothing is claimed: what has a name is not swept."""
-        if not self._store.images.known_as(image, f"{reference.name}@{top}"):
-            return False
         try:
             blobs, config = self._store.images.manifest(image), self._store.images.config(image)
             parts = (blobs.digest, blobs.config.digest, *(layer.digest for layer in blobs.layers))
-            return (
+            whole = (
                 fits(self._store, image, platform)
                 and all(self._store.blobs.stamp(part) for part in parts)
                 and all(self._store.layers.whole(chain) for chain in chain_ids(config.diff_ids))
             )
         except EngineError:
-            return False  # damaged: it is pulled again
+            return ()  # damaged: it is pulled again
+        return self._store.images.known_in(image, reference.name) if whole else ()
 
     def base(
         self,

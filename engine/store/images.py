@@ -326,7 +326,15 @@ class ImageStore:
         rows = self._records.read("SELECT name FROM repo_digests WHERE digest = ? ORDER BY name", image.digest)
         return [Reference.parse(row["name"]).familiar for row in rows]
 
-    def in_registry(self, prefix: str) -> list[tuple[Reference, Digest]]:
+    def known_in(self, image: Image, repository: str) -> set[Digest]:
+        """The digests that a registry has the image as, in that repository (its name in full)."""
+        return {
+            reference.digest
+            for reference, digest in self.in_registry(f"{repository}@")
+            if digest == image.digest and reference.digest is not None
+        }
+
+    def in_registry(self, prefix: str) -> Sequence[tuple[Reference, Digest]]:
         """What registries are known to hold whose name in full begins so (`HOST/`, `REPOSITORY@`), and the image that it is."""
         last = prefix[:-1] + chr(ord(prefix[-1]) + 1)
         rows = self._records.read("SELECT name, digest FROM repo_digests WHERE name >= ? AND name < ?", prefix, last)

@@ -60,7 +60,9 @@ def test_rg11_the_folder_exchanged_while_a_layer_is_unpacked(tmp_path: Path) -> 
     racer.start()
     try:
         tar = layer(300)
-        for _ in range(25):
+        rounds = 0
+        while rounds < 25 or swaps <= 1000:  # on a busy machine the other thread has few turns
+            rounds += 1
             try:
                 apply_layer(io.BytesIO(tar), tmp_path / "work/diff")
             except (OSError, EngineError):
@@ -68,7 +70,6 @@ def test_rg11_the_folder_exchanged_while_a_layer_is_unpacked(tmp_path: Path) -> 
     finally:
         over.set()
         racer.join()
-    assert swaps > 1000
     # When the destination was opened while it was a link, the layer lies there as it would; no entry of it may do more than that.
     assert sorted(path.name for path in canary.iterdir() if path.name != "diff" and not path.name.startswith("d")) == []
     assert all(path.name.startswith(("d", "f")) for path in canary.rglob("*"))
