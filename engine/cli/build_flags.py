@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,6 +57,8 @@ FLAGS = [
 
 def fields(text: str, flag: str) -> dict[str, str]:
     """`type=local,"dest=a,b"` as a mapping; a field without `=` has the value ""."""
+    import csv
+
     try:
         (row,) = csv.reader([text])
     except (csv.Error, ValueError):

@@ -10,6 +10,9 @@ from pathlib import Path
 from engine.runtime.bootstrap import without_inspect
 
 with without_inspect():
+    from engine.base import late_dataclasses
+
+    late_dataclasses.install()
     from engine.cli import refused
     from engine.cli.app_flags import APP_FLAGS
     from engine.cli.flags import BadFlag, Flag, Parsed, UsageError, help_text, parse
@@ -194,7 +197,8 @@ def _dispatch(args: list[str]) -> int:
         if own and verb not in _ANYBODY and parsed.args[1:2] not in (["--help"], ["-h"]):
             _as_user(root)
 
-        module = importlib.import_module(f"engine.cli.{VERBS[verb][0]}")
+        with without_inspect():  # which asyncio names, and does not use for what commands do
+            module = importlib.import_module(f"engine.cli.{VERBS[verb][0]}")
         command: Callable[[Path, list[str]], int] = getattr(module, f"cmd_{verb}")
         return _in(root, lambda: command(root, parsed.args[1:]))
     if not os.path.isdir(verb):

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from engine.base.cancel import CancelToken
-from engine.base.settings import build_settings
+from engine.base.settings import BuildSettings, build_settings
 from engine.build.cache_format import write_inline
 from engine.build.cache_specs import parse_from, parse_to
 from engine.build.compare import compare
 from engine.build.delta import Copies
 from engine.build.history import History
-from engine.build.options import check_request, inline_asked
+from engine.build.interfaces import Runner, RunStep
+from engine.build.options import check_request, inline_asked, pushes
 from engine.build.result import Outcome
 from engine.build.shared_cache import SharedCache
 from engine.build.solver import Build
@@ -24,10 +26,8 @@ from engine.errors import NotFound
 from engine.model import BuildEvent, BuildFinished, BuildRecord, BuildRequest, BuildStarted, FileDifference, WhyReport
 from engine.runtime.client import Runtime
 from engine.service.build_cache import BuildCache, plan_prune
-from engine.service.build_delivery import Delivery
 from engine.service.cache_import import CacheImport
 from engine.service.images import ImageService
-from engine.service.steps import StepRunner
 from engine.service.system import require_root
 from engine.store.images import Image
 from engine.store.store import Store
@@ -62,14 +62,18 @@ class BuildService:
                 recorder.feed(event)
                 emit(replace(event, number=recorder.number) if isinstance(event, BuildStarted) else event)
 
-            runner = StepRunner(
-                self._store, self._runtime, request, host_ca=host_ca, block_metadata=settings.block_metadata
-            )
+            runner = _WhenNeeded(lambda: self._runner(request, settings, host_ca))
+            if request.network or request.add_hosts or request.ulimits:
+                runner.made()  # what is wrong with these is told before anything is built
             imports = CacheImport(self._store, tell, cancel)
             cache = SharedCache(self._store, lambda: imports.open(sources), tell, cancel)
-            delivery = Delivery(self._store, request, tell, cancel)
 
             def deliver(outcome: Outcome) -> None:
+                if not (targets or any(map(pushes, request.outputs))):
+                    return
+                from engine.service.build_delivery import Delivery
+
+                delivery = Delivery(self._store, request, tell, cancel)
                 delivery.push(outcome)
                 for target in targets:
                     if target.kind != "inline":
@@ -89,6 +93,11 @@ class BuildService:
                 if settings.cache_size:
                     self._budget = settings.cache_size
                     self._store.unsynced.later(self._keep_to_budget)
+
+    def _runner(self, request: BuildRequest, settings: BuildSettings, host_ca: bool) -> Runner:
+        from engine.service.steps import StepRunner
+
+        return StepRunner(self._store, self._runtime, request, host_ca=host_ca, block_metadata=settings.block_metadata)
 
     def _keep_to_budget(self) -> None:
         """After a build: what was used least recently goes, beside whatever else is done (`build.cache-size`)."""
@@ -137,3 +146,20 @@ class BuildService:
         """The images that stand for the last builds of this target."""
         ids = {record.image_id for record in past if record.target == target and record.image_id}
         return [image for image in self._store.images.list() if image.config_digest in ids]
+
+
+class _WhenNeeded:
+    """A runner that is made for the first step that runs: of most builds none does, and it takes longer to load than they do."""
+
+    def __init__(self, make: Callable[[], Runner]) -> None:
+        self._make, self._lock = make, threading.Lock()
+        self._runner: Runner | None = None
+
+    def made(self) -> Runner:
+        with self._lock:
+            if self._runner is None:
+                self._runner = self._make()
+            return self._runner
+
+    def run(self, step: RunStep, output: Callable[[str, bytes], None], cancel: CancelToken) -> int:
+        return self.made().run(step, output, cancel)

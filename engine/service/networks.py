@@ -311,7 +311,7 @@ class NetworkService:
             "Driver": record.driver,
             "EnableIPv4": True,
             "EnableIPv6": record.ipv6,
-            "IPAM": {"Driver": "default", "Options": {}, "Config": [_ipam(record, pool) for pool in record.pools]},
+            "IPAM": {"Driver": "default", "Options": None, "Config": [_ipam(record, pool) for pool in record.pools]},
             "Internal": record.internal,
             "Attachable": record.attachable,
             "Ingress": False,
