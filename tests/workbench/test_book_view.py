@@ -14,6 +14,7 @@ from textual.app import App, ComposeResult
 
 from engine.api import LogRow
 from workbench.widgets import log_format
+from workbench.widgets.book_select import Spot, between
 from workbench.widgets.book_view import BookView
 
 
@@ -242,3 +243,47 @@ def test_spans_hold_every_cell_once(width: int) -> None:
         assert all(end == start for (_, end), (start, _) in itertools.pairwise(found))
         assert found[-1][1] >= cell_len(text)
         assert all(end - start <= width for start, end in found)
+
+
+async def test_characters_are_selected_by_keys() -> None:
+    async with showing(["first line", "日本語 wide", "", "last"]) as (pilot, app):
+        view = app.view
+        await pilot.press("g")
+        view.begin_selection(by_character=True)
+        await pilot.press("right", "right", "ctrl+right")
+        assert view.span == (Spot(0, 0), Spot(0, 6))
+        await pilot.press("dollar_sign", "right", "right")
+        assert view.span == (Spot(0, 0), Spot(1, 1))
+        assert between(*view.span, ["first line", "日本語 wide"], [True, True]) == "first line\n日本"
+        await pilot.press("down", "down", "circumflex_accent", "ctrl+left", "left")
+        assert view.span == (Spot(0, 0), Spot(1, 7))
+        await pilot.press("G")
+        view.grow(0, 5)
+        assert not view.following
+        assert view.span == (Spot(0, 0), Spot(3, 3))
+        view.end_selection()
+        assert view.span is None
+
+
+async def test_characters_are_selected_by_the_mouse_also_over_wrapped_lines_and_wide_characters() -> None:
+    async with showing(["x" * 30 + " tail", "日本語 wide", "", "path /etc/hosts end"], size=(22, 10)) as (pilot, app):
+        view = app.view
+        await pilot.press("g")
+        lines = drawn(app)
+        assert lines[:4] == ["x" * 20, "x" * 10 + " tail", "日本語 wide", ""]
+        await pilot.mouse_down(view, offset=(4, 1))
+        await pilot.hover(view, offset=(5, 2))
+        await pilot.mouse_up(view, offset=(5, 2))
+        assert view.span == (Spot(0, 22), Spot(1, 1))
+        assert between(*view.span, [view.plain(0), view.plain(1)], [True, True]) == "x" * 8 + " tail\n日本"
+        styles = [segment.style.bgcolor for segment in view.render_line(2) if segment.style and segment.text.strip()]
+        assert len(set(styles)) > 1, "what is selected stands out"
+        assert view.render_line(2).text[2:].rstrip() == "日本語 wide"
+        await pilot.click(view, offset=(10, 4), times=2)
+        first, last = view.span or (Spot(0, 0), Spot(0, 0))
+        assert view.plain(first.row)[first.at : last.at + 1] == "/etc/hosts"
+        await pilot.click(view, offset=(10, 4), times=3)
+        assert view.span == (Spot(3, 0), Spot(3, 18))
+        await pilot.click(view, offset=(3, 0))
+        assert view.span is None
+        assert view.cursor == 0

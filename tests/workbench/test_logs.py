@@ -227,6 +227,8 @@ async def test_copy_and_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         await pilot.press("k", "v", "k", "k", "y")
         await until(pilot, copied.exists)
         assert copied.read_text() == "line 296\nline 297\nline 298"
+        await pilot.press("V", "right", "right", "k", "ctrl+right", "y")
+        await until(pilot, lambda: copied.read_text() == "295\nl")
         await pilot.press("ampersand", *"error", "enter")
         await until(pilot, lambda: pane.view.extent[1] == 3)
         await pilot.press("ctrl+s")

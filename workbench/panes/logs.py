@@ -25,6 +25,7 @@ from workbench.panes.log_saving import default_name, save_rows, text_of
 from workbench.screens.log_row import WINDOWS, ChooseWindow, RowDetail, brief
 from workbench.state import neutral
 from workbench.subjects import Lists, Subject
+from workbench.widgets.book_select import between
 from workbench.widgets.book_view import BookView
 from workbench.widgets.prompt import Prompt
 
@@ -45,8 +46,9 @@ class LogsPane(Pane):
         Binding("t", "times", "Times", show=False, id="logs.times", tooltip="Show when each line was written"),
         Binding("w", "wrap", "Wrap", show=False, id="logs.wrap", tooltip="Long lines below each other, or to the right"),
         Binding("J", "readable", "JSON", show=False, id="logs.json", tooltip="JSON lines as they are, or made readable"),
-        Binding("v", "select", "Select", show=False, id="logs.select", tooltip="Begin to select lines, or end it"),
-        Binding("y", "yank", "Copy", show=False, id="logs.yank", tooltip="Copy the selected lines, or the one under the cursor"),
+        Binding("v", "select(False)", "Select", show=False, id="logs.select", tooltip="Begin to select lines, or end it"),
+        Binding("V", "select(True)", "Select characters", show=False, id="logs.characters", tooltip="Begin to select characters (arrows, ctrl+arrows, ^ and $), or end it; the mouse does it too"),
+        Binding("y", "yank", "Copy", show=False, id="logs.yank", tooltip="Copy what is selected, or the line under the cursor"),
         Binding("Y", "fields", "Copy a field", show=False, id="logs.fields", tooltip="Copy a part of the line"),
         Binding("space", "mark", "Mark", show=False, id="logs.mark", tooltip="Mark the line, to find it again"),
         Binding("apostrophe", "next_mark", "Next mark", key_display="'", show=False, id="logs.next_mark", tooltip="Go to the next marked line"),
@@ -163,7 +165,9 @@ class LogsPane(Pane):
         flags.append("following" if view.following else f"+{view.unseen} lines" if view.unseen else "stopped")
         if view.select_from is not None:
             first, last = view.selected
-            flags.append(f"{last - first + 1} selected")
+            what = "characters" if view.by_character else "lines"
+            lines = "" if view.by_character and first == last else f"{last - first + 1} "
+            flags.append(f"{lines}{'lines by ' if view.by_character and lines else ''}{what} selected")
         if self.reader.kept is not None:
             flags.append(f"filter {self.reader.filter_text}")
         if self.reader.search is not None:
@@ -261,7 +265,7 @@ class LogsPane(Pane):
             self.prompt.shut()
             self.view.focus()
         elif self.view.select_from is not None:
-            self.action_select()
+            self.view.end_selection()
         elif self.reader.kept is not None or self.reader.window:
             place = self._place()
             self.reader.set_filter("")
@@ -298,11 +302,11 @@ class LogsPane(Pane):
 
     # --- lines that the user points at --------------------------------------------------------------------
 
-    def action_select(self) -> None:
-        view = self.view
-        view.select_from = view.cursor if view.select_from is None else None
-        view.redraw(view.cursor)
-        self._say()
+    def action_select(self, by_character: bool) -> None:
+        if self.view.select_from is not None and self.view.by_character == by_character:
+            self.view.end_selection()
+        else:
+            self.view.begin_selection(by_character=by_character)
 
     def action_mark(self) -> None:
         row = self.view.row(self.view.cursor)
@@ -322,16 +326,22 @@ class LogsPane(Pane):
         self.view.go_to(next((row for row in rows if row > self.view.cursor), rows[0]))
 
     def action_yank(self) -> None:
-        self.work(self._yank, *self.view.selected, group="yank")
+        self.work(self._yank, group="yank")
 
-    async def _yank(self, first: int, last: int) -> None:
-        if self.reader.book is None:
+    async def _yank(self) -> None:
+        view, book = self.view, self.reader.book
+        if book is None:
             return
-        rows = await self.reader.book.rows(first, min(last - first + 1, MOST_COPIED))
-        if rows:
+        (first, last), span = view.selected, view.span
+        rows = await book.rows(first, min(last - first + 1, MOST_COPIED))
+        if rows and span is not None:
+            texts = [view.text_of(row) for row in rows]
+            text = between(*span, texts, [row.whole for row in rows])
+            await clipboard.copy(self.app, text, "1 character" if len(text) == 1 else f"{len(text)} characters")
+        elif rows:
             await clipboard.copy(self.app, text_of(rows), "1 line" if len(rows) == 1 else f"{len(rows)} lines")
-        if self.view.select_from is not None:
-            self.action_select()
+        if view.select_from is not None:
+            view.end_selection()
 
     def action_fields(self) -> None:
         row = self.view.row(self.view.cursor)

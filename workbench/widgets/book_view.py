@@ -1,61 +1,30 @@
-"""A log of any length on the screen: only the rows that are seen are known here, and only they are drawn.
-
-The widget knows how many rows there are, asks for those it lacks with `Wanted`, and is given them with `supply`. The cursor is
-a row; while it is the last one, the view follows the end. A row wider than the pane goes on below or, without wrapping, to the
-right.
-"""
+"""A log of any length on the screen: rows, lines and characters of them selected by keys and by the mouse. See `book_scroll`."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-
-from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
 from rich.style import Style
-from rich.text import Text
 from textual import events
 from textual.binding import Binding
-from textual.geometry import Size
-from textual.message import Message
-from textual.scroll_view import ScrollView
 from textual.strip import Strip
+from textual.timer import Timer
 
 from engine.api import LogRow
-from engine.base.patterns import Pattern, SlowPattern
 from workbench.widgets import log_format
-from workbench.widgets.log_view import rule
+from workbench.widgets.book_rows import Part
+from workbench.widgets.book_scroll import BookScroller
+from workbench.widgets.book_select import Spot, at_cell, cell_of, end_of, step_from, word_at, word_step
 
-KNOWN = 4000  # rows that are kept
-DRAWN = 1000
-GUTTER = 2  # cells: a mark, and the sign of stderr
-_NAME = 16  # cells of a container's name at most
-_SIDEWAYS = 16
-_NAME_STYLES = ("cyan", "magenta", "green", "yellow", "blue", "bright_red")
+_DRAG = 1 / 20  # seconds between two lines while a drag is held beyond an edge
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What changes how every row is drawn."""
-
-    wrap: bool = True
-    times: bool = False
-    readable: bool = True  # lines that are JSON objects as level, message, fields
-    names: tuple[str, ...] = ()  # of the sources, where there are several
-    search: Pattern[str] | None = None
-
-
-class BookView(ScrollView, can_focus=True):
+class BookView(BookScroller):
+    ALLOW_SELECT = False  # it selects by itself: what it draws is not all there is
     BINDINGS = [
-        Binding("j,down", "move(1)", "Down", show=False, id="log.down"),
-        Binding("k,up", "move(-1)", "Up", show=False, id="log.up"),
-        Binding("pagedown,ctrl+d", "page(1)", "Page down", show=False, id="log.page_down"),
-        Binding("pageup,ctrl+u", "page(-1)", "Page up", show=False, id="log.page_up"),
-        Binding("g,home", "top", "Top", show=False, id="log.top"),
-        Binding("G,end", "bottom", "Follow", show=False, id="log.bottom"),
-        Binding("left", "sideways(-1)", "Left", show=False, id="log.left"),
-        Binding("right", "sideways(1)", "Right", show=False, id="log.right"),
+        Binding("ctrl+left", "word(-1)", "Word before", show=False, id="log.word_left"),
+        Binding("ctrl+right", "word(1)", "Next word", show=False, id="log.word_right"),
+        Binding("circumflex_accent", "side(-1)", "Begin of line", show=False, id="log.begin"),
+        Binding("dollar_sign", "side(1)", "End of line", show=False, id="log.end"),
     ]
     COMPONENT_CLASSES = {
         "log--rule", "log--stderr", "log--empty", "log--cursor", "log--selected", "log--hit", "log--time",
@@ -71,321 +40,160 @@ class BookView(ScrollView, can_focus=True):
     BookView > .log--hit { background: $warning; color: $background; text-style: bold; }
     """
 
-    class Wanted(Message):
-        """Rows that the view would draw and does not have."""
-
-        def __init__(self, view: BookView, first: int, count: int) -> None:
-            super().__init__()
-            self.view, self.first, self.count = view, first, count
-
-        def can_replace(self, message: Message) -> bool:
-            return isinstance(message, BookView.Wanted)
-
-    class Moved(Message):
-        """The cursor, what is selected, or whether the view follows has changed."""
-
-        def can_replace(self, message: Message) -> bool:
-            return isinstance(message, BookView.Moved)
-
     def __init__(self, *, id: str | None = None, empty: str = "") -> None:
-        super().__init__(id=id)
-        self.empty = empty
-        self.following = True
-        self.cursor = 0
-        self.select_from: int | None = None  # the other end of a selection
-        self.marks: set[int] = set()  # by place
-        self.unseen_from = 0  # `end` when the view stopped following
-        self._first, self._end = 0, 0
-        self._look = Look()
-        self._known: OrderedDict[int, LogRow] = OrderedDict()
-        self._drawn: OrderedDict[int, list[Strip]] = OrderedDict()  # without cursor and selection
-        self._below = 0  # rows of the screen by which the topmost row begins above it
-        self._sideways = 0
-        self._map: list[tuple[int, int]] | None = None  # row and its part, for each line of the screen
-        self._own = False  # whether it is this widget that scrolls
-
-    # --- what it is told ----------------------------------------------------------------------------------
-
-    @property
-    def extent(self) -> tuple[int, int]:
-        return self._first, self._end
-
-    @property
-    def look(self) -> Look:
-        return self._look
-
-    @look.setter
-    def look(self, look: Look) -> None:
-        if look != self._look:
-            self._look = look
-            self._drawn.clear()
-            self._sideways = 0 if look.wrap else self._sideways
-            self._settle()
-
-    @property
-    def unseen(self) -> int:
-        """Rows that came since the view stopped following."""
-        return 0 if self.following else max(0, self._end - self.unseen_from)
+        super().__init__(id=id, empty=empty)
+        self.select_from: Spot | None = None  # the other end of a selection
+        self.by_character = False  # else whole rows are selected
+        self.column = 0  # the character of the cursor's row at which a selection by characters ends
+        self._pressed: Spot | None = None  # where the mouse was pressed
+        self._pointer = (0, 0)
+        self._dragged: Timer | None = None
 
     def restart(self, *, cursor: int | None = None) -> None:
-        """Row numbers mean other rows from now on. None: at the end."""
-        self._known.clear()
-        self._drawn.clear()
         self.select_from = None
-        self._first = self._end = 0
-        self.following, self.cursor = cursor is None, cursor or 0
-        self._settle()
+        super().restart(cursor=cursor)
 
-    def grow(self, first: int, end: int, start: int = 0, rows: Sequence[LogRow] = ()) -> None:
-        """There are the rows `first` to `end` - 1 now; of these come `rows`, from number `start` on."""
-        if (first, end) == (self._first, self._end) and not rows:
-            return
-        top = self._top
-        self._first, self._end = first, end
-        self._keep(start, rows)
-        if self.following:
-            self.cursor = max(first, end - 1)
-            self._go(*self._last_position())
-        else:
-            self.cursor = min(max(self.cursor, first), max(first, end - 1))
-            self._go(max(top, first), self._below if top >= first else 0)
+    # --- selecting ----------------------------------------------------------------------------------------
 
-    def supply(self, start: int, rows: Sequence[LogRow]) -> None:
-        """The rows that were wanted."""
-        self._keep(start, rows)
-        if self.following:
-            self._go(*self._last_position())
-        else:
-            self._settle()
-
-    def _keep(self, start: int, rows: Sequence[LogRow]) -> None:
-        for number, row in enumerate(rows, start):
-            if self._known.get(number) != row:
-                self._known[number] = row
-                self._drawn.pop(number, None)
-            self._known.move_to_end(number)
-        while len(self._known) > KNOWN:
-            self._known.popitem(last=False)
-
-    def row(self, number: int) -> LogRow | None:
-        return self._known.get(number)
+    @property
+    def selecting(self) -> bool:
+        return self.select_from is not None
 
     @property
     def selected(self) -> tuple[int, int]:
         """First and last row of the selection; without one both are the cursor's."""
-        other = self.cursor if self.select_from is None else self.select_from
+        other = self.cursor if self.select_from is None else self.select_from.row
         return min(self.cursor, other), max(self.cursor, other)
 
-    # --- moving -------------------------------------------------------------------------------------------
-
     @property
-    def page(self) -> int:
-        return max(1, self.scrollable_content_region.height)
+    def span(self) -> tuple[Spot, Spot] | None:
+        """First and last character of a selection by characters."""
+        if self.select_from is None or not self.by_character:
+            return None
+        head = Spot(self.cursor, min(self.column, max(0, len(self.plain(self.cursor)) - 1)))
+        return min(self.select_from, head), max(self.select_from, head)
 
-    @property
-    def _top(self) -> int:
-        return self._first + round(self.scroll_y)
+    def plain(self, number: int) -> str:
+        """A row's text as it is read; "" when it is not known here."""
+        row = self._known.get(number)
+        return self.text_of(row) if row is not None else ""
 
-    def go_to(self, row: int, *, middle: bool = True) -> None:
-        """The cursor to a row, and that row onto the screen."""
-        self.cursor = min(max(row, self._first), max(self._first, self._end - 1))
-        shown = [number for number, _part in self._lines()]
-        if self.cursor in shown[: len(shown)]:
-            self._settle()
-        elif middle:
-            self._go(max(self._first, self.cursor - self.page // 2), 0)
-        else:
-            self._go(self.cursor, 0)
-        self._follow(self.cursor >= self._end - 1)
-        self._tell()
+    def text_of(self, row: LogRow) -> str:
+        """As it is read here: a line of JSON made readable, if that is how it shows."""
+        return self._painter.plain(row)
 
-    def action_move(self, step: int) -> None:
-        if step < 0 and self.following:
-            self._follow(False)
-        height = self._height(self.cursor)
-        bottom, part = self._lines()[-1] if self._lines() else (0, 0)
-        if step > 0 and self.cursor == bottom and part < height - 1:  # a row longer than what is left of the screen
-            self._down(1)
-        elif step < 0 and self.cursor == self._top and self._below > 0:
-            self._up(1)
-        else:
-            self.cursor = min(max(self.cursor + step, self._first), max(self._first, self._end - 1))
-            self._show_cursor(step)
-        self._follow(self.cursor >= self._end - 1 and self._at_end())
-        self._tell()
-
-    def _show_cursor(self, step: int) -> None:
-        lines = self._lines()
-        if step < 0:
-            if self.cursor < self._top or (self.cursor == self._top and self._below):
-                self._go(self.cursor, max(0, self._height(self.cursor) - self.page))
-            elif self.cursor not in {number for number, _part in lines}:
-                self._go(self.cursor, 0)
-        else:
-            wanted = self._height(self.cursor)
-            for _ in range(min(wanted, self.page)):
-                shown = sum(number == self.cursor for number, _part in self._lines())
-                if shown >= min(wanted, self.page) or not self._down(1):
-                    break
+    def begin_selection(self, *, by_character: bool, start: Spot | None = None) -> None:
+        """From the cursor on, or from `start`; one that is begun already only changes its kind."""
+        if self.select_from is None:
+            self.column = start.at if start else 0
+        self.select_from = start or self.select_from or Spot(self.cursor, self.column)
+        self.by_character = by_character
+        self._follow(False)
         self._settle()
-
-    def action_page(self, step: int) -> None:
-        """By a screenful, less a line. The cursor goes along."""
-        for _ in range(max(1, self.page - 1)):
-            if not (self._down(1) if step > 0 else self._up(1)):
-                break
-        self._clamp_cursor(end=step > 0 and self._at_end(), top=step < 0 and self._top == self._first)
-
-    def action_top(self) -> None:
-        self.cursor = self._first
-        self._go(self._first, 0)
-        self._follow(self._end - self._first <= 1)
         self._tell()
 
-    def action_bottom(self) -> None:
-        self.cursor = max(self._first, self._end - 1)
-        self._follow(True)
-        self._go(*self._last_position())
+    def end_selection(self) -> None:
+        self.select_from = None
+        self._follow(self.cursor >= self._end - 1 and self._at_end())
+        self._settle()
         self._tell()
 
-    def action_sideways(self, step: int) -> None:
-        if not self._look.wrap:
-            self._sideways = max(0, self._sideways + step * _SIDEWAYS)
-            self._settle()
+    def _to_column(self, text: str, column: int) -> None:
+        """The end of the selection to a character of the cursor's row; what is outside is in the row before or behind."""
+        if column < 0 and self.cursor > self._first:
+            self.action_move(-1)
+            column = max(0, len(self.plain(self.cursor)) - 1)
+        elif column >= len(text) and self.cursor < self._end - 1:
+            self.action_move(1)
+            column = 0
+        self.column = max(0, min(column, max(0, len(self.plain(self.cursor)) - 1)))
+        self._settle()
+        self._tell()
 
-    def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
-        event.stop()
-        event.prevent_default()
-        self._wheel(3)
+    def action_word(self, step: int) -> None:
+        if self.span is not None:
+            text = self.plain(self.cursor)
+            self._to_column(text, word_step(text, self.column, step))
 
-    def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
-        event.stop()
-        event.prevent_default()
-        self._wheel(-3)
+    def action_side(self, side: int) -> None:
+        if self.span is not None:
+            text = self.plain(self.cursor)
+            self._to_column(text, len(text) - 1 if side > 0 and text else 0)
 
-    def _wheel(self, lines: int) -> None:
-        for _ in range(abs(lines)):
-            if not (self._down(1) if lines > 0 else self._up(1)):
-                break
-        self._clamp_cursor(end=lines > 0 and self._at_end())
-
-    def on_click(self, event: events.Click) -> None:
+    def _spot(self, x: int, y: int) -> Spot | None:
         lines = self._lines()
-        offset = event.get_content_offset(self)
-        if offset is not None and offset.y < len(lines):
-            self.cursor = lines[offset.y][0]
-            self._follow(self.cursor >= self._end - 1)
+        if not lines:
+            return None
+        row, index = lines[max(0, min(y, len(lines) - 1))]
+        parts = self._parts(row)
+        part = parts[min(index, len(parts) - 1)]
+        cell = part.start + max(0, min(x - part.lead, part.end - part.start - 1))
+        return Spot(row, at_cell(self.plain(row), cell))
+
+    def on_mouse_down(self, event: events.MouseDown) -> None:
+        if event.button == 1:
+            self._pressed = self._spot(event.x, event.y)
+            self._pointer = (event.x, event.y)
+            self.capture_mouse()
+
+    def on_mouse_move(self, event: events.MouseMove) -> None:
+        if self._pressed is None or (self._spot(event.x, event.y) == self._pressed and self._dragged is None):
+            return
+        self._pointer = (event.x, event.y)
+        if self._dragged is None:
+            self.select_from = None
+            self.begin_selection(by_character=True, start=self._pressed)
+            self._dragged = self.set_interval(_DRAG, self._drag_on)
+        self._drag()
+
+    def _drag_on(self) -> None:
+        """The pointer is held above or below the view."""
+        if self._pointer[1] < 0:
+            self._up(1)
+        elif self._pointer[1] >= self.page:
+            self._down(1)
+        else:
+            return
+        self._drag()
+
+    def _drag(self) -> None:
+        if (spot := self._spot(*self._pointer)) is not None:
+            self.cursor, self.column = spot
             self._settle()
             self._tell()
 
-    def _clamp_cursor(self, *, end: bool = False, top: bool = False) -> None:
-        shown = [number for number, _part in self._lines()]
-        if shown:
-            self.cursor = min(max(self.cursor, shown[0]), shown[-1])
-        if end:
-            self.cursor = max(self._first, self._end - 1)
-        elif top:
-            self.cursor = self._first
-        self._follow(end)
-        self._settle()
-        self._tell()
-
-    def _down(self, lines: int) -> bool:
-        last = self._last_position()
-        if (self._top, self._below) >= last:
-            return False
-        top, below = self._top, self._below + lines
-        while below >= self._height(top):
-            below -= self._height(top)
-            top += 1
-        self._go(*min((top, below), last))
-        return True
-
-    def _up(self, lines: int) -> bool:
-        top, below = self._top, self._below - lines
-        while below < 0 and top > self._first:
-            top -= 1
-            below += self._height(top)
-        if below < 0:
-            return False
-        self._go(top, below)
-        return True
-
-    def _at_end(self) -> bool:
-        return (self._top, self._below) >= self._last_position()
-
-    def _follow(self, yes: bool) -> None:
-        if self.following and not yes:
-            self.unseen_from = self._end
-        self.following = yes
-
-    def _tell(self) -> None:
-        self.post_message(self.Moved())
-
-    def watch_scroll_y(self, old: float, new: float) -> None:
-        super().watch_scroll_y(old, new)
-        if not self._own and round(old) != round(new):  # somebody drags the bar
-            self._below = 0
-            self._map = None
-            self._clamp_cursor(end=self._at_end())
-
-    # --- where things are ---------------------------------------------------------------------------------
-
-    def _go(self, top: int, below: int) -> None:
-        """Makes row `top` the topmost, `below` lines of it above the screen."""
-        last = self._last_position()
-        top, below = min((max(top, self._first), below), last)
-        self._own = True
-        try:
-            self.virtual_size = Size(max(1, self.scrollable_content_region.width), last[0] - self._first + self.page)
-            self.scroll_target_y = self.scroll_y = top - self._first
-        finally:
-            self._own = False
-        self._below = below
-        self._settle()
-
-    def _last_position(self) -> tuple[int, int]:
-        """The topmost row, and how much of it is above the screen, when the last row ends at the bottom."""
-        if not self._look.wrap:
-            return max(self._first, self._end - self.page), 0
-        left, row = self.page, self._end
-        while row > self._first and left > 0:
-            row -= 1
-            left -= self._height(row)
-        return row, max(0, -left)
-
-    def _height(self, row: int) -> int:
-        return len(self._strips(row)) if self._look.wrap and row in self._known else 1
-
-    def _lines(self) -> list[tuple[int, int]]:
-        if self._map is None:
-            found: list[tuple[int, int]] = []
-            row, part = self._top, self._below
-            while row < self._end and len(found) < self.page:
-                found += [(row, index) for index in range(part, self._height(row))]
-                row, part = row + 1, 0
-            self._map = found[: self.page]
-        return self._map
-
-    def _settle(self) -> None:
-        """Something has changed: draws anew, and asks for what is missing."""
-        self._map = None
-        if not self.is_mounted:
+    def on_mouse_up(self, event: events.MouseUp) -> None:
+        if self._pressed is None:
             return
-        self.refresh()
-        lines = self._lines()
-        if lines and any(row not in self._known for row, _part in lines):
-            first = max(self._first, lines[0][0] - 2 * self.page)
-            self.post_message(self.Wanted(self, first, min(self._end, lines[-1][0] + 2 * self.page) - first))
+        self.release_mouse()
+        self._pressed = None
+        if self._dragged is not None:
+            self._dragged.stop()
 
-    def on_resize(self) -> None:
-        self._drawn.clear()
-        self._map = None
-        self._go(*(self._last_position() if self.following else (self._top, 0)))
+    def on_click(self, event: events.Click) -> None:
+        """One goes there and ends a selection; two select the word, three the row."""
+        dragged, self._dragged = self._dragged, None
+        spot = self._spot(event.x, event.y)
+        if dragged is not None or spot is None or event.y >= len(self._lines()):
+            return
+        self.cursor = spot.row
+        self.select_from = None
+        if event.chain == 1:
+            self._follow(self.cursor >= self._end - 1)
+            self._settle()
+            self._tell()
+        else:
+            text = self.plain(spot.row)
+            first, last = word_at(text, spot.at) if event.chain == 2 else (0, max(0, len(text) - 1))
+            self.begin_selection(by_character=True, start=Spot(spot.row, first))
+            self.column = last
 
-    def notify_style_update(self) -> None:
-        self._drawn.clear()
-        super().notify_style_update()
+    def action_sideways(self, step: int) -> None:
+        if self.span is not None:
+            text = self.plain(self.cursor)
+            self._to_column(text, step_from(text, self.column, step))
+        else:
+            super().action_sideways(step)
 
     # --- drawing ------------------------------------------------------------------------------------------
 
@@ -396,13 +204,16 @@ class BookView(ScrollView, can_focus=True):
             return Strip([Segment(log_format.safe(self.empty), empty)]).adjust_cell_length(width, self.rich_style)
         if y >= len(lines):
             return Strip.blank(width, self.rich_style)
-        row, part = lines[y]
-        strips = self._strips(row)
-        strip = strips[min(part, len(strips) - 1)]
-        return self._highlighted(strip, row).adjust_cell_length(width, self.rich_style)
+        row, index = lines[y]
+        parts = self._parts(row)
+        part = parts[min(index, len(parts) - 1)]
+        return self._highlighted(part, row).adjust_cell_length(width, self.rich_style)
 
-    def _highlighted(self, strip: Strip, row: int) -> Strip:
+    def _highlighted(self, part: Part, row: int) -> Strip:
         first, last = self.selected
+        span, strip = self.span, part.strip
+        if span is not None:
+            return self._with_span(part, row, *span) if first <= row <= last else strip
         if self.select_from is not None and first <= row <= last:
             name = "log--selected"
         elif row == self.cursor and not self.following and self.has_focus:
@@ -412,72 +223,23 @@ class BookView(ScrollView, can_focus=True):
         style = self.get_component_rich_style(name)
         return Strip(list(Segment.apply_style(strip, None, style)), strip.cell_length)
 
-    def _style(self, name: str) -> Style:
-        return self.rich_style + self.get_component_rich_style(name, partial=True)
+    def _with_span(self, part: Part, row: int, first: Spot, last: Spot) -> Strip:
+        """The cells of the selected characters; the one at which it ends stands out, for who moves it by keys."""
+        text, strip = self.plain(row), part.strip
+        start = cell_of(text, first.at) if row == first.row else 0
+        end = cell_of(text, end_of(text, last.at)) if row == last.row else part.end
+        strip = self._styled(strip, part, start, end, self.get_component_rich_style("log--selected"))
+        if row == self.cursor:
+            head = first if self.select_from == last and first != last else last
+            begin = cell_of(text, head.at)
+            strip = self._styled(strip, part, begin, cell_of(text, end_of(text, head.at)), Style(reverse=True))
+        return strip
 
-    def _strips(self, number: int) -> list[Strip]:
-        row, width = self._known.get(number), self.scrollable_content_region.width
-        if row is None or width < 1:
-            return [Strip([Segment(" " * GUTTER + "…", self._style("log--empty"))]).adjust_cell_length(width)]
-        if (found := self._drawn.get(number)) is None:
-            found = self._drawn[number] = self._draw(row, width)
-            if len(self._drawn) > DRAWN:
-                self._drawn.popitem(last=False)
-        return found
-
-    def redraw(self, number: int) -> None:
-        """A row whose mark has changed."""
-        self._drawn.pop(number, None)
-        self._settle()
-
-    def _draw(self, row: LogRow, width: int) -> list[Strip]:
-        base = self.rich_style
-        if row.stream == "workbench":
-            return [Strip([Segment(rule(log_format.safe(row.text), width), self._style("log--rule"))])]
-        prefix, look = self._prefix(row), self._look
-        text = self._text(row)
-        room = max(2, width - sum(cell_len(segment.text) for segment in prefix))
-        body = Strip(self._segments(text, self._style("log--stderr") if row.stream == "stderr" else base))
-        if not look.wrap:
-            cut = body.crop(self._sideways, self._sideways + room)
-            if body.cell_length > self._sideways + room:
-                cut = Strip([*cut.crop(0, room - 1), Segment("›", self._style("log--empty"))])
-            return [Strip([*prefix, *cut])]
-        strips = []
-        rest = max(2, width - GUTTER)
-        first, *_more = log_format.spans(text.plain, room)
-        strips.append(Strip([*prefix, *body.crop(*first)]))
-        if first[1] < body.cell_length:
-            behind = body.crop(first[1])
-            for start, end in log_format.spans(behind.text, rest):
-                strips.append(Strip([Segment(" " * GUTTER, base), *behind.crop(start, end)]))
-        return strips
-
-    def _segments(self, text: Text, base: Style) -> list[Segment]:
-        return [Segment(s.text, base + (s.style or Style())) for s in text.render(self.app.console) if s.text]
-
-    def _prefix(self, row: LogRow) -> list[Segment]:
-        mark, sign = "◆" if row.place in self.marks else " ", "!" if row.stream == "stderr" else " "
-        found = [Segment(mark + sign, self._style("log--stderr" if sign != " " else "log--rule"))]
-        if len(self._look.names) > 1:
-            size = min(_NAME, max(cell_len(name) for name in self._look.names))
-            name = set_cell_size(log_format.safe(self._look.names[row.source]), size)
-            colour = _NAME_STYLES[row.source % len(_NAME_STYLES)]
-            found.append(Segment(f"{name} │ ", self.rich_style + Style(color=colour)))
-        if self._look.times:
-            found.append(Segment(f"{log_format.clock(row.stamp)} ", self._style("log--time")))
-        return found
-
-    def _text(self, row: LogRow) -> Text:
-        look = self._look
-        fields = log_format.parse_fields(row.text) if look.readable and row.whole else None
-        text = log_format.readable(fields) if fields is not None else log_format.styled(row.text)
-        if look.search is not None:
-            hit = self.get_component_rich_style("log--hit")
-            try:
-                for start, end in look.search.spans(text.plain):
-                    if end > start:
-                        text.stylize(hit, start, end)
-            except SlowPattern:  # whoever counts the hits says so
-                self._look = replace(look, search=None)
-        return text
+    @staticmethod
+    def _styled(strip: Strip, part: Part, start: int, end: int, style: Style) -> Strip:
+        """With a style on the cells `start` to `end` - 1 of the row's text, as far as this part shows them."""
+        begin, stop = (part.lead + max(part.start, min(cell, part.end)) - part.start for cell in (start, end))
+        if stop <= begin:
+            return strip
+        middle = Segment.apply_style(strip.crop(begin, stop), None, style)
+        return Strip([*strip.crop(0, begin), *middle, *strip.crop(stop, strip.cell_length)], strip.cell_length)
