@@ -65,7 +65,7 @@ class Bridge:
         if engine is not None:
             self.engine = engine
         self.loop, self._pump = loop, pump
-        self.lists = Lists()
+        self.lists = self.unread = Lists()  # until they were read
         self._services: dict[str, ServiceState] = {}
         self._stale = asyncio.Event()
         self._before: dict[str, ContainerStats] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import secrets
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from engine import api
@@ -58,6 +59,8 @@ async def open_shell(pane: BuildPane, request: api.BuildRequest) -> None:
     lines = await _report(engine, name)
     pane.shells.remove(name)
     await engine.remove(name, force=True)
+    with suppress(EngineError):  # another shell is on it
+        await engine.remove_image(image)
     if lines:
         pane.app.push_screen(ReadingScreen("done in the failed step", lines, note="y copies a line, Y all"))
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from engine.api import CommitRequest, NetworkSpec
-from engine.errors import NotFound
+from engine.errors import EngineError, NotFound
 from workbench.screens.dialogs import Field, Form, Values
 from workbench.state import DIM, brief_when, neutral
 from workbench.subjects import Subject
@@ -43,16 +44,17 @@ def line(*words: str) -> str:
 
 async def rename(app: WorkbenchApp, subjects: Sequence[Subject]) -> None:
     name = app.container_name(subjects[0])
-    form = Form(
-        f"rename {name}",
-        [Field("name", "new name", name, needed=True)],
-        lambda values: line("rename", name, values["name"]),
-        verb="Rename",
-    )
-    values = await app.push_screen_wait(form)
-    if values and values["name"] != name:
-        with app.log_command(line("rename", name, values["name"])):
-            await app.bridge.engine.rename(name, values["name"])
+
+    def command(values: Values) -> str:
+        return line("rename", name, values["name"])
+
+    async def act(values: Values) -> None:
+        if values["name"] != name:
+            with app.log_command(command(values)):
+                await app.bridge.engine.rename(name, values["name"])
+
+    fields = [Field("name", "new name", name, needed=True)]
+    await app.push_screen_wait(Form(f"rename {name}", fields, command, verb="Rename", act=act))
 
 
 async def commit(app: WorkbenchApp, subjects: Sequence[Subject]) -> None:
@@ -63,26 +65,32 @@ async def commit(app: WorkbenchApp, subjects: Sequence[Subject]) -> None:
         message = ("-m", values["comment"]) if values["comment"] else ()
         return line("commit", pause, *message, name, values["reference"])
 
+    async def act(values: Values) -> None:
+        with app.log_command(command(values)):
+            request = CommitRequest(values["reference"], values["comment"], pause=bool(values["pause"]))
+            await app.bridge.engine.commit(name, request)
+        app.say(f"{name} is the image {values['reference']} now")
+
     fields = [
         Field("reference", "image name", "", f"{name}:before-upgrade", needed=True),
         Field("comment", "comment"),
         Field("pause", "pause it meanwhile", "yes", kind="switch"),
     ]
-    values = await app.push_screen_wait(Form(f"an image of {name}", fields, command, verb="Commit"))
-    if values:
-        with app.log_command(command(values)):
-            request = CommitRequest(values["reference"], values["comment"], pause=bool(values["pause"]))
-            await app.bridge.engine.commit(name, request)
+    await app.push_screen_wait(Form(f"an image of {name}", fields, command, verb="Commit", act=act))
 
 
 async def tag(app: WorkbenchApp, subjects: Sequence[Subject]) -> None:
     image = subjects[0].name
-    fields = [Field("target", "new name", "", "registry.example/name:tag", needed=True)]
-    form = Form(f"another name for {image}", fields, lambda values: line("tag", image, values["target"]), verb="Tag")
-    values = await app.push_screen_wait(form)
-    if values:
-        with app.log_command(line("tag", image, values["target"])):
+
+    def command(values: Values) -> str:
+        return line("tag", image, values["target"])
+
+    async def act(values: Values) -> None:
+        with app.log_command(command(values)):
             await app.bridge.engine.tag(image, values["target"])
+
+    fields = [Field("target", "new name", "", "registry.example/name:tag", needed=True)]
+    await app.push_screen_wait(Form(f"another name for {image}", fields, command, verb="Tag", act=act))
 
 
 def run_words(image: str, values: Values) -> list[str]:
@@ -119,14 +127,25 @@ async def run(app: WorkbenchApp, subjects: Sequence[Subject]) -> None:
         Field("flags", "more flags", "", "--memory 512m --user 1000"),
         Field("rm", "remove it when it ends", "", kind="switch"),
     ]
-    form = Form(f"run {image}", fields, lambda values: line("run", *run_words(image, values)), verb="Run")
-    values = await app.push_screen_wait(form)
-    if values is None:
+    identity = ""
+
+    def command(values: Values) -> str:
+        return line("run", *run_words(image, values))
+
+    async def act(values: Values) -> None:
+        nonlocal identity
+        spec = app.desk_.run_spec(run_words(image, values))
+        with app.log_command(command(values)):
+            identity = await _create(app, spec)
+            try:
+                await app.bridge.engine.start(identity)
+            except EngineError:  # its name is wanted for the next try
+                with suppress(EngineError):
+                    await app.bridge.engine.remove(identity, force=True)
+                raise
+
+    if await app.push_screen_wait(Form(f"run {image}", fields, command, verb="Run", act=act)) is None:
         return
-    spec = app.desk_.run_spec(run_words(image, values))
-    with app.log_command(line("run", *run_words(image, values))):
-        identity = await _create(app, spec)
-        await app.bridge.engine.start(identity)
     await app.bridge.list()
     if found := app.lists.container(identity):
         app.go_to("containers", Subject("container", found.id, found.name, found))
@@ -144,26 +163,30 @@ async def _create(app: WorkbenchApp, spec: ContainerSpec) -> str:
 
 
 async def create_volume(app: WorkbenchApp, subjects: Sequence[Subject]) -> None:
-    fields = [Field("name", "name", "", "data", needed=True)]
-    form = Form("a new volume", fields, lambda values: line("volume", "create", values["name"]), verb="Create")
-    values = await app.push_screen_wait(form)
-    if values:
-        with app.log_command(line("volume", "create", values["name"])):
+    def command(values: Values) -> str:
+        return line("volume", "create", values["name"])
+
+    async def act(values: Values) -> None:
+        with app.log_command(command(values)):
             await app.bridge.engine.create_volume(values["name"])
+
+    fields = [Field("name", "name", "", "data", needed=True)]
+    await app.push_screen_wait(Form("a new volume", fields, command, verb="Create", act=act))
 
 
 async def create_network(app: WorkbenchApp, subjects: Sequence[Subject]) -> None:
     def command(values: Values) -> str:
         return line("network", "create", "--internal" if values["internal"] else "", values["name"])
 
+    async def act(values: Values) -> None:
+        with app.log_command(command(values)):
+            await app.bridge.engine.create_network(NetworkSpec(values["name"], internal=bool(values["internal"])))
+
     fields = [
         Field("name", "name", "", "backend", needed=True),
         Field("internal", "without a way out", "", kind="switch"),
     ]
-    values = await app.push_screen_wait(Form("a new network", fields, command, verb="Create"))
-    if values:
-        with app.log_command(command(values)):
-            await app.bridge.engine.create_network(NetworkSpec(values["name"], internal=bool(values["internal"])))
+    await app.push_screen_wait(Form("a new network", fields, command, verb="Create", act=act))
 
 
 async def command_of(engine: Engine, subject: Subject) -> str:

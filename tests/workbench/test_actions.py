@@ -12,7 +12,7 @@ from textual.widgets import Button, Input
 
 from engine.api import Pruned, PullProgress, ServiceState
 from engine.cli.app import CommandDesk
-from engine.errors import Conflict
+from engine.errors import Conflict, StartFailed
 from tests.workbench.fake_engine import FakeEngine, FakeLoop, until
 from tests.workbench.test_app import an_engine
 from workbench import commands
@@ -23,6 +23,7 @@ from workbench.screens.palette import Palette, score
 from workbench.screens.prune import PruneScreen
 from workbench.screens.texts import CommandLog, HelpScreen
 from workbench.transfers import Progress
+from workbench.widgets.tick import Tick
 
 
 class Desk(CommandDesk):
@@ -176,13 +177,33 @@ async def test_run_by_a_form_means_what_its_command_line_says() -> None:
         )
 
 
-async def test_run_says_what_cannot_be_meant() -> None:
+async def test_a_form_that_fails_stays_with_what_was_typed() -> None:
     engine = an_engine()
     async with running(engine) as (app, pilot, _):
         await pilot.press("3", "g", "x")
-        await fill(pilot, app, ports="no-port")
-        await until(pilot, lambda: "no-port" in trouble(app))
+        await until(pilot, lambda: isinstance(app.screen, Form))
+
+        async def submit(name: str, value: str, problem: str) -> None:
+            app.screen.query_one(f"#f-{name}", Input).value = value
+            app.screen.query_one("#yes", Button).press()
+            await until(pilot, lambda: problem in str(app.screen.query_one(".problem").render()))
+
+        app.screen.query_one("#f-name", Input).value = "mine"
+        await submit("ports", "no-port", "no-port")
         assert not engine.called("create")
+        engine.fails["start"] = [StartFailed("port 80 is in use")]
+        await submit("ports", "80:80", "port 80 is in use")
+        assert len(engine.called("remove")) == 1, "the name is free for another try"
+        assert app.screen.query_one("#f-name", Input).value == "mine"
+        await fill(pilot, app, ports="81:80")
+        await until(pilot, lambda: len(engine.called("start")) == 2)
+        box = app.screen
+        await pilot.press("3", "g", "x")
+        await until(pilot, lambda: app.screen is not box)
+        tick = app.screen.query_one("#f-rm", Tick)
+        assert str(tick.render()).startswith("[ ]")
+        tick.toggle()
+        assert str(tick.render()).startswith("[x]"), "told without a colour"
 
 
 async def test_forms_of_names() -> None:

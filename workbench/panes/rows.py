@@ -63,7 +63,10 @@ class RowsPane(Pane):
         self.list.show(
             [(subject.id, cells) for subject, cells in rows], {subject.id: subject.record for subject, _ in rows}
         )
-        self.say("" if rows else "empty", "" if rows else self.EMPTY)
+        if not rows and self.app_.lists is self.bridge.unread:
+            self.say("busy", "reading …")
+        else:
+            self.say("" if rows else "empty", "" if rows else self.EMPTY)
         lost = self._told if self._told and self._told.id not in self._subjects else None
         again = next((one for one in self._subjects.values() if lost and one.name == lost.name), None)
         if again is not None:  # another one has its name now: the cursor stays on the name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -14,9 +14,12 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Button, Checkbox, Input, Label, Static
 
+from engine.errors import EngineError
 from workbench.state import neutral
 from workbench.table import Column
 from workbench.widgets.row_list import Row, RowList
+from workbench.widgets.tick import Tick
+from workbench.work import beside
 
 NAMED = 8  # objects that a question names; the rest it counts
 
@@ -72,8 +75,14 @@ class Field:
 Values = Mapping[str, str]
 
 
+Act = Callable[[Values], Awaitable[object]]
+
+
 class Form(ModalScreen[Values | None]):
-    """Asks for what an action needs; the command line below changes with what is typed. Enter does it, escape does not."""
+    """Asks for what an action needs; the command line below changes with what is typed. Enter does it, escape does not.
+
+    With `act` the form does it itself, and stays with all that was typed in it when that fails, for another try.
+    """
 
     BINDINGS: ClassVar[list[Binding]] = [  # type: ignore[assignment]
         Binding("escape", "leave", "Cancel", id="form.cancel", tooltip="Leave everything as it is"),
@@ -81,9 +90,18 @@ class Form(ModalScreen[Values | None]):
         Binding("up", "app.focus_previous", show=False, id="form.previous"),
     ]
 
-    def __init__(self, title: str, fields: Sequence[Field], command: Callable[[Values], str], *, verb: str) -> None:
+    def __init__(
+        self,
+        title: str,
+        fields: Sequence[Field],
+        command: Callable[[Values], str],
+        *,
+        verb: str,
+        act: Act | None = None,
+    ) -> None:
         super().__init__()
-        self._heading, self._fields, self._command, self._verb = title, fields, command, verb
+        self._heading, self._fields, self._command, self._verb, self._act = title, fields, command, verb, act
+        self._acting = False
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="dialog", can_focus=False) as box:
@@ -91,11 +109,12 @@ class Form(ModalScreen[Values | None]):
             for field in self._fields:
                 with Horizontal(classes="field"):
                     if field.kind == "switch":
-                        yield Checkbox(field.label, value=bool(field.value), id=f"f-{field.name}", compact=True)
+                        yield Tick(field.label, value=bool(field.value), id=f"f-{field.name}", compact=True)
                     else:
                         yield Label(field.label, markup=False, classes="label")
                         yield Input(field.value, placeholder=field.hint, id=f"f-{field.name}", compact=True)
             yield Static(classes="command", markup=False)
+            yield Static(classes="problem", markup=False)
             with Horizontal(classes="buttons"):
                 yield Button("Cancel", id="no", compact=True)
                 yield Button(self._verb, id="yes", variant="primary", compact=True)
@@ -124,7 +143,27 @@ class Form(ModalScreen[Values | None]):
             if field.needed and not values[field.name]:
                 self.query_one(f"#f-{field.name}").focus()
                 return
-        self.dismiss(values)
+        if self._act is None:
+            self.dismiss(values)
+        elif not self._acting:
+            self._acting = True
+            beside(self, "act", self._do, self._act, values)
+
+    async def _do(self, act: Act, values: Values) -> None:
+        self._say("")
+        try:
+            await act(values)
+        except EngineError as error:
+            self._say(f"✗ {error.message}{f' — {error.hint}' if error.hint else ''}")
+        else:
+            self.dismiss(values)
+        finally:
+            self._acting = False
+
+    def _say(self, text: str) -> None:
+        shown = self.query_one(".problem", Static)
+        shown.update(neutral(text))
+        shown.display = bool(text)
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
         if event.button.id == "yes":

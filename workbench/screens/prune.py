@@ -16,6 +16,7 @@ from engine.api import Engine, Pruned
 from engine.base.units import human_size
 from engine.errors import EngineError
 from workbench.state import neutral
+from workbench.widgets.tick import Tick
 from workbench.work import beside
 
 NAMED = 200  # objects that are listed; the rest is counted
@@ -44,8 +45,8 @@ class PruneScreen(ModalScreen[Choice | None]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog wide") as box:
             box.border_title = "prune: remove what nobody uses"
-            yield Checkbox("images with a tag too, if no container uses them", id="all", compact=True)
-            yield Checkbox("volumes without a name too", id="volumes", compact=True)
+            yield Tick("images with a tag too, if no container uses them", id="all", compact=True)
+            yield Tick("volumes without a name too", id="volumes", compact=True)
             with VerticalScroll(classes="preview"):
                 yield Static("looking …", id="preview", markup=False)
             yield Static(classes="command", markup=False)
