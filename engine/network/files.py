@@ -51,8 +51,10 @@ def extra_lines(extra: Iterable[str], gateway: str) -> list[str]:
 
 
 def own_names(hostname: str, domainname: str) -> str:
-    """How a container names itself in `/etc/hosts`: `foo.example.org foo`."""
-    return f"{hostname}.{domainname} {hostname}" if domainname else hostname
+    """How a container names itself in `/etc/hosts`: `foo.example.org foo`, however that is split over the two."""
+    full = f"{hostname}.{domainname}" if domainname else hostname
+    first, dot, _ = full.partition(".")
+    return f"{full} {first}" if dot and first else full
 
 
 def add_line(text: str, address: str, names: str) -> str:

@@ -45,7 +45,7 @@ def plan(
         name, mode = split_volumes_from(text)
         for point in others(name):
             writable = point.read_write and "ro" not in mode.split(",")
-            points[point.destination] = (dataclasses.replace(point, read_write=writable, no_copy=True), None)
+            points[point.destination] = (dataclasses.replace(point, read_write=writable, no_copy=True, mode=""), None)
     own = set(map(clean_path, taken))
     for mount in sorted(map(absolute, spec.mounts), key=lambda mount: not mount.bind):
         validate(mount)
