@@ -27,13 +27,15 @@ class IndexedSource(ContextSource):
         cancel: CancelToken,
         *,
         where: str = "",
+        passing: bool = False,
     ) -> None:
         super().__init__(root, matcher, cancel=cancel, where=where)
         self._indexes, self._trees, self.moved = indexes, trees, False
+        self._passing = passing
         self.seconds = 0.0  # spent on looking at the folder and on digests of whole directories
         started = time.monotonic()
         try:
-            self._watched = indexes.get(root, matcher, self.where)
+            self._watched = (indexes.once if passing else indexes.get)(root, matcher, self.where)
             self._index = self._watched.index
             self._relied = self._watched.refresh(cancel)
         except BaseException:
@@ -45,12 +47,16 @@ class IndexedSource(ContextSource):
 
     def later(self, job: Callable[[], None]) -> None:
         """Does `job` when the build has answered, unless the engine has gone by then."""
-        self._indexes.later(job)
+        if not self._passing:
+            self._indexes.later(job)
 
     def release(self) -> None:
         """The build is done with it."""
         self.close()
-        self._indexes.after_build(self._watched, self._relied)
+        if self._passing:
+            self._watched.close()
+        else:
+            self._indexes.after_build(self._watched, self._relied)
 
     @property
     def index(self) -> ContextIndex:

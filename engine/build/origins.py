@@ -88,7 +88,8 @@ class Contexts:
         return self._main.entries if self._main is not None else 0
 
     def _folder(self, root: Path, matcher: Matcher | None, where: str = "") -> IndexedSource:
-        source = IndexedSource(root, matcher, self._indexes, self.trees, self._cancel, where=where)
+        passing = self._request.passing and root == self._request.context
+        source = IndexedSource(root, matcher, self._indexes, self.trees, self._cancel, where=where, passing=passing)
         self._indexed.append(source)
         return source
 

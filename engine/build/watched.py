@@ -225,6 +225,11 @@ class ContextIndexes:
                 self._drop(self._known.popitem(last=False)[1])
             return made
 
+    @staticmethod
+    def once(root: Path, matcher: Matcher | None, where: str = "") -> Watched:
+        """The index of a folder that goes with its build: neither kept nor watched. Raises `InvalidInput` when there is none."""
+        return Watched(ContextIndex(root, matcher, where=where))
+
     def _refuse_own_records(self, real: str, matcher: Matcher | None) -> None:
         """A process that closes a database file that it has open through SQLite as well loses its locks on it (fcntl(2)), and the
         next one that writes damages it. So no build reads the data root of its own engine."""

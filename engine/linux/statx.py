@@ -7,6 +7,7 @@ table, and the table is compared with the one before. `struct statx` has the sam
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import stat
 import struct
@@ -38,8 +39,9 @@ class _Segment:
     """`old` is what is known, `new` what the kernel said last."""
 
     def __init__(self) -> None:
-        self.old = ctypes.create_string_buffer(SIZE * SEGMENT)
-        self.new = ctypes.create_string_buffer(SIZE * SEGMENT)
+        # Pages come when they are touched: most folders need few of these two megabytes.
+        table = ctypes.c_char * (SIZE * SEGMENT)
+        self.old, self.new = (table.from_buffer(mmap.mmap(-1, SIZE * SEGMENT)) for _ in range(2))
         self.old_at, self.new_at = ctypes.addressof(self.old), ctypes.addressof(self.new)
         self.names: list[int] = []  # addresses of the paths
         self.into: list[int] = []

@@ -76,6 +76,7 @@ class BuildRequest:
     host_ca: bool | None = None  # RUN steps trust the host's CA bundle and use its proxies; None: as the setting says
     keep_failed: bool = False  # a RUN that fails leaves an image of its files, environment, user and directory
     remote: str = ""  # where `context` was fetched from: messages and the history name this, not the temporary folder
+    passing: bool = False  # `context` is a temporary folder: what is known of it goes with the build
     auths: tuple[RegistryAuth, ...] = field(default=(), repr=False)  # for FROM and COPY --from; never recorded
     allow_metadata: bool = False  # RUN steps may reach the cloud's metadata addresses
 

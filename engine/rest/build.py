@@ -52,6 +52,7 @@ class BuildRoutes:
 
     def __init__(self, engine: Engine, router: Router, buildkit: BuildkitRoutes, scratch: Path | None = None) -> None:
         self._engine, self._buildkit, self._scratch = engine, buildkit, scratch
+        self._tidying: set[asyncio.Future[None]] = set()
         router.add("POST", "/build", self.build, keep=False)
 
     async def build(self, request: Request) -> Answer:
@@ -66,7 +67,7 @@ class BuildRoutes:
         return Response(200, json_lines(await begun(self._build(request, auths))))
 
     async def _build(self, request: Request, auths: tuple[RegistryAuth, ...]) -> AsyncIterator[dict[str, Any]]:
-        folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="context-", dir=self._scratch))
+        folder = Path(tempfile.mkdtemp(prefix="context-", dir=self._scratch))
         body = BodyFile(request.body)
         closing = contextlib.ExitStack()
         lines = _Lines(quiet=request.query.flag("q"), no_cache=request.query.flag("nocache"))
@@ -96,8 +97,18 @@ class BuildRoutes:
             raise
         finally:
             body.abandon()
-            await asyncio.shield(asyncio.to_thread(closing.close))
-            await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, True))
+            self._tidy(folder, closing)
+
+    def _tidy(self, folder: Path, closing: contextlib.ExitStack) -> None:
+        """Beside the answer: the client does not wait for the context to go."""
+
+        def work() -> None:
+            with closing:
+                shutil.rmtree(folder, True)
+
+        task = asyncio.ensure_future(asyncio.to_thread(work))
+        self._tidying.add(task)
+        task.add_done_callback(self._tidying.discard)
 
     async def _without_cache(self, plan: BuildRequest) -> BuildRequest:
         """The classic builder takes steps from the images that `cachefrom` names and from nowhere else: without any of them
@@ -184,6 +195,7 @@ def _request(query: Query, fetched: Fetched, auths: tuple[RegistryAuth, ...]) ->
         dockerfile=None if dockerfile is not None else folder / name,
         dockerfile_text=dockerfile,
         remote=query.text("remote") or "client",
+        passing=True,
         tags=tuple(query.all("t")),
         target=query.text("target"),
         build_args={str(key): str(value) for key, value in args.items() if value is not None},
