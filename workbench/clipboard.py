@@ -86,18 +86,30 @@ async def send(text: str, write: Callable[[str], None], env: Mapping[str, str]) 
         if len(text.encode("utf-8", "replace")) <= LIMIT:
             sequence = osc52(text.encode("utf-8", "replace"))
             write(sequence + for_tmux(sequence))
-            return "to the terminal through tmux, if its set-clipboard or allow-passthrough is on"
+            return f"to the terminal through {_IF_TMUX}{await _also(text, env)}"
         chosen = Plan("file", why=f"more than terminals take ({LIMIT} bytes), and tmux does not answer")
     if chosen.way == "file":
         path = fallback_file(env)
         await asyncio.to_thread(_save, path, text)
         return f"to {path}, since {chosen.why}"
     write(chosen.sequence)
-    return {
-        "screen": "to the terminal's clipboard through screen (OSC 52)",
-        "nested": "to the terminal's clipboard, if tmux's set-clipboard or allow-passthrough is on (OSC 52)",
-        "terminal": "to the terminal's clipboard (OSC 52)",
-    }[chosen.way]
+    if chosen.way == "nested":
+        return f"to the terminal's clipboard through {_IF_TMUX}{await _also(text, env)}"
+    return f"to the terminal's clipboard{' through screen' if chosen.way == 'screen' else ''} (OSC 52)"
+
+
+_IF_TMUX = "tmux, if its set-clipboard or allow-passthrough is on (OSC 52)"
+
+
+async def _also(text: str, env: Mapping[str, str]) -> str:
+    """Nobody says whether it came through, so it is kept in the file, too."""
+    path = fallback_file(env)
+    try:
+        await asyncio.to_thread(_save, path, text)
+    except OSError:
+        return ""
+    home = env.get("HOME", "")
+    return f"; in any case to {f'~{str(path)[len(home) :]}' if home and path.is_relative_to(home) else path}"
 
 
 def _save(path: Path, text: str) -> None:

@@ -95,6 +95,8 @@ class Keys:
         told = keymaps.clashes(scopes, self.map) if mine else []
         problems += [each for each in told if any(name in each for name in mine)]
         self._app.set_keymap(dict(self.map))
+        shown = {name: self.of(f"pane.{name}").split(" ")[0] for name in PANES}
+        self._app.grid.number({name: key for name, key in shown.items() if len(key) == 1})
         if problems:
             self._app.trouble("; ".join(problems[:3]))
         self.draw()

@@ -115,9 +115,12 @@ def test_in_tmux_it_arrives_in_the_buffer(tmux: Tmux) -> None:
 def test_behind_ssh_in_tmux_it_arrives_where_set_clipboard_is_on(tmux: Tmux) -> None:
     """As over ssh: no $TMUX, and the tmux command would not help."""
     said = tmux.folder / "said"
-    tmux.run(f"env -u TMUX {sys.executable} {tmux.folder}/send.py {said}", "set-clipboard on")
+    state = tmux.folder / "state"
+    tmux.run(f"env -u TMUX XDG_STATE_HOME={state} {sys.executable} {tmux.folder}/send.py {said}", "set-clipboard on")
     tmux.until(lambda: tmux("show-buffer") == TEXT)
-    assert "if tmux's set-clipboard" in said.read_text()
+    tmux.until((tmux.folder / "said.done").exists)
+    assert "tmux, if its set-clipboard" in said.read_text()
+    assert (state / "workbench/clipboard.txt").read_text() == TEXT, "nobody says whether it came through"
 
 
 @pytest.mark.peer("tmux")
@@ -126,7 +129,7 @@ def test_a_wrapped_one_passes_through_to_the_terminal_around(tmux: Tmux, tmp_pat
     inner = tmp_path / "inner"
     (tmp_path / "inner.sh").write_text(
         f"exec tmux -S {inner} -f /dev/null new-session 'tmux -S {inner} set-option -g allow-passthrough on; "
-        f"tmux -S {inner} set-option -g set-clipboard off; exec env -u TMUX {sys.executable} {tmp_path}/send.py {tmp_path}/said'"
+        f"tmux -S {inner} set-option -g set-clipboard off; exec env -u TMUX XDG_STATE_HOME={tmp_path} {sys.executable} {tmp_path}/send.py {tmp_path}/said'"
     )
     tmux.run(f"env -u TMUX sh {tmp_path}/inner.sh", "set-clipboard on")
     try:

@@ -88,6 +88,9 @@ async def test_lazydocker_fingers() -> None:
         assert app.pane.NAME == "images"
         await pilot.press("l")
         assert app.pane.NAME == "layers"
+        titles = " ".join(str(pane.border_title) for pane in app.panes.values() if pane.on_screen)
+        assert "3 containers" in titles, "the numbers are those of the key map"
+        assert "4 images" in titles
 
 
 async def test_own_keys_over_the_map_and_a_clash_is_shown() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from rich.segment import Segment
@@ -58,6 +58,7 @@ class PaneGrid(Container):
         self.slots: list[Slot] = []
         self._way: list[str] = []  # panes that were gone from
         self._plan = _Planned()
+        self.numbers: Mapping[str, str] = NUMBERS
         self._placed = -1  # panes that were there when the slots were made
 
     @property
@@ -160,14 +161,19 @@ class PaneGrid(Container):
                 parts.append((here, ""))
             elif full:
                 parts.append((self._label(name), "dim"))
-            elif name in NUMBERS and sum(len(text) + 1 for text, _ in parts) + len(here) + 2 <= room:
-                parts.append((NUMBERS[name], "dim"))
+            elif (key := self.numbers.get(name)) and sum(len(text) + 1 for text, _ in parts) + len(here) + 2 <= room:
+                parts.append((key, "dim"))
         text = Text(" · " if full else " ").join([Text(part, style) for part, style in parts])
         return Content.from_rich_text(text)
 
-    @staticmethod
-    def _label(name: str) -> str:
-        return f"{NUMBERS[name]} {name}" if name in NUMBERS else name
+    def _label(self, name: str) -> str:
+        return f"{self.numbers[name]} {name}" if name in self.numbers else name
+
+    def number(self, numbers: Mapping[str, str]) -> None:
+        """Which key goes to which pane, by the key map that holds now."""
+        if numbers != self.numbers:
+            self.numbers, self._placed = numbers, -1
+            self.place()
 
     def neighbour(self, step: int) -> str:
         """The pane of the next slot, in the order of the screen."""
