@@ -443,7 +443,14 @@ class Engine(Protocol):
     async def manifests(
         self, reference: str, *, children: bool = False, insecure: bool = False
     ) -> Sequence[RegistryDocument]:
-        """The manifest or index that a registry has under a name; with `children` those that an index names, too."""
+        """The manifest or index that a registry has under a name; with `children` those that an index names, too, and the images'
+        configs."""
+
+    async def push_index(
+        self, target: str, document: bytes, sources: Mapping[str, str], *, insecure: bool = False
+    ) -> str:
+        """An index (or one image's manifest) to a registry under `target`. `sources` says of each digest that it names (or of its
+        own) which repository has it: what is missing is mounted, or copied, from there. Returns the digest."""
 
     async def referrers(
         self, reference: str, *, artifact_type: str = "", platform: str = "", insecure: bool = False

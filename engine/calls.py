@@ -45,6 +45,7 @@ METHODS = frozenset(
         "prune_containers",
         "prune_images",
         "prune_system",
+        "push_index",
         "referrers",
         "remove_build",
         "start",

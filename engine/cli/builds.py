@@ -299,12 +299,17 @@ def cmd_builder(root: Path, args: list[str]) -> int:
         return _builder_prune(root, args[1:])
     if verb == "du":
         return _builder_du(root, args[1:])
+    if verb == "imagetools":
+        from engine.cli.imagetools import cmd_imagetools
+
+        return cmd_imagetools(root, args[1:])
     if verb in ("", "-h", "--help"):
         print(
-            "Usage:  workbench builder COMMAND\n\nCommands:\n  build   Build an image\n  du      Show the cache\n  prune   Remove build cache"
+            "Usage:  workbench builder COMMAND\n\nCommands:\n  build   Build an image\n  du      Show the cache\n"
+            "  imagetools  Put together and look at images in registries\n  prune   Remove build cache"
         )
         return 0
-    raise InvalidInput(f"unknown command: builder {verb}", hint="build, du and prune are known")
+    raise InvalidInput(f"unknown command: builder {verb}", hint="build, du, imagetools and prune are known")
 
 
 def _builder_du(root: Path, args: list[str]) -> int:

@@ -25,6 +25,8 @@ _EXAMPLES = {
     "load": "workbench load -i images.tar",
     "login": "workbench login -u me --password-stdin registry.example.com < token",
     "logs": "workbench logs -f --tail 100 web\nworkbench logs --since 10m web",
+    "buildx imagetools create": "workbench buildx imagetools create -t host:5000/web:1 host:5000/web:1-amd64 host:5000/web:1-arm64",
+    "manifest create": "workbench manifest create host:5000/web:1 host:5000/web:1-amd64 host:5000/web:1-arm64",
     "manifest inspect": "workbench manifest inspect alpine:3.20",
     "network connect": "workbench network connect --alias db inner postgres",
     "network create": "workbench network create --subnet 10.5.0.0/16 inner",

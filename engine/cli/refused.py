@@ -77,10 +77,6 @@ _BY_VERB: dict[str, tuple[Refused, ...]] = {
 _COMMANDS = {
     "volume update": _CLUSTER,
     **dict.fromkeys(
-        ("manifest annotate", "manifest create", "manifest push", "manifest rm"),
-        "an index of several platforms is made and pushed by `workbench build --platform … --push`",
-    ),
-    **dict.fromkeys(
         ("context create", "context export", "context import", "context rm", "context update", "context use"),
         "Docker's contexts are read and not written: the docker command line makes them, --host NAME or WORKBENCH_HOST uses one",
     ),

@@ -147,6 +147,17 @@ class ImagesPart(Services):
             )
         )
 
+    async def push_index(
+        self, target: str, document: bytes, sources: Mapping[str, str], *, insecure: bool = False
+    ) -> str:
+        from engine.service import composing
+
+        return await self._cancellable(
+            lambda cancel: composing.push_index(
+                self._store, target, document, sources, insecure=insecure, cancel=cancel
+            )
+        )
+
     async def referrers(
         self, reference: str, *, artifact_type: str = "", platform: str = "", insecure: bool = False
     ) -> Sequence[Mapping[str, Any]]:

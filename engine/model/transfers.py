@@ -98,7 +98,8 @@ class Distribution:
 
 @dataclass(frozen=True, slots=True)
 class RegistryDocument:
-    """A manifest or index as a registry has it. `raw` are its bytes, `platform` what an index says that it is for."""
+    """A manifest or index as a registry has it. `raw` are its bytes, `platform` what an index says that it is for, `config` an
+    image's own, where it was asked for."""
 
     name: str  # "NAME@sha256:…"
     media_type: str
@@ -106,3 +107,4 @@ class RegistryDocument:
     raw: bytes
     platform: str = ""
     artifact_type: str = ""  # "" is an image or an index of images
+    config: bytes = b""

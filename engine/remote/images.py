@@ -196,6 +196,13 @@ class ImagesPart(Remote):
         found: Sequence[RegistryDocument] = await self._own("manifests", "showing a manifest", **wanted)
         return found
 
+    async def push_index(
+        self, target: str, document: bytes, sources: Mapping[str, str], *, insecure: bool = False
+    ) -> str:
+        wanted = {"target": target, "document": document, "sources": sources, "insecure": insecure}
+        digest: str = await self._own("push_index", "making an index", **wanted)
+        return digest
+
     async def referrers(
         self, reference: str, *, artifact_type: str = "", platform: str = "", insecure: bool = False
     ) -> Sequence[Mapping[str, Any]]:

@@ -15,7 +15,9 @@ from engine.oci.media import INDEXES, MANIFESTS
 from engine.oci.platform import Platform, choose
 from engine.oci.reference import Reference
 from engine.registry.artifact import Artifact
+from engine.registry.config import RegistryConfig
 from engine.registry.credentials import canonical
+from engine.registry.pull import MANIFEST_LIMIT
 from engine.service.registries import registry_config
 
 if TYPE_CHECKING:
@@ -29,9 +31,12 @@ def manifests(
     with _asked(store, name, insecure, cancel) as (reference, artifact):
         top = artifact.top()
         below = top.manifests if children and isinstance(top, Index) else ()
-        named = [child for child in below if child.media_type in MANIFESTS + INDEXES]
-        found = [_document(reference, artifact.child(child), str(child.platform or "")) for child in named]
-        return [_document(reference, top, ""), *found]
+        named = [(artifact.child(child), child) for child in below if child.media_type in MANIFESTS + INDEXES]
+        found = [
+            _document(reference, document, str(child.platform or ""), _config(artifact, document))
+            for document, child in named
+        ]
+        return [_document(reference, top, "", _config(artifact, top) if children else b""), *found]
 
 
 def referrers(
@@ -46,12 +51,23 @@ def referrers(
         return artifact.referrers(subject, artifact_type)
 
 
+def _config(artifact: Artifact, document: Manifest | Index) -> bytes:
+    """Of an image; of anything else nothing."""
+    if not isinstance(document, Manifest) or kind_of(document):
+        return b""
+    return artifact.document(document.config, MANIFEST_LIMIT)
+
+
+def asking(store: Store, *domains: str) -> RegistryConfig:
+    """The host's configuration; these registries may be spoken to in the clear."""
+    config = registry_config(store)
+    return replace(config, insecure=config.insecure | {canonical(domain) for domain in domains})
+
+
 @contextlib.contextmanager
 def _asked(store: Store, name: str, insecure: bool, cancel: CancelToken) -> Iterator[tuple[Reference, Artifact]]:
     reference = Reference.parse(name).with_default_tag()
-    config = registry_config(store)
-    if insecure:
-        config = replace(config, insecure=config.insecure | {canonical(reference.domain)})
+    config = asking(store, *([reference.domain] if insecure else []))
     artifact = Artifact(reference, store.blobs, config, progress=lambda event: None, cancel=cancel)
     try:
         yield reference, artifact
@@ -59,6 +75,6 @@ def _asked(store: Store, name: str, insecure: bool, cancel: CancelToken) -> Iter
         artifact.close()
 
 
-def _document(reference: Reference, document: Manifest | Index, platform: str) -> RegistryDocument:
-    name = f"{reference.familiar_name}@{document.digest}"
-    return RegistryDocument(name, document.media_type, str(document.digest), document.raw, platform, kind_of(document))
+def _document(reference: Reference, document: Manifest | Index, platform: str, config: bytes) -> RegistryDocument:
+    name, kind = f"{reference.familiar_name}@{document.digest}", kind_of(document)
+    return RegistryDocument(name, document.media_type, str(document.digest), document.raw, platform, kind, config)

@@ -27,7 +27,6 @@ NOT_HERE = ("buildx", "checkpoint", "compose", "plugin", "trust")  # other progr
         (["network", "create", "--ipv4=false", "x"], "always has IPv4"),
         (["volume", "create", "--sharing", "all", "x"], "Swarm"),
         (["volume", "update", "x"], "volume update is not possible here"),
-        (["manifest", "push", "x"], "--push"),
         (["context", "use", "x"], "read and not written"),
         (["swarm", "init"], "no part of a Swarm"),
         (["checkpoint", "ls", "x"], "CRIU"),
