@@ -696,16 +696,20 @@ def test_us07_no_second_lines(box: MakeBox) -> None:
 
 
 def test_us08_us10_engine_files_over_links(box: MakeBox, canary: Path, tmp_path: Path) -> None:
-    """CVE-2024-5154, CVE-2024-9341: what the engine mounts by itself stays inside the root."""
+    """CVE-2024-5154, CVE-2024-9341: what the engine mounts by itself stays inside the root: it is found there, under the
+    name that the link has for the container."""
     (tmp_path / "hosts").write_text("127.0.0.1 localhost\n")
-    for where in (str(canary / "file"), "../../../../../../.." + str(canary / "new"), "/etc/elsewhere"):
+    links = {str(canary / "file"): canary / "file", "../../../../../../.." + str(canary / "new"): canary / "new"}
+    for where, inside in {**links, "/etc/elsewhere": Path("/etc/elsewhere")}.items():
         one = box(
-            "true", mounts=[BindMount(str(tmp_path / "hosts"), f"/etc/{name}") for name in ("hosts", "resolv.conf")]
+            *("sh", "-c", f"cat /etc/hosts {inside}; readlink /etc/mtab"),
+            mounts=[BindMount(str(tmp_path / "hosts"), f"/etc/{name}") for name in ("hosts", "resolv.conf")],
         )
         (one.bundle / "upper/etc").mkdir()
         for name in ("hosts", "resolv.conf", "mtab"):
             (one.bundle / "upper/etc" / name).symlink_to(where)
-        one.run()
+        assert one.run() == 0
+        assert one.output() == "127.0.0.1 localhost\n" * 2 + f"{where}\n"
 
 
 def test_us09_a_working_directory_through_a_link(box: MakeBox, canary: Path) -> None:
