@@ -65,5 +65,5 @@ _EXAMPLES = {
 def text(usage: str) -> str:
     """The end of a verb's help; "" where the usage says it all. `usage` begins with the verb's words."""
     words = usage.split()
-    found = _EXAMPLES.get(" ".join(words[:2])) or _EXAMPLES.get(words[0])
+    found = next(filter(None, (_EXAMPLES.get(" ".join(words[:count])) for count in (3, 2, 1))), "")
     return "\n\nExamples:\n" + "\n".join(f"  {line}" for line in found.split("\n")) if found else ""
