@@ -93,7 +93,8 @@ _VALUES = {
     "--network": "n", "--net": "n", "--volumes-from": "c", "--volume": "V", "-v": "V", "--file": "f", "-f": "f", "--env-file": "f",
     "--output": "f", "-o": "f", "--input": "f", "-i": "f", "--cidfile": "f", "--root": "f", "--iidfile": "f", "--tls-cert": "f",
 }  # fmt: skip
-_NOUNS = ("builder", "builds", "compose", "container", "image", "manifest", "network", "system", "volume")
+_FORMATS = ("json", "table")
+_NOUNS = ("builder", "builds", "compose", "container", "context", "image", "manifest", "network", "system", "volume")
 
 
 def cmd_completion(root: Path, args: list[str]) -> int:
@@ -142,6 +143,10 @@ def _candidates(root: Path, before: list[str], last: str) -> list[str]:
             return _names(root, "c")
     if rest and rest[-1] in _VALUES and not (rest[-1] in ("-f", "-i", "-v") and not _takes_value(root, verb, rest[-1])):
         return _names(root, _VALUES[rest[-1]], last)
+    if rest and rest[-1] == "--format":
+        return list(_FORMATS)
+    if rest and rest[-1] == "--filter":
+        return _filters(verb)
     if last.startswith("-"):
         return _flags(root, verb)
     positional = _positional(root, verb, rest)
@@ -185,15 +190,22 @@ def _flags(root: Path, verb: str) -> list[str]:
     return [match[2] for match in _FLAG.finditer(_help(verb))]
 
 
+def _filters(verb: str) -> list[str]:
+    """`key=` of what the help of `--filter` names."""
+    line = re.search(r"--filter \w+ +(.*)", _help(verb))
+    text = line[1] if line else ""
+    keys = re.findall(r"([a-z][\w-]*!?)=", text) or text.partition(": ")[2].split(", ")
+    return [f"{key}=" for key in keys if key]
+
+
 def _takes_value(root: Path, verb: str, flag: str) -> bool:
     return any(flag in (match[1], match[2]) and bool(match[3]) for match in _FLAG.finditer(_help(verb)))
 
 
 def _commands(root: Path, words: Sequence[str]) -> list[str]:
     text = _help(words[0])
-    match = re.search(r"Commands: (.+)", text)
-    if match:
-        return match[1].split(", ")
+    if match := re.match(r"Usage:  workbench \w+ \[(.+ \| .+)\] \[OPTIONS\]", text):  # `builds [ls | show N | …]`
+        return [part.split()[0] for part in match[1].split(" | ")]
     listed = text.partition("Commands:\n")[2].partition("\n\n")[0]
     return re.findall(r"^  ([a-z][\w-]*)", listed, re.MULTILINE)
 

@@ -25,10 +25,8 @@ from engine.api import (
     StepOutput,
     StepStarted,
 )
-from engine.base.cancel import CancelToken
 from engine.build.contexts import read_stream
-from engine.build.reading import is_remote
-from engine.build.remote import Fetched, fetch_context
+from engine.build.remote import Fetched
 from engine.errors import BuildFailed, DockerfileError, InvalidInput, NotFound, Unsupported
 from engine.model import HostConfig
 from engine.oci.reference import Reference
@@ -37,6 +35,7 @@ from engine.rest.failures import failed_command
 from engine.rest.files import BodyFile, begun
 from engine.rest.http import Answer, Query, Request, Response
 from engine.rest.registries import auths_of
+from engine.rest.remote_context import fetched
 from engine.rest.router import Router
 from engine.rest.streams import json_lines, progress_document
 from engine.rest.volumes import texts
@@ -74,11 +73,11 @@ class BuildRoutes:
         try:
             place = request.query.text("remote")
             if place in ("client-session", ""):
-                fetched = await self._sent(body, folder)
+                came = await self._sent(body, folder)
             else:
-                fetched = await self._elsewhere(place, folder, closing)
+                came = await self._elsewhere(place, folder, closing)
             await body.drain()
-            plan = await self._without_cache(_request(request.query, fetched, auths))
+            plan = await self._without_cache(_request(request.query, came, auths))
             lines.no_cache = plan.no_cache
             own = request.headers.get(build_wire.HEADER) == "1"  # the client is a workbench as well
             async with contextlib.aclosing(_events(self._engine, plan)) as events:
@@ -126,20 +125,8 @@ class BuildRoutes:
         return Fetched(folder, unpacked.dockerfile_text)
 
     async def _elsewhere(self, place: str, folder: Path, closing: contextlib.ExitStack) -> Fetched:
-        """`remote=`: a git repository, or a URL of an archive or a Dockerfile. What takes long stops when the client goes."""
-        if self._scratch is None:
-            raise Unsupported("remote contexts need an engine in this process", hint="send the context as a tar")
-        if not is_remote(place):
-            raise InvalidInput(f"{place[:200]!r} is no URL and no git repository")
-        cancel = CancelToken()
-        root = self._scratch.parent
-        work = asyncio.create_task(asyncio.to_thread(fetch_context, place, folder, root, closing, cancel=cancel))
-        try:
-            return await asyncio.shield(work)
-        except asyncio.CancelledError:
-            cancel.cancel()
-            await asyncio.wait([work])
-            raise
+        """`remote=`: a git repository, or a URL of an archive or a Dockerfile."""
+        return await fetched(place, folder, self._scratch.parent if self._scratch else None, closing)
 
 
 async def _events(engine: Engine, plan: BuildRequest) -> AsyncGenerator[Any, None]:

@@ -12,16 +12,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from engine.api import BuildRequest, BuildSecret, RegistryAuth, SshAgent
-from engine.base.cancel import CancelToken
 from engine.build.contexts import read_stream
 from engine.build.dockerfile.ast import Add, Copy, Dockerfile, Run
 from engine.build.dockerfile.ignore import read_patterns
 from engine.build.dockerfile.mounts import parse_mount
 from engine.build.dockerfile.parser import parse
 from engine.build.dockerfile.words import expand
-from engine.build.reading import is_remote
-from engine.build.remote import fetch_context
-from engine.errors import EngineError, InvalidInput, NotFound, Unsupported
+from engine.errors import EngineError, NotFound
 from engine.linux.openat2 import open_in_root
 from engine.oci.reference import DEFAULT_DOMAIN, Reference
 from engine.rest.buildkit.folders import Folders, folder_key
@@ -31,6 +28,7 @@ from engine.rest.buildkit.request import Wanted, named_folder
 from engine.rest.buildkit.sessions import Session
 from engine.rest.files import BodyFile
 from engine.rest.http import Body
+from engine.rest.remote_context import fetched
 from engine.service.streams import on_thread
 
 _MAX_DOCKERFILE = 16 << 20  # bytes
@@ -167,29 +165,16 @@ class Gathering:
                 finally:
                     body.abandon()
                 return _with_text(folder, self._wanted.filename, unpacked.dockerfile_text)
-            if not is_remote(place):
-                raise InvalidInput(f"{place[:200]!r} is no URL and no git repository")
-            if self._root is None:
-                raise Unsupported("remote contexts need an engine in this process", hint="build from a folder")
-            return await self._fetch(place, folder, self._root, closing)
+            return await self._fetch(place, folder, closing)
 
-    async def _fetch(self, place: str, folder: Path, root: Path, closing: contextlib.AsyncExitStack) -> Path:
-        cancel, held = CancelToken(), contextlib.ExitStack()
+    async def _fetch(self, place: str, folder: Path, closing: contextlib.AsyncExitStack) -> Path:
+        held = contextlib.ExitStack()
         closing.push_async_callback(asyncio.to_thread, held.close)
         secrets = await self._secrets(
             [f"GIT_AUTH_TOKEN.{urlsplit(place).hostname}", "GIT_AUTH_TOKEN", "GIT_AUTH_HEADER"]
         )
-        request = BuildRequest(folder, secrets=secrets)
-        work = asyncio.create_task(
-            asyncio.to_thread(fetch_context, place, folder, root, held, request=request, cancel=cancel)
-        )
-        try:
-            fetched = await asyncio.shield(work)
-        except asyncio.CancelledError:
-            cancel.cancel()
-            await asyncio.wait([work])
-            raise
-        return _with_text(fetched.context, self._wanted.filename, fetched.text)
+        came = await fetched(place, folder, self._root, held, BuildRequest(folder, secrets=secrets))
+        return _with_text(came.context, self._wanted.filename, came.text)
 
     @contextlib.asynccontextmanager
     async def _vertex(self, name: str) -> AsyncIterator[str]:
