@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from engine.errors import EngineError
-from workbench import forms
+from workbench import forms, looking
 from workbench.screens.dialogs import Choose, Confirm
 from workbench.subjects import Subject
 from workbench.transfers import build, pull, push
@@ -193,6 +193,9 @@ PERFORM: dict[str, Perform] = {
     "container.remove": _containers("rm -f", lambda engine, name: engine.remove(name, force=True)),
     "container.shell": lambda app, subjects: _terminal(app, subjects[0], "shell"),
     "container.attach": lambda app, subjects: _terminal(app, subjects[0], "attach"),
+    "container.top": looking.processes,
+    "container.changes": looking.changes,
+    "container.browse": looking.browse,
     "container.rename": forms.rename,
     "container.commit": forms.commit,
     "service.rebuild": _rebuild,
