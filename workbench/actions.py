@@ -161,7 +161,7 @@ async def _prune(app: WorkbenchApp, subjects: Sequence[Subject]) -> None:
     from engine.base.units import human_size
     from workbench.screens.prune import PruneScreen
 
-    choice = await app.push_screen_wait(PruneScreen(app.bridge.engine))
+    choice = await app.push_screen_wait(PruneScreen(app.bridge.engine, lambda: app.lists))
     if choice is None:
         return
     with app.log_command(choice.command):

@@ -168,7 +168,8 @@ async def create_volume(app: WorkbenchApp, subjects: Sequence[Subject]) -> None:
 
     async def act(values: Values) -> None:
         with app.log_command(command(values)):
-            await app.bridge.engine.create_volume(values["name"])
+            made = await app.bridge.engine.create_volume(values["name"])
+        app.go_to("volumes", Subject("volume", made.name, made.name, made))
 
     fields = [Field("name", "name", "", "data", needed=True)]
     await app.push_screen_wait(Form("a new volume", fields, command, verb="Create", act=act))
@@ -180,7 +181,9 @@ async def create_network(app: WorkbenchApp, subjects: Sequence[Subject]) -> None
 
     async def act(values: Values) -> None:
         with app.log_command(command(values)):
-            await app.bridge.engine.create_network(NetworkSpec(values["name"], internal=bool(values["internal"])))
+            spec = NetworkSpec(values["name"], internal=bool(values["internal"]))
+            identity = await app.bridge.engine.create_network(spec)
+        app.go_to("networks", Subject("network", identity, values["name"]))
 
     fields = [
         Field("name", "name", "", "backend", needed=True),

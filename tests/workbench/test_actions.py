@@ -270,7 +270,9 @@ def test_progress_line() -> None:
 
 async def test_prune_shows_what_goes_before_it_goes() -> None:
     engine = an_engine()
-    engine.pruned = Pruned(("shop-db-1",), ("untagged: old:1", "deleted: sha256:1"), (), ("a", "b"), 120_000_000)
+    engine.pruned = Pruned(
+        (engine.containers_["shop-db-1"].id,), ("untagged: old:1", "deleted: sha256:1"), (), ("a", "b"), 120_000_000
+    )
     async with running(engine) as (app, pilot, _):
         await pilot.press("D")
         await until(pilot, lambda: engine.called("prune_system"))
@@ -279,7 +281,9 @@ async def test_prune_shows_what_goes_before_it_goes() -> None:
         await until(pilot, lambda: "frees 120MB" in str(app.screen.query_one("#preview").render()))
         shown = str(app.screen.query_one("#preview").render())
         assert "shop-db-1" in shown
-        assert "untagged: old:1" in shown
+        assert "shop-db-1  (postgres:16, exited)" in shown, "by its name, though the engine says its id"
+        assert "  old:1" in shown
+        assert "sha256:1" not in shown, "an image is named once"
         assert app.focused is app.screen.query_one("#no")
         app.screen.query_one("#all").toggle()  # type: ignore[attr-defined]
         await until(pilot, lambda: (True, {"all": True, "volumes": False}) in engine.called("prune_system"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,6 +17,7 @@ from engine.api import Engine, Pruned
 from engine.base.units import human_size
 from engine.errors import EngineError
 from workbench.state import neutral
+from workbench.subjects import Lists
 from workbench.widgets.tick import Tick
 from workbench.work import beside
 
@@ -38,9 +40,9 @@ class PruneScreen(ModalScreen[Choice | None]):
         Binding("escape,n", "leave", "No", id="prune.no", tooltip="Leave everything as it is"),
     ]
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, lists: Callable[[], Lists]) -> None:
         super().__init__()
-        self._engine = engine
+        self._engine, self._lists = engine, lists
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog wide") as box:
@@ -74,7 +76,7 @@ class PruneScreen(ModalScreen[Choice | None]):
         except EngineError as error:
             shown.update(neutral(error.message))
             return
-        shown.update(preview(found))
+        shown.update(preview(found, self._lists()))
         button.disabled = not any((found.containers, found.images, found.volumes, found.cache))
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
@@ -84,21 +86,42 @@ class PruneScreen(ModalScreen[Choice | None]):
         self.dismiss(None)
 
 
-def preview(found: Pruned) -> str:
+def preview(found: Pruned, lists: Lists) -> str:
+    """Each object by the name that the user knows, with its size where it has one."""
     lines: list[str] = []
-    for title, names in (
-        ("containers", found.containers),
-        ("images", found.images),
-        ("volumes", found.volumes),
-        ("results of build steps", found.cache),
+    for title, many, names in (
+        ("container", "containers", [_container(name, lists) for name in found.containers]),
+        ("image", "images", _images(found.images, lists)),
+        ("volume", "volumes", found.volumes),
+        ("result of a build step", "results of build steps", found.cache),
     ):
         if names:
-            whole = [name for name in names if not name.startswith("untagged:")]  # an image's names, before the image
-            lines.append(f"{len(whole or names)} {title}")
-            shown = names[:NAMED] if title != "results of build steps" else ()
+            lines.append(f"{len(names)} {title if len(names) == 1 else many}")
+            shown = names[:NAMED] if names is not found.cache else ()
             lines += [f"  {neutral(name)}" for name in shown]
             if len(names) > NAMED and shown:
                 lines.append(f"  and {len(names) - NAMED} more")
     if not lines:
         return "Nothing is unused."
     return "\n".join([f"frees {human_size(found.reclaimed)}", "", *lines])
+
+
+def _container(name: str, lists: Lists) -> str:
+    found = lists.container(name)
+    return f"{found.name}  ({found.image}, {found.status})" if found is not None else name
+
+
+def _images(said: Sequence[str], lists: Lists) -> list[str]:
+    """Of "untagged: NAME" and "deleted: ID", in this order for each image: the names, or the id of one that has none."""
+    names: list[str] = []
+    untagged = False
+    for line in said:
+        verb, _, what = line.partition(": ")
+        if verb == "deleted" and untagged:  # named already
+            untagged = False
+            continue
+        untagged = verb == "untagged"
+        image = lists.image(what)
+        shown = what.removeprefix("sha256:")[:12] + ", which has no name" if verb == "deleted" else what
+        names.append(f"{shown}  {human_size(image.size)}" if image is not None else shown)
+    return names

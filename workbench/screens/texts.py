@@ -73,7 +73,7 @@ class CommandLog(ModalScreen[None]):
     def __init__(self, journal: Journal) -> None:
         super().__init__()
         self._journal = journal
-        columns = (Column(styles={"": "dim"}), Column(grow=True), Column(styles={"done": "dim", "": "warning"}, cap=40))
+        columns = (Column(styles={"": "dim"}), Column(grow=True), Column(styles={"done": "dim", "": "warning"}, cap=24))
         self._list = RowList(id="commands", columns=columns)
 
     def compose(self) -> ComposeResult:
