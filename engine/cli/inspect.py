@@ -69,7 +69,7 @@ async def _container(engine: Engine, name: str) -> dict[str, object]:
 
 
 async def _image(engine: Engine, name: str) -> dict[str, object]:
-    from engine.rest.images import document
+    from engine.rest.image_documents import document
 
     return document(await engine.image(name))
 

@@ -41,7 +41,7 @@ def cmd_version(root: Path, args: list[str]) -> int:
     if parsed.given("format"):
         print(render(parsed.text("format"), [document], escapes=False))
     else:
-        from engine.rest.router import API_VERSION, MIN_VERSION
+        from engine.rest.about import API_VERSION, MIN_VERSION
 
         newest, oldest = (".".join(map(str, version)) for version in (API_VERSION, MIN_VERSION))
         client = {

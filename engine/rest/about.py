@@ -1,4 +1,4 @@
-"""What `/info` and `docker info` tell of an engine, as Docker's document (pure, but for the host's own files)."""
+"""What the engine says of itself: the versions of the API that it speaks, and Docker's document of `/info`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 from engine.base.clock import rfc3339
 from engine.model import SystemInfo
 
+API_VERSION = (1, 51)  # the newest that docker 28 speaks
+MIN_VERSION = (1, 24)
 _ARCH = {"x86_64": "amd64", "aarch64": "arm64"}
 
 

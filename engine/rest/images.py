@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from engine.api import Engine, ImageDetail, ImageSummary
-from engine.base.clock import rfc3339
 from engine.errors import InvalidInput, NotFound, Unsupported
 from engine.rest.http import Answer, Request, Response, encoded, json_response
+from engine.rest.image_documents import FIELDS, document, list_row
 from engine.rest.router import Router
 from engine.rest.rows import Rows, list_response
 from engine.service.wire import Fields
@@ -84,58 +84,7 @@ class ImageRoutes:
         return json_response([dict([line.split(": ", 1)]) for line in lines])
 
 
-def list_row(image: ImageSummary) -> dict[str, Any]:
-    return {
-        "Id": image.id,
-        "ParentId": "",
-        "RepoTags": list(image.tags),
-        "RepoDigests": list(image.repo_digests),
-        "Created": image.created // 1_000_000_000,
-        "Size": image.size,
-        "SharedSize": -1,
-        "VirtualSize": image.size,
-        "Labels": dict(image.labels) or None,
-        "Containers": -1,  # as Docker: `system df` counts them
-    }
-
-
-def document(detail: ImageDetail) -> dict[str, Any]:
-    """What `docker image inspect` prints."""
-    config = dict(detail.config)
-    rootfs = config.get("rootfs")
-    diff_ids = rootfs.get("diff_ids", []) if isinstance(rootfs, dict) else []
-    run = config.get("config")
-    return {
-        "Id": detail.summary.id,
-        "RepoTags": list(detail.summary.tags),
-        "RepoDigests": list(detail.repo_digests),
-        "Parent": detail.parent,
-        "Comment": detail.layers[-1].comment if detail.layers else "",
-        "Created": rfc3339(detail.summary.created),
-        "DockerVersion": str(config.get("docker_version") or ""),
-        "Author": str(config.get("author") or ""),
-        "Config": _FIELDS | (run if isinstance(run, dict) else {}),
-        "Architecture": str(config.get("architecture") or ""),
-        **({"Variant": str(config["variant"])} if config.get("variant") else {}),
-        "Os": str(config.get("os") or ""),
-        "Size": detail.summary.size,
-        "GraphDriver": {"Name": "overlay2", "Data": None},
-        "RootFS": {"Type": "layers", "Layers": diff_ids},
-        "Metadata": {"LastTagTime": "0001-01-01T00:00:00Z"},
-    }
-
-
-_FIELDS: dict[str, Any] = {  # there in every version, whether or not the image says something
-    "User": "",
-    "Env": None,
-    "Cmd": None,
-    "Volumes": None,
-    "WorkingDir": "",
-    "Entrypoint": None,
-    "OnBuild": None,
-    "Labels": None,
-}
-_FIELDS_BEFORE: dict[str, Any] = _FIELDS | {
+_FIELDS_BEFORE: dict[str, Any] = FIELDS | {
     "Hostname": "",
     "Domainname": "",
     "AttachStdin": False,

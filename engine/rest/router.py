@@ -8,10 +8,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from engine.errors import EngineError, InvalidInput, NotFound, from_os_error
+from engine.rest.about import API_VERSION, MIN_VERSION
 from engine.rest.http import Answer, Request, Response, error_response
 
-API_VERSION = (1, 51)  # the newest that docker 28 speaks
-MIN_VERSION = (1, 24)
 _VERSION = re.compile(r"^/v(\d{1,3})\.(\d{1,3})(?=/)")
 _log = logging.getLogger("workbench.rest")
 

@@ -11,10 +11,10 @@ from collections.abc import AsyncIterator
 
 from engine.api import Engine
 from engine.errors import InvalidInput
-from engine.rest.about import info_document, machine_name
+from engine.rest.about import API_VERSION, MIN_VERSION, info_document, machine_name
 from engine.rest.event_hub import EventHub
 from engine.rest.http import Answer, Request, Response, json_response
-from engine.rest.router import API_VERSION, MIN_VERSION, Router
+from engine.rest.router import Router
 from engine.service.event_filters import check_filters, event_document, matches
 
 

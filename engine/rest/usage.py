@@ -14,7 +14,7 @@ from engine.errors import Conflict, InvalidInput, NotFound, Unsupported
 from engine.model import ContainerStats, CpuStats, Resources
 from engine.rest.containers import container_row
 from engine.rest.http import Answer, Request, Response, json_response
-from engine.rest.images import list_row
+from engine.rest.image_documents import list_row
 from engine.rest.router import Router
 from engine.rest.volumes import document as volume_document
 from engine.service.wire import Fields, resources, restart_policy
