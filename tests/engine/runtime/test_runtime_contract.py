@@ -383,8 +383,11 @@ def test_a_bridge_with_a_port_and_names(make: MakeBox, network: Any) -> None:  #
     report = first.runtime.state(first.bundle).network
     assert report is not None
 
-    with socket.create_connection(("127.0.0.1", report["published"][0]["host_port"]), 10) as sock:
-        assert sock.recv(100) == b"from-inside\n"
+    answer = b""
+    while not answer:  # a call that finds nobody inside ends at once: nc may not listen yet
+        with socket.create_connection(("127.0.0.1", report["published"][0]["host_port"]), 10) as sock:
+            answer = sock.recv(100)
+    assert answer == b"from-inside\n"
     assert first.wait() == 0
 
 
