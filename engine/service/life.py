@@ -294,23 +294,27 @@ class Life:
         """With what its start or end means for its networks and volumes."""
         action, when = str(line["action"]), int(line["time"])
         if action == "start":
-            for told in moments.begun(container_id, record, self._networks(db)):
+            for told in moments.begun(container_id, record, self._networks(db, record)):
                 add_event(db, told.type, told.action, told.id, told.attributes, when)
         attributes = {**self._containers.event_attributes(record), **line.get("attributes", {})}
         add_event(db, "container", action, container_id, attributes, when)
         if action == "die":
-            for told in moments.ended(container_id, record, self._networks(db)):
+            for told in moments.ended(container_id, record, self._networks(db, record)):
                 add_event(db, told.type, told.action, told.id, told.attributes, when)
 
     @staticmethod
-    def _networks(db: sqlite3.Connection) -> list[moments.Network]:
-        rows = db.execute("SELECT id, name, document FROM networks").fetchall()
+    def _networks(db: sqlite3.Connection, record: dict[str, Any]) -> list[moments.Network]:
+        """Those that it is on, or may be by its mode."""
+        known = list(record.get("networks", ()))
+        marks = ", ".join("?" * len(known))
+        query = f"SELECT id, name, document FROM networks WHERE id IN ({marks}) OR name IN ('host', 'none')"
+        rows = db.execute(query, known).fetchall()
         return [moments.Network(row["id"], row["name"], json.loads(row["document"])["driver"]) for row in rows]
 
     def start_failed(self, container_id: str, record: dict[str, Any]) -> None:
         """What it had got for its start is let go."""
         with self._store.records.write(durable=False) as db:
-            networks = self._networks(db)
+            networks = self._networks(db, record)
             for of in (moments.begun, moments.ended):
                 for told in of(container_id, record, networks):
                     add_event(db, told.type, told.action, told.id, told.attributes)
