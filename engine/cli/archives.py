@@ -60,11 +60,18 @@ def _target(path: str) -> Iterator[BinaryIO]:
         sys.stdout.buffer.flush()
         return
     temp = f"{path}.{os.getpid()}.part"
+    folder = os.path.dirname(path) or "."
+    if not os.path.isdir(folder):
+        raise InvalidInput(f"invalid output path: there is no folder {folder}", hint=f"mkdir -p {folder}")
+    if os.path.isdir(path):
+        raise InvalidInput(f"invalid output path: {path} is a folder", hint="name a file in it")
     try:
         with open(temp, "xb", buffering=1 << 20) as out:
             yield out
         os.rename(temp, path)
     except OSError as error:
+        if error.filename == temp:  # a name that nobody gave
+            error.filename = path
         raise from_os_error(error, f"writing {path}") from error
     finally:
         with contextlib.suppress(FileNotFoundError):

@@ -52,6 +52,13 @@ def until(filters: Filters, now: int | None = None) -> int | None:
     return parse_moment(values[0], time.time_ns() if now is None else now)
 
 
+def by_id(found: Sequence[ImageSummary]) -> list[ImageSummary]:
+    """An image that is here in two compressions has two manifests and one id. Docker shows it once: so what has no tag of its own
+    is not shown beside one that has, or a second time."""
+    shown = {image.id: image for image in reversed(found)} | {image.id: image for image in found if image.tags}
+    return [image for image in found if image.tags or shown[image.id] is image]
+
+
 def images(found: Sequence[ImageSummary], filters: Filters, created: Callable[[str], int]) -> list[ImageSummary]:
     """Those that `filters` leave; an image's names are narrowed to the references asked for. `created` is of an image by name."""
     check(filters, LIST_KEYS)

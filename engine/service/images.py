@@ -265,6 +265,7 @@ class ImageService:
         if last:
             lines += [f"Untagged: {digest}" for digest in self._store.images.repo_digests(image)]
             self._delete(image, name)
+            self._delete_twins(image)
             lines.append(f"Deleted: {image.config_digest}")
             self._store.sweep()
         return lines
@@ -285,6 +286,13 @@ class ImageService:
         """Deletes an image with all its tags, unless a container uses it (`Conflict`). The bytes go with the next sweep."""
         image = self._store.images.get(digest)
         self._delete(image, image.familiar_tags[0] if image.tags else image.config_digest)
+
+    def _delete_twins(self, image: Image) -> None:
+        """The same image in other compressions, which no list shows beside it: nobody could name them any more."""
+        users = self.users()
+        for other in self._store.images.list():
+            if other.config_digest == image.config_digest and not other.tags and not users.get(other.digest):
+                self._store.images.forget(other)
 
     def _delete(self, image: Image, name: str) -> None:
         gone = self._chains_of(image)
@@ -340,7 +348,8 @@ class ImageService:
             return list(found)
         users, names = self.users(), self._store.images.all_repo_digests()
         old = {image.digest: image for image in found}
-        fresh = [self.summary(image, users, names.get(str(image.digest), ())) for image in self._store.images.list()]
+        each = [self.summary(image, users, names.get(str(image.digest), ())) for image in self._store.images.list()]
+        fresh = rules.by_id(each)
         found = [same if (same := old.get(image.digest)) == image else image for image in fresh]
         self._listed = version, found
         return list(found)

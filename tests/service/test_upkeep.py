@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from engine.model import ContainerSpec
 from engine.oci.config import ImageConfig
 from engine.oci.descriptor import Descriptor
 from engine.oci.manifest import build_manifest
-from engine.oci.media import OCI_CONFIG
+from engine.oci.media import OCI_CONFIG, OCI_LAYER
 from engine.oci.reference import Reference
 from engine.store.images import Image
 from engine.store.store import Store
@@ -78,6 +79,29 @@ async def test_images_by_filter(engine: LocalEngine) -> None:
     ):
         with pytest.raises(error):
             await engine.images(filters={key: [value]})
+
+
+async def test_an_image_in_two_compressions_is_one_row_and_goes_as_one(
+    engine: LocalEngine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store: Store = engine._store
+    loose = record(engine)
+    packed, raw = store.images.manifest(loose), store.blobs.read(loose.config_digest)
+    plain, blobs = sample(2, media_type=OCI_LAYER)
+    for data in blobs.values():
+        store.blobs.put(data)
+    twin = build_manifest(packed.config, plain.layers)
+    store.images.put(twin, ImageConfig.parse(raw), loose.size, [])
+    assert await names(engine) == ["-"]
+    tagged = store.images.put(twin, ImageConfig.parse(raw), loose.size, [Reference.parse("two:1")])
+    assert [image.digest for image in await engine.images(all=True)] == [tagged.digest]
+    for place, why in ((tmp_path / "no/x.tar", f"no folder {tmp_path}/no"), (tmp_path, "is a folder")):
+        assert await asyncio.to_thread(main, ["--root", str(engine.root), "save", "-o", str(place), "two:1"]) == 1
+        told = capsys.readouterr().err
+        assert why in told
+        assert ".part" not in told
+    await engine.remove_image("two:1")
+    assert store.images.list() == []
 
 
 async def test_prunes_do_what_their_dry_run_says(engine: LocalEngine) -> None:
