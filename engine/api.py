@@ -509,8 +509,8 @@ class Engine(Protocol):
     async def build_diff(self, first: int, second: int) -> Sequence[FileDifference]:
         """What the results of two builds do not share, by path."""
 
-    # files of images; an image may be `IMAGE#LINE`: its layers up to that line of its history (`LayerInfo.index`), or `scratch`: none. An engine
-    # behind Docker's API raises `Unsupported` for all of these: it can only give whole images (`save`), so bring the image here.
+    # files of images; an image may be `IMAGE#LINE`: its layers up to that line of its history (`LayerInfo.index`), or `scratch`: none. Of an
+    # engine behind Docker's API the whole image is fetched for them, once, to a folder of this machine, which needs Linux: else `Unsupported`.
     async def image_diff(self, first: str, second: str) -> Sequence[FileDifference]:
         """What two images (names or ids) do not share, by path. Raises `NotFound`."""
 
@@ -522,7 +522,8 @@ class Engine(Protocol):
         deep are not looked into, and that takes a moment. Raises `NotFound`, `Unsupported`."""
 
     async def image_waste(self, name: str) -> WasteReport:
-        """What its layers bring that later ones replace or remove again. Raises `NotFound`, `Unsupported`."""
+        """What its layers bring that later ones replace or remove again. Raises `NotFound`, `Unsupported` (also of another engine's image
+        that was not fetched yet: `open_files` does)."""
 
     async def file_history(self, name: str, path: str) -> Sequence[FileStep]:
         """Which layer made a path, and what the others did to it, bottom first. Raises `NotFound`, `Unsupported`."""

@@ -38,7 +38,7 @@ async def _open(host: str, root: Path | str | None, tls: TlsFiles | None) -> Eng
         from engine.remote import open_remote
         from engine.remote.hosts import resolve
 
-        return await open_remote(resolve(host, tls))
+        return await open_remote(resolve(host, tls), _nearby if sys.platform == "linux" else None)
     if sys.platform != "linux":
         raise Unsupported(
             "containers of this machine's own need Linux",
@@ -47,6 +47,12 @@ async def _open(host: str, root: Path | str | None, tls: TlsFiles | None) -> Eng
     from engine.local import open_engine
 
     return await open_engine(data_root() if root is None else Path(root).absolute())
+
+
+async def _nearby(root: Path) -> Engine:
+    from engine.local import open_engine
+
+    return await open_engine(root)
 
 
 def data_root(given: str = "") -> Path:

@@ -54,9 +54,10 @@ def cmd_layers(root: Path, args: list[str]) -> int:
         try:
             report = await engine.image_waste(name)
         except Unsupported:
-            if parsed.on("waste"):
-                raise
             report = WasteReport((), ())
+            if parsed.on("waste"):  # asked for: so another engine's image is fetched for it
+                await engine.open_files(name)
+                report = await engine.image_waste(name)
         if as_json:
             print(json.dumps(_layers_document(detail, report), indent=2))
         elif parsed.on("waste"):

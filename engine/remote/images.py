@@ -9,15 +9,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Se
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 from urllib.parse import quote
 
-from engine.errors import EngineError, InvalidInput, Unsupported
+from engine.errors import EngineError, InvalidInput
 from engine.model import (
     Comparison,
     ContainerSpec,
     Distribution,
-    FileComparison,
-    FileContent,
-    FileDifference,
-    FileStep,
     ImageDetail,
     ImageImport,
     ImageSummary,
@@ -26,7 +22,6 @@ from engine.model import (
     RegistryAuth,
     RegistryDocument,
     RegistryMatch,
-    WasteReport,
 )
 from engine.oci.reference import Reference
 from engine.remote import read, write
@@ -36,7 +31,7 @@ from engine.remote.errors import beyond, failed_in_stream
 from engine.remote.image_records import detail, summary
 
 if TYPE_CHECKING:
-    from engine.api import FileTree, Sink
+    from engine.api import Sink
 
 _PHASES: Mapping[str, Any] = {
     "pulling fs layer": "waiting",
@@ -293,48 +288,6 @@ class ImagesPart(Remote):
         if not identity:
             raise EngineError("the engine does not say which image it made")
         return (await self.image(identity)).summary
-
-    # --- what Docker's API has not ----------------------------------------------------------------------
-
-    async def image_diff(self, first: str, second: str) -> Sequence[FileDifference]:
-        found: Sequence[FileDifference] = await self._layers("image_diff", first=first, second=second)
-        return found
-
-    async def _layers(self, method: str, **arguments: object) -> Any:
-        if not await self._is_workbench():
-            raise _files()
-        return await self._own(method, "looking into an image's layers", **arguments)
-
-    async def open_files(
-        self, name: str, *, progress: Callable[[int], None] = lambda entries: None, depth: int = 0
-    ) -> FileTree:
-        raise _files()
-
-    async def image_waste(self, name: str) -> WasteReport:
-        found: WasteReport = await self._layers("image_waste", name=name)
-        return found
-
-    async def file_history(self, name: str, path: str) -> Sequence[FileStep]:
-        found: Sequence[FileStep] = await self._layers("file_history", name=name, path=path)
-        return found
-
-    async def file_content(self, name: str, path: str, *, limit: int = 1 << 20) -> FileContent:
-        found: FileContent = await self._layers("file_content", name=name, path=path, limit=limit)
-        return found
-
-    async def file_diff(self, first: str, second: str, path: str) -> FileComparison:
-        found: FileComparison = await self._layers("file_diff", first=first, second=second, path=path)
-        return found
-
-    async def save_file(self, name: str, path: str, out: Sink) -> None:
-        raise _files()
-
-
-def _files() -> Unsupported:
-    hint = (
-        "bring the image here: `workbench --host … save IMAGE | workbench load`, or `workbench pull ssh://HOST IMAGE`"
-    )
-    return beyond("looking into an image's layers", hint)
 
 
 def _loaded(text: str) -> list[str]:

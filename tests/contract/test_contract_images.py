@@ -28,6 +28,8 @@ from engine.api import (
     StepOutput,
 )
 from engine.errors import BuildFailed, Conflict, EngineError, NotFound, Unsupported
+from engine.opening import opened
+from engine.remote import near
 
 from .conftest import IMAGE, Place, text_of
 
@@ -87,6 +89,32 @@ async def test_save_and_load(face: Engine) -> None:
     with pytest.raises(NotFound):
         async for _ in face.save(["contract/nosuch"], io.BytesIO()):
             pass
+
+
+async def test_the_files_of_an_image(
+    face: Engine, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a Docker daemon the image is fetched for them, once; nothing of it stays behind."""
+    if place.docker:
+        with pytest.raises(Unsupported, match="not here"):
+            await face.image_waste(IMAGE)
+    monkeypatch.setattr(near, "_PLACE", str(tmp_path))
+    async with opened(place.host, root=None if place.host else place.root) as own:
+        tree = await own.open_files(IMAGE)
+        names = [row.path for row in await tree.rows(0, 100)]
+        assert {"/bin", "/etc", "/tmp"} <= set(names)
+        assert (await own.image_waste(IMAGE)).wasted == 0
+        assert [step.mark for step in await own.file_history(IMAGE, "/bin/busybox")] == ["A"]
+        assert (await own.file_content(IMAGE, "/bin/busybox", limit=4)).data == b"\x7fELF"
+        assert "/bin/busybox" in [one.path for one in await own.image_diff("scratch", IMAGE)]
+        out = io.BytesIO()
+        await own.save_file(IMAGE, "/bin/busybox", out)
+        assert out.getvalue() == Path("/bin/busybox").read_bytes()
+        with pytest.raises(NotFound):
+            await own.file_content(IMAGE, "/nothing")
+        with pytest.raises(NotFound):
+            await own.open_files("contract/none:1")
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_commit(face: Engine, sleeper: Sleeper) -> None:

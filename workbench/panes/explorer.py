@@ -20,7 +20,7 @@ from textual.widgets import Static
 
 from engine import api
 from engine.base.units import human_size
-from engine.errors import EngineError, from_os_error
+from engine.errors import EngineError, Unsupported, from_os_error
 from workbench import clipboard
 from workbench.files_words import (
     comparison_lines,
@@ -163,7 +163,10 @@ class ExplorerPane(Pane):
             while not job.done():
                 await asyncio.wait([job], timeout=SLOW)
                 if not job.done():
-                    await self._show_upper(name, seen[0])
+                    try:
+                        await self._show_upper(name, seen[0])
+                    except Unsupported as error:  # another engine's, on its way to be looked into
+                        self.say("busy", f"{error.message[:1].upper()}{error.message[1:]} …")
             return job.result()
         except asyncio.CancelledError:
             job.cancel()
