@@ -141,30 +141,37 @@ class ContextIndex:
         self.tick += 1
         pending = sorted({*changed, *self._racy}, key=lambda slot: len(self._paths[slot] or ""))
         found: set[str] = set()
-        for slot in pending:
-            path = self._paths[slot]
-            if path is None:
-                continue
-            if cancel is not None:
-                cancel.check()
-            mode = self._table.mode(slot)
-            self._racy.discard(slot)
-            self._note(path)
-            if not mode:
-                if slot == ROOT:
-                    raise InvalidInput(f"the build context {self.root} was removed")
-                self._drop(slot)
-                found.add(path)
-            elif stat.S_ISDIR(mode):
-                found |= self._list(slot, path, cancel)
-                self._stale(slot)
-            else:
-                if slot in self._kids:
-                    self._drop_below(slot)
-                self._stale(slot)
-                found.add(path)
-            self._dirty = True
+        for at, slot in enumerate(pending):
+            try:
+                if cancel is not None:
+                    cancel.check()
+                self._racy.discard(slot)
+                found |= self._apply_one(slot, cancel)
+            except BaseException:  # the table has their new data already: the next look must ask for the rest again
+                self._racy.update(left for left in pending[at:] if self._paths[left] is not None)
+                raise
         return found
+
+    def _apply_one(self, slot: int, cancel: CancelToken | None) -> set[str]:
+        path = self._paths[slot]
+        if path is None:
+            return set()
+        mode = self._table.mode(slot)
+        self._note(path)
+        self._dirty = True
+        if not mode:
+            if slot == ROOT:
+                raise InvalidInput(f"the build context {self.root} was removed")
+            self._drop(slot)
+            return {path}
+        if stat.S_ISDIR(mode):
+            found = self._list(slot, path, cancel)
+            self._stale(slot)
+            return found
+        if slot in self._kids:
+            self._drop_below(slot)
+        self._stale(slot)
+        return {path}
 
     def _stale(self, slot: int) -> None:
         """What is said of a slot, and of all directories above it, is no longer known."""
@@ -213,6 +220,12 @@ class ContextIndex:
             self._drop(self._slots[f"{path}/{name}" if path else name])
         self._kids.pop(slot, None)
 
+    def _drop_names(self, slot: int, prefix: str, names: Sequence[str]) -> None:
+        for name in names:
+            if (made := self._slots.get(prefix + name)) is not None:
+                self._drop(made)
+        self._stale(slot)
+
     # --- listing ----------------------------------------------------------------------------------------
 
     def _list(self, slot: int, path: str, cancel: CancelToken | None) -> set[str]:
@@ -239,7 +252,11 @@ class ContextIndex:
         for name in gone:
             self._drop(self._slots[prefix + name])
         if new:
-            self._enter(slot, prefix, new, names, cancel)
+            try:
+                self._enter(slot, prefix, new, names, cancel)
+            except BaseException:  # half of it would pass for all of it
+                self._drop_names(slot, prefix, new)
+                raise
         _, _, mtime, ctime = self._table.key(slot)
         if started - max(mtime, ctime) <= RACY_NS:
             self._racy.add(slot)

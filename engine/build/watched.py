@@ -65,6 +65,7 @@ class Watched:
         self._inotify: Inotify | None = None
         self._folders: dict[int, str] = {}
         self._linked: set[str] = set()
+        self._torn = False  # a refresh did not come to its end: what it found was not gone into
         self._checking = threading.Lock()
 
     def close(self) -> None:
@@ -79,11 +80,13 @@ class Watched:
                 self.index.refresh(cancel)
                 self.index.listed.clear()
                 return False
+            torn, self._torn = self._torn, True
             changed = self.index.refresh_paths(told | self._linked, cancel)
-            if not self._linked.issuperset(self.index.with_several_links(changed)):
+            if torn or not self._linked.issuperset(self.index.with_several_links(changed)):
                 self.index.refresh(cancel)  # a file got another name: nobody tells of its other ones
                 self._linked = set(self.index.with_several_links())
             self._follow()
+            self._torn = False
             return True
 
     def watch(self) -> None:

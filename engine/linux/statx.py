@@ -62,6 +62,7 @@ class StatTable:
         self._segments: list[_Segment] = []
         self._count = 0
         self.missing: set[int] = set()
+        self._found: list[int] = []  # by a look that was cancelled
 
     def __len__(self) -> int:
         return self._count
@@ -101,10 +102,12 @@ class StatTable:
         return changed
 
     def refresh(self, cancel: CancelToken | None = None) -> list[int]:
-        """Asks the kernel for all of them; returns the slots that changed (or are missing)."""
-        changed: list[int] = []
+        """Asks the kernel for all of them; returns the slots that changed (or are missing). What a look that was cancelled had found is
+        part of the next one's answer."""
+        changed, self._found = self._found, []
         for number, segment in enumerate(self._segments):
-            if cancel is not None:
+            if cancel is not None and cancel.cancelled:
+                self._found = changed
                 cancel.check()
             first = number * SEGMENT
             results = list(map(_statx, repeat(self._root), segment.names, repeat(_FLAGS), repeat(_MASK), segment.into))

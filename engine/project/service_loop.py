@@ -79,7 +79,7 @@ class ServiceLoop:
         self._making = Making(shared, lambda: self.service)
         owner = f"{shared.project.name}-{service.name}"
         self._keeping = Keeping(shared.engine, owner, self.generations, shared.keep)
-        self._swap = Swap(shared.engine, service, shared.say, shared.finish)
+        self._swap = Swap(shared.engine, service, shared.say, shared.finish, self._keeping.retired)
         self.in_vain = False  # what it depends on is not there
         self._forced = False  # every container is to be a new one, this time
         self._pending, self._unsettled = Batch(), Batch()
@@ -417,10 +417,10 @@ class ServiceLoop:
             seconds = time.monotonic() - batch.saved
             self._say(Replaced(service.name, self.name, number, new.rule, seconds, dict(phases), tuple(paths)))
         self._say(ServiceState(service.name, "running", self.name, image, number))
+        self._shared.finish(self._keeping.settle(dropped))  # beside the rest, and also when that fails
         self._watch_end(created)
         self._shared.replaced(service.name, new_image and old is not None)
         await self._replicate(image, number, mounts, new.rule)
-        self._shared.spawn(self._keeping.settle(dropped))
 
     def _overlaps(self, old: ContainerSummary | None) -> bool:
         why = "as you asked" if self._shared.stop_first else stops_first(self._shared.project, self.service)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -65,7 +65,8 @@ class Next:
 
 
 class Swap:
-    """`say` hears what happens; `spawn` takes work that goes on to its end, whoever waits for it (the old container's stop)."""
+    """`say` hears what happens; `spawn` takes work that goes on to its end, whoever waits for it (the old container's stop); `retired` is
+    done when an old container is gone."""
 
     def __init__(
         self,
@@ -73,8 +74,9 @@ class Swap:
         service: Service,
         say: Callable[[LoopEvent], None],
         spawn: Callable[[Coroutine[object, object, None]], asyncio.Task[None]],
+        retired: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        self._engine, self.service, self._say, self._spawn = engine, service, say, spawn
+        self._engine, self.service, self._say, self._spawn, self._retired = engine, service, say, spawn, retired
         self._killed = False  # an old one was, and that was told
         self._alone = False  # the engine cannot have two beside each other
         self.standing = False  # the new container may still be given up: newer changes may cancel
@@ -210,6 +212,8 @@ class Swap:
         with contextlib.suppress(EngineError):
             await self.stop(old)
             await self._engine.remove(old.id, force=True)
+        if self._retired is not None:
+            await self._retired()
 
     async def _after_start(self, created: str, new: Next) -> None:
         await run_hooks(self._engine, created, self.service.post_start, "post_start", new.spec.log_path)

@@ -225,7 +225,8 @@ class Life:
         with contextlib.suppress(BlockingIOError), self._store.alone():
             known = {row["id"] for row in self._store.records.read("SELECT id FROM containers")}
             for name in set(os.listdir(self._store.containers)) - known:
-                os.rename(self._store.containers / name, self._store.tmp / f"stale-{name[:16]}")
+                with contextlib.suppress(FileNotFoundError):  # a `rm` that goes on beside us was faster
+                    os.rename(self._store.containers / name, self._store.tmp / f"stale-{name[:16]}")
                 shutil.rmtree(self._store.tmp / f"stale-{name[:16]}", ignore_errors=True)
 
     def _after_end(self, container_id: str, record: dict[str, Any], state: State) -> bool:
@@ -276,6 +277,8 @@ class Life:
             return
         # No flush: line and offset are lost together, if at all, and then copied again.
         with self._store.records.write(durable=False) as db:
+            if db.execute("SELECT 1 FROM containers WHERE id = ?", (container_id,)).fetchone() is None:
+                return  # removed since we looked, and all of it copied then
             db.execute("INSERT OR IGNORE INTO journals VALUES (?, 0)", (container_id,))
             (offset,) = db.execute("SELECT offset FROM journals WHERE id = ?", (container_id,)).fetchone()
             end, ends = offset, 0

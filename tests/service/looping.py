@@ -12,8 +12,8 @@ from engine.api import ExecSpec, LoopEvent, ServiceState
 from engine.local import LocalEngine
 from engine.project.discovery import discover
 from engine.project.loop import InnerLoop
+from tests.patience import PATIENCE, until
 
-SECONDS = 40
 E = TypeVar("E")
 # A program that goes on printing its word's changes, stops when it is asked to, and needs no shell.
 PROGRAM = """import signal, sys, time
@@ -50,11 +50,13 @@ class Looping:
     async def until(self, kind: type[E], wanted: Callable[[E], bool] = lambda _: True) -> E:
         """The next event of this kind, from where the last call stopped."""
         try:
-            return await asyncio.wait_for(self._until(kind, wanted), SECONDS)
+            return await asyncio.wait_for(self._until(kind, wanted), PATIENCE)
         except TimeoutError:
             worker = self.loop._services.get("app")
             left = (worker._pending, worker._unsettled, worker._job) if worker else ""
-            raise AssertionError(f"no {kind.__name__} in {SECONDS} s; last: {self.seen[-12:]}; left: {left}") from None
+            raise AssertionError(
+                f"no {kind.__name__} in {PATIENCE:.0f} s; last: {self.seen[-12:]}; left: {left}"
+            ) from None
 
     async def _until(self, kind: type[E], wanted: Callable[[E], bool]) -> E:
         while True:
@@ -68,6 +70,12 @@ class Looping:
                 raise AssertionError(f"the loop ended: {self.seen}")
             self._arrived.clear()
             await self._arrived.wait()
+
+    async def becomes(self, what: Callable[[], object]) -> None:
+        """Waits until it is so, or the loop has ended with an error."""
+        await until(lambda: what() or self._task.done())
+        if self._task.done():
+            self._task.result()
 
     async def running(self, service: str = "app") -> ServiceState:
         return await self.until(ServiceState, lambda e: e.service == service and e.phase == "running")

@@ -202,6 +202,37 @@ def test_a_lost_monitor_is_told_and_its_policy_honoured_once(engine: LocalEngine
     assert actions(engine, plain) == ["create", "start", "die"]
 
 
+def test_a_list_beside_a_removal(engine: LocalEngine, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The record goes first, then the folder: whoever lists in between neither fails nor tells again what is told."""
+    containers, life = engine._containers, engine._containers.life
+    one = make("true")
+    engine._runtime.wait(one, containers.bundle(one), None, removes=False)
+    record = containers.resolve(one)[1]
+    inter = containers._inter
+
+    def listed_before(*args: Any, **more: Any) -> None:
+        other = LocalEngine(engine.root)
+        other._containers.life.copy_journal(one, record)  # it saw it just before
+        other._store.close()
+        monkeypatch.setattr(containers, "_inter", inter)
+        rename = os.rename
+
+        def beside(source: Any, target: Any, **more: Any) -> None:
+            rename(source, target, **more)  # by the removal
+            rename(source, target, **more)  # by the list, a moment later
+
+        monkeypatch.setattr(os, "rename", beside)
+        assert one not in [each.id for each in containers.list_settled(all=True)]
+        monkeypatch.setattr(os, "rename", rename)
+        inter(*args, **more)
+
+    monkeypatch.setattr(containers, "_inter", listed_before)
+    containers.remove(one, force=False)
+    assert actions(engine, one) == ["create", "start", "die", "destroy"]
+    assert engine._store.records.one("SELECT 1 FROM journals WHERE id = ?", one) is None
+    assert life.state(one).status == "created"  # nothing is left of it
+
+
 def test_a_reboot_is_recognised(engine: LocalEngine, make: Make) -> None:
     """By the boot id in the state file, which no process of this boot has."""
     life = engine._containers.life

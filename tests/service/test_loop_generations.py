@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from pathlib import Path
 
@@ -25,16 +24,22 @@ FILES = {
 }
 
 
-async def save(it: Looping, number: int, **more: str) -> None:
-    note, main = it.folder / "note.txt", it.folder / "main.py"
-    note.write_text(str(number))
-    main.write_text(PROGRAM.format(word=f"word {number}"))
-    it.loop.changed([note, main])
+async def save(it: Looping, number: int, large: bytes = b"") -> None:
+    """Each file at once, and all of them told of: the loop may be building still, for what the watching told it of the save before,
+    and half a file would be a generation of its own."""
+    files = {"note.txt": str(number).encode(), "main.py": PROGRAM.format(word=f"word {number}").encode()}
+    if large:
+        files["large.txt"] = large
+    for name, content in files.items():
+        beside = it.folder.with_name(f"{it.folder.name}-{name}")
+        beside.write_bytes(content)
+        beside.rename(it.folder / name)
+    it.loop.changed([it.folder / name for name in files])
     await it.until(Replaced)
 
 
 async def test_back_to_any_generation_and_on_from_there(local: LocalEngine, tmp_path: Path) -> None:
-    async with looping(local, tmp_path / "back", FILES) as it:
+    async with looping(local, tmp_path / "back", {**FILES, "own.txt": "in no cache before"}) as it:
         container = (await it.running()).container
         for number in (2, 3, 4):
             await save(it, number)
@@ -109,11 +114,8 @@ async def test_large_generations_give_way(local: LocalEngine, tmp_path: Path) ->
         await it.running()
         keeper = Keeper(local, it.loop._project, local.root / "projects")
         for number in range(2, 7):
-            (it.folder / "large.txt").write_bytes(os.urandom(2 << 20))
-            await save(it, number)
-        async with asyncio.timeout(30):
-            while len(keeper.generations("app").generations) > 3:
-                await asyncio.sleep(0.05)
+            await save(it, number, os.urandom(2 << 20))
+        await it.becomes(lambda: len(keeper.generations("app").generations) <= 3)
         assert [each.number for each in keeper.generations("app").generations] == [4, 5, 6]
 
 

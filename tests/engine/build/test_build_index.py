@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
@@ -347,3 +348,67 @@ def test_what_cannot_be_read_is_named(tree: Path, name: str) -> None:
         (tree / name).chmod(0o755)
     assert ".dockerignore" in (caught.value.hint or "")
     index.close()
+
+
+class Nth(CancelToken):
+    """Cancelled at the n-th question."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.left = number
+
+    @property
+    def cancelled(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+    def check(self) -> None:
+        if self.cancelled:
+            raise Cancelled("cancelled")
+
+
+def change(tree: Path, round_: int) -> None:
+    (tree / "top").write_text(f"top {round_ % 10}")
+    (tree / "a/three").write_text(f"three {round_ % 10}")
+    (tree / "a/b/one").write_text(f"one {round_ % 10}")
+    (tree / f"new{round_}/in/it").mkdir(parents=True)
+    (tree / f"new{round_}/in/it/file").write_text(str(round_))
+    (tree / f"new{round_}/beside").write_text(str(round_))
+    if round_ > 1:
+        shutil.rmtree(tree / f"new{round_ - 1}")
+
+
+@pytest.mark.parametrize("watching", [False, True])
+def test_a_look_that_is_given_up_loses_nothing(tree: Path, watching: bool) -> None:
+    """A build is cancelled by the next change, wherever it is just then: the next build sees what both changed."""
+    watched = Watched(ContextIndex(tree))
+    for number in range(40):
+        with contextlib.suppress(Cancelled):  # when it asks so often
+            watched.refresh(Nth(number))
+        watched.refresh(None)
+        if watching:
+            watched.watch()
+        assert watched.index.digest(0) == content(tree)
+        age(tree) if number < 5 else None  # nothing is distrusted for its age
+        change(tree, number)
+        if not watching and number % 3 == 2:  # begins anew, as a process does
+            watched.close()
+            watched = Watched(ContextIndex(tree))
+    watched.close()
+
+
+def test_a_look_in_many_segments_that_is_given_up_loses_nothing(tree: Path) -> None:
+    (tree / "many").mkdir()
+    for number in range(SEGMENT + 10):
+        (tree / f"many/{number}").touch()
+    watched = Watched(ContextIndex(tree))
+    watched.refresh(None)
+    assert watched.index.digest(0) == content(tree)
+    age(tree)
+    (tree / "a/three").write_text("3hree")
+    for number in (1, 2):
+        with pytest.raises(Cancelled):
+            watched.refresh(Nth(number))
+    watched.refresh(None)
+    assert watched.index.digest(0) == content(tree)
+    watched.close()
