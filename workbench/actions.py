@@ -4,7 +4,6 @@ is on the command line; what goes wrong is said by its `EngineError`, and the ot
 from __future__ import annotations
 
 import asyncio
-import re
 import shlex
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 from engine.errors import EngineError
 from workbench import forms, looking
 from workbench.screens.dialogs import Choose, Confirm
-from workbench.subjects import Subject
+from workbench.subjects import Subject, own_name
 from workbench.transfers import build, pull, push
 
 if TYPE_CHECKING:
@@ -22,10 +21,6 @@ if TYPE_CHECKING:
     from workbench.panes.terminal import TerminalPane
 
 AT_ONCE = 8  # containers that are stopped side by side: each may take its ten seconds
-
-_ASIDE = re.compile(
-    r"-(before-\d+|next)$"
-)  # what a service's container is called while it is replaced, or waits to replace
 
 Perform = Callable[["WorkbenchApp", Sequence[Subject]], Awaitable[object]]
 One = Callable[["Engine", str], Awaitable[object]]
@@ -137,7 +132,7 @@ async def _rollback(app: WorkbenchApp, subjects: Sequence[Subject]) -> None:
 
 async def _terminal(app: WorkbenchApp, subject: Subject, what: str) -> None:
     name = container_of(app, subject)
-    serving = _ASIDE.sub("", name)  # one that is being replaced will not live long enough for a shell
+    serving = own_name(name)  # one that is being replaced will not live long enough for a shell
     if app.service_of(Subject("container", serving, serving)):
         name = serving
     found = app.lists.container(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,6 +22,14 @@ class Subject:
     id: str
     name: str
     record: Any = field(default=None, compare=False, repr=False)
+
+
+_ASIDE = re.compile(r"-(before-\d+|next)$")
+
+
+def own_name(container: str) -> str:
+    """What a service's container is called when it serves: while it is replaced, or waits to replace, it has a longer name."""
+    return _ASIDE.sub("", container)
 
 
 def image_subjects(images: Iterable[ImageSummary]) -> list[Subject]:

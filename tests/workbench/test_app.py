@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from engine.api import ServiceState
@@ -57,3 +59,22 @@ async def test_logs_and_layers_follow_the_selected_container_and_image() -> None
         await until(pilot, lambda: ("logs", "shop-db-1") in engine.calls)
         await pilot.press("3", "G")
         await until(pilot, lambda: engine.called("image"))
+
+
+async def test_the_cursor_stays_on_a_service_whose_container_is_replaced() -> None:
+    engine = an_engine()
+    app = WorkbenchApp(engine, FakeLoop())  # type: ignore[arg-type]
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: len(app.lists.containers) == 2)
+        pane = app.panes["containers"]
+        await pilot.press("2", "g")
+        await until(pilot, lambda: pane.subject and pane.subject.name == "shop-web-1")
+        old = engine.containers_.pop("shop-web-1")
+        engine.containers_["shop-web-1-before-2"] = dataclasses.replace(old, name="shop-web-1-before-2")
+        engine.put(dataclasses.replace(old, id="2" * 64))
+        await until(pilot, lambda: pane.subject and pane.subject.id == "2" * 64)
+        assert pane.subject
+        assert pane.subject.name == "shop-web-1"
+        await engine.remove("shop-web-1-before-2", force=True)
+        await until(pilot, lambda: len(app.lists.containers) == 2)
+        assert pane.subject.name == "shop-web-1"

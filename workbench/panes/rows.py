@@ -10,6 +10,7 @@ from textual.binding import Binding
 from textual.widget import Widget
 
 from workbench.panes.base import Pane
+from workbench.subjects import own_name
 from workbench.widgets.filter_line import FilterLine
 from workbench.widgets.row_list import RowList
 
@@ -67,13 +68,22 @@ class RowsPane(Pane):
             self.say("busy", "reading …")
         else:
             self.say("" if rows else "empty", "" if rows else self.EMPTY)
-        lost = self._told if self._told and self._told.id not in self._subjects else None
-        again = next((one for one in self._subjects.values() if lost and one.name == lost.name), None)
+        told = self._told
+        lost = told if told and told.id not in self._subjects else None
+        again = self._successor(told) if told else None
         if again is not None:  # another one has its name now: the cursor stays on the name
             self.list.select(again.id)
         if lost is None or again is not None or not self.stays(lost):
             self._tell()
         self._count()
+
+    def _successor(self, told: Subject) -> Subject | None:
+        """Who has its name now, when it is gone or was given another one."""
+        now = self._subjects.get(told.id)
+        if now is not None and now.name == told.name:
+            return None
+        wanted = own_name(told.name) if told.kind == "container" else told.name
+        return next((one for one in self._subjects.values() if one.name == wanted and one.id != told.id), None)
 
     def stays(self, subject: Subject) -> bool:
         """`subject` was under the cursor and is no longer here. Whether the neighbours go on to show it, until the cursor is moved."""
