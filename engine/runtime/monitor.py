@@ -87,18 +87,22 @@ class Monitor:
         fds: list[int],
         parked: Parked | None = None,
         begun: Callable[[], None] | None = None,
-    ) -> None:
-        """`parked` becomes the container's first process if it fits it; `begun` is called when that is decided."""
+    ) -> bool:
+        """`parked` becomes the container's first process if it fits it; `begun` is called when that is decided. Returns whether this
+        process can be another container's monitor: a life that went as it should has left nothing but what `spares` knows of."""
         self.starter, self.parked, self._begun = client, parked, begun
         try:
             self._begin(request, fds)
         except Exception as error:
             self._start_failed(error)
-            return
+            return False
         while not self._ended:
             self.loop.turn()
             self.clients.sweep()
         self._farewell()
+        os.close(self.lock)
+        self.loop.close()
+        return isinstance(self.launcher, Native)
 
     def _begin(self, request: dict[str, Any], fds: list[int]) -> None:
         self.bundle, self.id = str(request["bundle"]), str(request["id"])

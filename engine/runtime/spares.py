@@ -5,13 +5,18 @@ A few processes that share the supervisor's memory; they wait in recvmsg(2) and 
 containers come one after the other, since that would only slow them. Those that nobody needed for `IDLE` seconds are given
 back, and made again after the next start. A spare whose supervisor goes away, however it does, hears that on its channel, takes away
 what it has prepared and ends; what of a killed spare stays (an empty group), the supervisor removes.
+
+A monitor whose container has ended becomes a spare again: a new one costs a fork and the copies of a thousand pages. It gets
+rid of all that it had of the container before (`_Clean`), and ends where that is not certain.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import os
+import resource
 import socket
 import time
 from collections.abc import Callable
@@ -19,7 +24,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from engine.linux import cgroup as cg
-from engine.linux import idmap
+from engine.linux import idmap, libc
+from engine.runtime import init_namespaces, tiny_exec
 from engine.runtime.parked import PARENT, Parked, park
 
 WANTED, LOW = 4, 1  # made anew when so few are left
@@ -28,8 +34,12 @@ QUIET = 0.05  # seconds without one before they join their groups, if no start d
 IDLE = 600.0
 SWEEP = 1.0
 TRIES = 3  # so many that die before they are ready: this host does not let us, so no more of them
-_PREPARED, _READY, _JOIN = b"a", b".", b"j"
-Serve: TypeAlias = Callable[[socket.socket, Parked | None, Callable[[], None]], None]
+MOST = 6  # so many may wait; a monitor that comes back then is one too many
+LENT = 32  # so many monitors are waited for; the supervisor has a descriptor for each
+LIVES = 100  # containers of one monitor
+_GROWN = 8 << 10  # kB that a monitor may have more than as a spare
+_PREPARED, _READY, _TAKEN, _JOIN = b"a", b".", b"m", b"j"
+Serve: TypeAlias = Callable[[socket.socket, Parked | None, Callable[[], None]], bool]
 
 
 @dataclass(slots=True)
@@ -39,11 +49,18 @@ class _Spare:
     proven: bool = False  # it was prepared once
     joins: bool = False
     busy: bool = False
+    lent: bool = False  # it is a container's monitor
+    lives: int = 0  # of how many it was
+
+    @property
+    def idle(self) -> bool:
+        return not (self.busy or self.lent)
 
 
 class Spares:
     """The supervisor's side. A spare calls `alone`, then `prepare`, and what that gives as `serve(connection, parked, begin)` with
-    each connection: that calls `begin` and never returns when a container is to be started."""
+    each connection: that calls `begin` when a container is to be started, and says whether it was that container's monitor, then it
+    does not return if it cannot be one again."""
 
     def __init__(self, layout: cg.Layout, alone: Callable[[], None], prepare: Callable[[], Serve]) -> None:
         self._layout, self._alone, self._prepare = layout, alone, prepare
@@ -73,7 +90,7 @@ class Spares:
         if self._tries:
             self._fill_at = time.monotonic() + PAUSE
         for fd, spare in sorted(self._all.items(), key=lambda pair: not pair[1].joins):
-            if spare.busy:
+            if not spare.idle:
                 continue
             try:
                 socket.send_fds(spare.channel, [b"c"], [connection.fileno()])
@@ -90,28 +107,43 @@ class Spares:
             word = spare.channel.recv(16)
         except OSError:
             word = b""
-        if word in (_PREPARED, _READY):
+        if word == _TAKEN:
+            self._lend(fd)
+        elif word == _PREPARED and spare.lent and sum(other.idle for other in self._all.values()) >= MOST:
+            spare.lives += 1
+            self._drop(fd)
+        elif word in (_PREPARED, _READY):
+            if spare.lent:
+                spare.joins, spare.lent, spare.lives = False, False, spare.lives + 1
+                self._until = time.monotonic() + IDLE
             spare.proven, spare.busy, self._tries = True, False, TRIES
             if word == _PREPARED:
                 self._join_at = time.monotonic() + QUIET
         else:
             self._drop(fd)
-            if (
-                spare.busy
-            ):  # a start has renamed its group: now, and until its end, nobody is held up by a process that moves
-                self._join()
+
+    def _lend(self, fd: int) -> None:
+        spare = self._all.pop(fd)
+        self._all[fd] = spare  # the latest is the last
+        spare.lent, spare.busy = True, False
+        self._bury(spare)
+        lent = [number for number, other in self._all.items() if other.lent]
+        if len(lent) > LENT:
+            self._all.pop(lent[0]).channel.close()
+        # It has renamed its group: now, and until its end, nobody is held up by a process that moves.
+        self._join()
 
     def _join(self) -> None:
         """Several at once: the first one waits in the kernel, the others then move for nothing."""
         self._join_at = None
         for spare in self._all.values():
-            if spare.proven and not spare.joins:
+            if spare.proven and not spare.joins and not spare.lent:
                 spare.joins = True
                 with contextlib.suppress(OSError):
                     spare.channel.send(_JOIN)
 
     def _drop(self, fd: int) -> None:
-        """It has become a container's monitor, or it is dead."""
+        """It is dead, or not wanted any more."""
         spare = self._all.pop(fd)
         spare.channel.close()
         if not spare.proven:
@@ -119,7 +151,7 @@ class Spares:
         self._bury(spare)
 
     def _bury(self, spare: _Spare) -> None:
-        self._graves.add(_name(spare.pid))
+        self._graves.add(_name(spare.pid, spare.lives))
         self._sweep_at = time.monotonic() + SWEEP
 
     def _sweep(self) -> None:
@@ -141,7 +173,7 @@ class Spares:
         if self._fill_at is None or now < self._fill_at:
             return
         self._fill_at, self._until = None, now + IDLE
-        have = sum(not spare.busy for spare in self._all.values())
+        have = sum(spare.idle for spare in self._all.values())
         if have <= LOW and self._tries:
             for _ in range(WANTED - have):
                 self._add()
@@ -178,8 +210,9 @@ class Spares:
             self._bury(spare)
 
 
-def _name(pid: int) -> str:
-    return f"spare-{pid}"
+def _name(pid: int, lives: int) -> str:
+    """Another one each time: the supervisor looks for the last one to remove it."""
+    return f"spare-{pid}-{lives}"
 
 
 def _left_over(layout: cg.Layout) -> set[str]:
@@ -188,7 +221,7 @@ def _left_over(layout: cg.Layout) -> set[str]:
     for root in layout.roots.values():
         with contextlib.suppress(OSError):
             names = [name for name in os.listdir(root / PARENT) if name.startswith("spare-")]
-            found.update(name for name in names if not _held(name[6:]))
+            found.update(name for name in names if not _held(name.split("-")[1]))
     return found
 
 
@@ -215,22 +248,70 @@ def _remove_group(layout: cg.Layout, name: str) -> bool:
 
 
 def _wait(layout: cg.Layout, channel: socket.socket, prepare: Callable[[], Serve]) -> None:
-    parked = park(layout, _name(os.getpid()))
+    clean = _Clean()
+    for life in range(LIVES):
+        if not _life(layout, channel, prepare, life):
+            return
+        clean.up()
+        with contextlib.suppress(BlockingIOError):
+            if not channel.recv(16, socket.MSG_PEEK | socket.MSG_DONTWAIT):
+                return
+
+
+def _life(layout: cg.Layout, channel: socket.socket, prepare: Callable[[], Serve], life: int) -> bool:
+    """Until it was a container's monitor, or (False) until nobody wants it."""
+    parked = park(layout, _name(os.getpid(), life))
     try:
         serve = prepare()
         channel.send(_PREPARED)
         while True:
             raw, fds, _flags, _address = socket.recv_fds(channel, 16, 1, socket.MSG_CMSG_CLOEXEC)
             if not raw:
-                break
+                return False
             if parked is not None:
                 parked.join()
             if fds:
                 with socket.socket(fileno=fds[0]) as connection:
-                    serve(connection, parked, channel.close)
+                    if serve(connection, parked, lambda: _taken(channel)):
+                        parked = None
+                        return True
             if raw != _JOIN:
                 channel.send(_READY)
+    except BrokenPipeError:  # there is no supervisor any more
+        return False
     finally:
         with contextlib.suppress(OSError):
             if parked is not None:
                 parked.discard()
+
+
+def _taken(channel: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        channel.send(_TAKEN)
+
+
+class _Clean:
+    """What a spare has at the beginning; `up` makes it so again, or ends the process."""
+
+    def __init__(self) -> None:
+        self._fds = {0, 1, 2, *_open()}
+        self._size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    def up(self) -> None:
+        gc.collect()  # objects first: what is closed under them they would close again, when it is another's
+        tiny_exec.forget()
+        for fd in _open() - self._fds:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                if not os.waitpid(-1, os.WNOHANG)[0]:
+                    os._exit(0)  # a child goes on
+        if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > self._size + _GROWN:
+            os._exit(0)
+        init_namespaces.back_to_own()
+        libc.set_name("wb-supervisor")
+
+
+def _open() -> set[int]:
+    return {int(name) for name in os.listdir("/proc/self/fd")}

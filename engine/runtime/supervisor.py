@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 from engine.linux import cgroup, delegation, libc
 from engine.linux.inotify import IN_CLOSE_WRITE, IN_DELETE_SELF, Inotify
@@ -28,7 +28,7 @@ from engine.runtime.deaths import Deaths
 from engine.runtime.monitor import Monitor
 from engine.runtime.parked import Parked
 from engine.runtime.rootfs_devices import SetupError
-from engine.runtime.spares import Spares
+from engine.runtime.spares import Serve, Spares
 from engine.runtime.viewer import Busy, make_view
 
 LOCK = "supervisor.lock"
@@ -120,7 +120,7 @@ def serve(run_dir: str, listener: socket.socket, lock: int, version: str) -> Non
 
     place = _Place(run_dir, boot, layout, version, me)
 
-    def spare() -> Callable[[socket.socket, Parked | None, Callable[[], None]], None]:
+    def spare() -> Serve:
         """In a spare: all that a monitor is before anybody knows whose."""
         monitor = Monitor(run_dir, boot, layout)
         return lambda connection, parked, begin: _serve(place, connection, parked, begin, monitor)
@@ -258,18 +258,18 @@ def _serve(
     parked: Parked | None = None,
     begin: Callable[[], None] | None = None,
     monitor: Monitor | None = None,
-) -> None:
-    """In a child: answers a connection, or becomes a container's monitor and never returns. `begin`, before that, is for a
-    spare, which goes on after an answer."""
+) -> bool:
+    """In a child: answers a connection, or becomes a container's monitor. `begin`, before that, is for a spare, which goes on after
+    either; True: it was a monitor and can be one again. Others never return from it."""
     try:
         connection.settimeout(30)
         reader = protocol.LineReader(connection)
         request = reader.read() if protocol.peer_uid(connection) == os.geteuid() else None
         if request is None:
-            return
+            return False
         if request.get("op") == "start" and request.get("program", place.version) == place.version:
-            _monitor(place, connection, reader, request, parked, begin, monitor)
-        elif begin is None:
+            return _monitor(place, connection, reader, request, parked, begin, monitor)
+        if begin is None:
             _answer(place, connection, request)
         else:  # a view goes into namespaces of its own, which is no way for a monitor
             pid = outside.fork()
@@ -281,6 +281,7 @@ def _serve(
             os.waitpid(pid, 0)
     except BaseException as error:
         _refuse(connection, f"{type(error).__name__}: {error}")
+    return False
 
 
 def _answer(place: _Place, connection: socket.socket, request: dict[str, Any]) -> None:
@@ -305,15 +306,16 @@ def _monitor(
     parked: Parked | None,
     begin: Callable[[], None] | None,
     monitor: Monitor | None,
-) -> NoReturn:
+) -> bool:
     try:
         client = Client(connection)
         client.reader = reader
         fds, reader.fds = reader.fds, []
         connection.setblocking(True)
-        (monitor or Monitor(place.run_dir, place.boot, place.layout)).run(client, request, fds, parked, begin)
+        ended = (monitor or Monitor(place.run_dir, place.boot, place.layout)).run(client, request, fds, parked, begin)
+        if ended and begin is not None:
+            return True
         os._exit(0)
     except BaseException as error:
         _refuse(connection, f"{type(error).__name__}: {error}")
-    finally:
-        os._exit(1)  # which `deaths` hears
+    os._exit(1)  # which `deaths` hears

@@ -147,6 +147,12 @@ class Steps:
 _opened: list[int] = []
 
 
+def forget() -> None:
+    """Closes what this process has kept of the program."""
+    while _opened:
+        os.close(_opened.pop())
+
+
 def spawn(
     steps: Steps, stdio: Sequence[int], channel: int, others: Sequence[int], ignored: Sequence[signal.Signals]
 ) -> int:

@@ -96,7 +96,7 @@ class Bench:
     def __init__(self, folder: Path, ours: str, peer: str, image: str) -> None:
         self.folder, self.image = folder, image
         self.ours, self.peer = Api(ours), Api(peer)
-        name, _, tag = image.partition(":")
+        name, _, tag = image.rpartition(":") if ":" in image.rpartition("/")[2] else (image, "", "")
         for api in (self.ours, self.peer):
             api.ask("POST", f"/images/create?fromImage={quote(name)}&tag={tag or 'latest'}")
             api.once(image)

@@ -8,7 +8,7 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from engine.errors import StartFailed
 from engine.linux import cgroup
 from engine.runtime import bridges, spares
 from engine.runtime.client import Runtime
+from engine.runtime.exec_client import ExecParams
 from engine.runtime.netconfig import NetworkConfig, PortBinding
 
 from .conftest import Box, MakeBox, supervisor_pid
@@ -51,10 +52,11 @@ def parked(supervisor: int) -> dict[int, int]:
     """Spare monitors whose first process is in its group."""
     found = {}
     for spare in children(supervisor):
-        members = GROUPS / f"spare-{spare}/cgroup.procs"
+        members = [group / "cgroup.procs" for group in GROUPS.glob(f"spare-{spare}-*")]
         for first in children(spare):
-            if members.exists() and str(first) in members.read_text().split():
-                found[spare] = first
+            with contextlib.suppress(OSError):
+                if any(str(first) in file.read_text().split() for file in members):
+                    found[spare] = first
     return found
 
 
@@ -77,8 +79,8 @@ def ended(pid: int) -> None:
     os.close(fd)
 
 
-def gone(names: list[str]) -> None:
-    until(lambda: not any((GROUPS / name).exists() for name in names), "the spares' groups are removed")
+def gone(found: Iterable[int]) -> None:
+    until(lambda: not any([*GROUPS.glob(f"spare-{pid}-*")] for pid in found), "the spares' groups are removed")
 
 
 def test_a_start_takes_what_was_prepared(box: MakeBox, runtime: Runtime, network: NetworkConfig) -> None:
@@ -89,6 +91,48 @@ def test_a_start_takes_what_was_prepared(box: MakeBox, runtime: Runtime, network
     groups = Path(f"/proc/{pid}/cgroup").read_text()
     assert f"workbench/{one.id}" in groups
     assert "spare-" not in groups
+
+
+def idle(supervisor: int, monitor: int) -> bool:
+    return monitor in parked(supervisor)
+
+
+def test_a_monitor_is_used_again_and_keeps_nothing(box: MakeBox, runtime: Runtime, network: NetworkConfig) -> None:
+    supervisor = warm(box, runtime, network)
+    known: dict[int, set[str]] = {}
+    again = 0
+    for number in range(2, 2 + 3 * spares.WANTED):
+        one = box("sh", "-c", "read x; echo $x; exit 5", open_stdin=True, **section(endpoint(network, number)))
+        one.start()
+        monitor = runtime.state(one.bundle).monitor_pid
+        again += monitor in known
+        process = runtime.exec(one.id, ExecParams(["true"]))
+        assert process.wait() == 0
+        process.close()
+        attached = runtime.attach(one.id)
+        attached.write(b"word\n")
+        assert one.wait() == 5
+        attached.close()
+        until(lambda monitor=monitor: idle(supervisor, monitor), "it waits again")
+        assert one.output() == "word\n"
+        paths = {os.readlink(file) for file in Path(f"/proc/{monitor}/fd").iterdir()}
+        assert not [path for path in paths if path.startswith(str(one.bundle))]
+        kinds = {path.partition(":")[0] for path in paths}
+        assert known.setdefault(monitor, kinds) == kinds
+        assert not children(monitor)[1:], "its parked process alone"
+    assert again >= spares.WANTED
+
+
+def test_a_monitor_ends_when_there_is_no_supervisor(box: MakeBox, runtime: Runtime, network: NetworkConfig) -> None:
+    supervisor = warm(box, runtime, network)
+    one = box("sleep", "60", **section(endpoint(network, 2)))
+    assert one.start().pid not in parked(supervisor).values()
+    monitor = runtime.state(one.bundle).monitor_pid
+    os.kill(supervisor, signal.SIGKILL)
+    runtime.signal(one.id, signal.SIGKILL)
+    assert one.wait() == 137
+    with contextlib.suppress(ProcessLookupError):
+        ended(monitor)
 
 
 SEEN = (
@@ -136,7 +180,7 @@ def test_they_end_with_their_supervisor(box: MakeBox, runtime: Runtime, network:
     for pid in (*found, *found.values()):
         with contextlib.suppress(ProcessLookupError):
             ended(pid)
-    gone([f"spare-{pid}" for pid in found])
+    gone(found)
 
 
 def test_what_a_killed_one_leaves_is_removed(box: MakeBox, runtime: Runtime, network: NetworkConfig) -> None:
@@ -144,7 +188,7 @@ def test_what_a_killed_one_leaves_is_removed(box: MakeBox, runtime: Runtime, net
     found = parked(supervisor)
     for pid in found:
         os.kill(pid, signal.SIGKILL)
-    gone([f"spare-{pid}" for pid in found])
+    gone(found)
     assert box("true", **section(endpoint(network, 3))).run() == 0
     os.kill(supervisor, signal.SIGKILL)
     both = {**found, **parked(supervisor)}
@@ -152,7 +196,7 @@ def test_what_a_killed_one_leaves_is_removed(box: MakeBox, runtime: Runtime, net
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     assert box("true", **section(endpoint(network, 4))).run() == 0
-    gone([f"spare-{pid}" for pid in both])
+    gone(both)
 
 
 def test_views_use_none_up(box: MakeBox, runtime: Runtime, network: NetworkConfig) -> None:
