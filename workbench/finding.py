@@ -99,7 +99,7 @@ def sections(app: WorkbenchApp) -> list[Section]:
     for key, (node, binding, _, _) in app.grid.screen.active_bindings.items():
         if not binding.id or binding.id.startswith("log.") or binding.key.startswith("unbound-"):
             continue
-        if isinstance(node, Pane):
+        if isinstance(node, Pane) and not binding.id.startswith("list."):
             group = node.TITLE
         elif isinstance(node, App):
             group = "everywhere"
