@@ -198,6 +198,8 @@ def lists() -> None:
                 took[kind].append((time.perf_counter() - begin) * 1000)
                 terminal.quiet(0.1)
         for kind, times in took.items():
+            if "EACH" in os.environ:
+                print(kind, *(f"{each:.1f}" for each in times))
             print(
                 f"500 containers, {kind}: median {statistics.median(times):.1f} ms, longest {max(times):.1f} ms a key"
             )

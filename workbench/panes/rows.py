@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from workbench.subjects import Subject
     from workbench.table import Column
 
+REST = 0.5  # seconds after the list got the focus
 FILTER = Binding(
     "slash", "filter", "Filter", key_display="/", show=False, id="list.filter", tooltip="Show only rows that match"
 )
@@ -144,10 +145,18 @@ class RowsPane(Pane):
     # --- the filter -----------------------------------------------------------------------------------------------
 
     def action_filter(self) -> None:
+        self._make_filter().open()
+
+    def _make_filter(self) -> FilterLine:
         if self._filter is None:
             self._filter = FilterLine()
             self.mount(self._filter)
-        self._filter.open()
+        return self._filter
+
+    def on_descendant_focus(self) -> None:
+        """A line for a filter is made in a moment of rest: with it the first key would take longer than a frame."""
+        if self._filter is None:
+            self.set_timer(REST, self._make_filter)
 
     @on(FilterLine.Typed)
     def _typed(self, event: FilterLine.Typed) -> None:

@@ -109,8 +109,8 @@ class RowList(ScrollView, can_focus=True):
         gone = self.marked - now.keys()
         self.marked -= gone
         same_rows = list(now) == list(before) and not self.filter_text and self.sorted_by is None
-        layout = self._measure() if self._room else (self._widths, self._gap)
-        if same_rows and layout == (self._widths, self._gap):
+        layout = self._measure() if self._room else self._layout
+        if same_rows and layout == self._layout:
             for key in self._keys:
                 if now[key] != before[key]:
                     self._redraw([key], self._span(before[key], now[key]))
@@ -125,13 +125,13 @@ class RowList(ScrollView, can_focus=True):
 
     def filter(self, text: str) -> None:
         self.filter_text = text
-        self._rebuild()
+        self._rebuild(self._layout)
         self.post_message(self.Marked())
         self.post_message(self.Moved())
 
     def sort(self, by: tuple[int, bool] | None) -> None:
         self.sorted_by = by
-        self._rebuild()
+        self._rebuild(self._layout)
         self.post_message(self.Marked())
 
     def _rebuild(self, layout: tuple[list[int], int] | None = None) -> None:
@@ -156,6 +156,11 @@ class RowList(ScrollView, can_focus=True):
         return lambda key: of(self._records[key])
 
     @property
+    def _layout(self) -> tuple[list[int], int]:
+        """Widths and the gap, as they are: neither a filter nor an order changes them."""
+        return self._widths, self._gap
+
+    @property
     def _room(self) -> Size:
         """Of the rows: without a scroll bar."""
         return self.scrollable_content_region.size
@@ -173,7 +178,7 @@ class RowList(ScrollView, can_focus=True):
     def _lay_out(self, layout: tuple[list[int], int] | None = None) -> None:
         if not self._room:
             return
-        self._widths, self._gap = layout or self._measure()
+        self._widths, self._gap = layout if layout and layout[0] else self._measure()
         self._strips.clear()
         self.virtual_size = Size(max(1, self._room.width), max(1, len(self._keys) + self._titles))
         self.refresh()
