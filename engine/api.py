@@ -125,6 +125,9 @@ if TYPE_CHECKING:
         ImageImport as ImageImport,
     )
     from engine.model import (
+        ImageManifest as ImageManifest,
+    )
+    from engine.model import (
         ImageSummary as ImageSummary,
     )
     from engine.model import (
@@ -411,6 +414,9 @@ class Engine(Protocol):
     async def image(self, name: str) -> ImageDetail: ...
 
     async def tag(self, source: str, target: str) -> None: ...
+
+    async def image_manifests(self) -> Mapping[str, Sequence[ImageManifest]]:
+        """For each image (by `ImageSummary.digest`) the manifests under its name: those of other platforms, too."""
 
     async def keep_images(self, owner: str, images: Sequence[str]) -> None:
         """The images (ids) that `owner` needs from now on: `prune` passes them over though they have no tag. None: no more."""

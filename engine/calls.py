@@ -37,6 +37,7 @@ METHODS = frozenset(
         "host_stats",
         "image",
         "image_diff",
+        "image_manifests",
         "image_waste",
         "keep_images",
         "listening",

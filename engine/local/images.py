@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         FileDifference,
         ImageDetail,
         ImageImport,
+        ImageManifest,
         ImageSummary,
         LayerInfo,
         LoadedImage,
@@ -88,6 +89,11 @@ class ImagesPart(Services):
 
     async def tag(self, source: str, target: str) -> None:
         await self._do(self._images.tag, source, target)
+
+    async def image_manifests(self) -> Mapping[str, Sequence[ImageManifest]]:
+        from engine.service import image_manifests
+
+        return await self._do(lambda: image_manifests.every(self._store, self._images.users()))
 
     async def keep_images(self, owner: str, images: Sequence[str]) -> None:
         await self._do(self._images.keep, owner, images)

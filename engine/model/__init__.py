@@ -46,7 +46,7 @@ if TYPE_CHECKING:
         WhyStep,
     )
     from engine.model.host import Device, DeviceLimit, HostConfig, Mount, MountType, Resources, Ulimit, host_config
-    from engine.model.images import ImageDetail, ImageSummary, LayerInfo
+    from engine.model.images import ImageDetail, ImageManifest, ImageSummary, LayerInfo
     from engine.model.logs import LogExtent, LogHit, LogQuery, LogRow
     from engine.model.networks import EndpointSettings, IpamConfig, NetworkInfo, NetworkSpec, PortBinding
     from engine.model.stats import (
@@ -92,7 +92,7 @@ _NAMES = {
     "files": "Change CommitRequest MountPoint PathStat VolumeInfo",
     "history": "BuildDetail BuildOutputLine BuildRecord BuildStatus BuildStepRecord FileDifference WhyReport WhyStep",
     "host": "Device DeviceLimit HostConfig Mount MountType Resources Ulimit host_config",
-    "images": "ImageDetail ImageSummary LayerInfo",
+    "images": "ImageDetail ImageManifest ImageSummary LayerInfo",
     "logs": "LogExtent LogHit LogQuery LogRow",
     "networks": "EndpointSettings IpamConfig NetworkInfo NetworkSpec PortBinding",
     "stats": "BlockCounter ContainerStats CpuStats HostStats MemoryStats NetworkCounter ProcessList",
@@ -157,6 +157,7 @@ __all__ = [
     "HostStats",
     "ImageDetail",
     "ImageImport",
+    "ImageManifest",
     "ImageSummary",
     "ImageUsage",
     "IpamConfig",

@@ -40,6 +40,22 @@ class LayerInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageManifest:
+    """One manifest of what stands under an image's name: of an index one for each platform, else the image's own."""
+
+    media_type: str
+    digest: str
+    size: int  # bytes of the manifest
+    platform: str  # "linux/arm64/v8", "" where nothing says it
+    kind: str  # "image", "attestation", "unknown"
+    available: bool  # all of it is here
+    content: int = 0  # bytes of its blobs that are here, the manifest with them
+    unpacked: int = 0  # bytes of its unpacked layers
+    used_by: tuple[str, ...] = ()  # names of containers
+    subject: str = ""  # what an attestation is about
+
+
+@dataclass(frozen=True, slots=True)
 class ImageDetail:
     summary: ImageSummary
     layers: tuple[LayerInfo, ...]

@@ -16,6 +16,7 @@ from engine.model import (
     Distribution,
     ImageDetail,
     ImageImport,
+    ImageManifest,
     ImageSummary,
     LoadedImage,
     PullProgress,
@@ -83,6 +84,10 @@ class ImagesPart(Remote):
             raise InvalidInput("refusing to create a tag with a digest reference")
         params = {"repo": reference.familiar_name, "tag": reference.tag or "latest"}
         await self._client.post(f"/images/{_quoted(source)}/tag", params)
+
+    async def image_manifests(self) -> Mapping[str, Sequence[ImageManifest]]:
+        found: Mapping[str, Sequence[ImageManifest]] = await self._own("image_manifests", "listing images' manifests")
+        return found
 
     async def keep_images(self, owner: str, images: Sequence[str]) -> None:
         """Only a workbench knows what a project needs: another engine's prune takes generations without a tag with it."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from engine.base.clock import rfc3339
-from engine.model import ImageDetail, ImageSummary
+from engine.model import ImageDetail, ImageManifest, ImageSummary
 
 
 def list_row(image: ImageSummary) -> dict[str, Any]:
@@ -59,3 +60,26 @@ FIELDS: dict[str, Any] = {  # there in every version, whether or not the image s
     "OnBuild": None,
     "Labels": None,
 }
+
+
+def manifests(found: Sequence[ImageManifest]) -> dict[str, Any]:
+    """`manifests=1`: what `docker image ls --tree` shows."""
+    return {"Manifests": [_manifest(one) for one in found]}
+
+
+def _manifest(one: ImageManifest) -> dict[str, Any]:
+    parts = one.platform.split("/") if one.platform else []
+    platform = dict(zip(("os", "architecture", "variant"), parts, strict=False))
+    about: dict[str, Any] = {"mediaType": one.media_type, "digest": one.digest, "size": one.size}
+    row = {
+        "ID": one.digest,
+        "Descriptor": about | ({"platform": platform} if platform else {}),
+        "Available": one.available,
+        "Size": {"Content": one.content, "Total": one.content + one.unpacked},
+        "Kind": one.kind,
+    }
+    if one.kind == "image":
+        row["ImageData"] = {"Platform": platform, "Containers": list(one.used_by), "Size": {"Unpacked": one.unpacked}}
+    elif one.kind == "attestation":
+        row["AttestationData"] = {"For": one.subject}
+    return row

@@ -7,7 +7,7 @@ from typing import Any
 from engine.api import Engine, ImageDetail, ImageSummary
 from engine.errors import InvalidInput, NotFound, Unsupported
 from engine.rest.http import Answer, Request, Response, encoded, json_response
-from engine.rest.image_documents import FIELDS, document, list_row
+from engine.rest.image_documents import FIELDS, document, list_row, manifests
 from engine.rest.router import Router
 from engine.rest.rows import Rows, list_response
 from engine.service.wire import Fields
@@ -25,6 +25,9 @@ class ImageRoutes:
 
     async def list(self, request: Request) -> Answer:
         images = await self._engine.images(all=request.query.flag("all"), filters=request.query.filters())
+        if request.query.flag("manifests") and request.version >= _TREES:
+            below = await self._engine.image_manifests()
+            return json_response([list_row(image) | manifests(below.get(image.digest, ())) for image in images])
         if request.query.flag("shared-size"):
             shared = {entry.image.id: entry.shared for entry in (await self._engine.disk_usage()).images}
             return json_response([list_row(image) | {"SharedSize": shared.get(image.id, -1)} for image in images])
@@ -33,7 +36,10 @@ class ImageRoutes:
         return list_response(self._rows.of(image.digest, image) for image in images)
 
     async def inspect(self, request: Request) -> Answer:
-        found = document(await self._of_platform(request))
+        detail = await self._of_platform(request)
+        found = document(detail)
+        if request.query.flag("manifests") and request.version >= _TREES:
+            found |= manifests((await self._engine.image_manifests()).get(detail.summary.digest, ()))
         return json_response(_as_before(found, request.version))
 
     async def _of_platform(self, request: Request) -> ImageDetail:
@@ -84,6 +90,7 @@ class ImageRoutes:
         return json_response([dict([line.split(": ", 1)]) for line in lines])
 
 
+_TREES = (1, 47)  # the version of the API that has manifests
 _FIELDS_BEFORE: dict[str, Any] = FIELDS | {
     "Hostname": "",
     "Domainname": "",

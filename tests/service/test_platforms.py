@@ -12,7 +12,11 @@ from pathlib import Path
 import pytest
 
 from engine.cli.main import main
+from engine.oci.digest import Digest
+from engine.oci.manifest import Manifest, parse_manifest
 from engine.registry.server import RegistryServer, Serving
+from engine.rest.image_documents import manifests
+from engine.service.image_manifests import every
 from engine.store.store import Store
 
 pytestmark = pytest.mark.root
@@ -70,6 +74,27 @@ def test_an_archive_holds_all_of_it(built: Path, tmp_path: Path, capfd: pytest.C
     store = Store(tmp_path / "third")
     assert store.indexes.find(NAME) is None
     assert store.images.find(NAME) is not None
+    store.close()
+
+
+def test_its_manifests_are_listed_with_what_is_here(built: Path) -> None:
+    store = Store(built)
+    image = store.images.get(NAME)
+    rows = {row.platform: row for row in every(store, {image.digest: ["web"]})[image.digest]}
+    assert set(rows) >= {"linux/amd64", "linux/arm64"}
+    assert all(row.available and row.content > row.size for row in rows.values() if row.kind == "image")
+    document = manifests([rows["linux/arm64"]])["Manifests"][0]
+    assert document["ImageData"]["Platform"] == {"os": "linux", "architecture": "arm64"}
+    assert document["Descriptor"]["digest"] == rows["linux/arm64"].digest
+    mine = next(row for row in rows.values() if row.digest == image.digest)
+    assert mine.used_by == ("web",)
+    # A blob that is gone is not there, and nothing fails for it.
+    arm = parse_manifest(store.blobs.read(Digest.parse(rows["linux/arm64"].digest)))
+    assert isinstance(arm, Manifest)
+    kept = store.blobs.read(arm.layers[0].digest)
+    store.blobs.path(arm.layers[0].digest).unlink()
+    assert not next(row for row in every(store, {})[image.digest] if row.platform == "linux/arm64").available
+    store.blobs.put(kept)
     store.close()
 
 
