@@ -218,7 +218,8 @@ class Clients:
         if kind == protocol.STDIN and client.feeds:
             streams.feed(payload)
         elif kind == protocol.STDIN_EOF and client.feeds:
-            streams.end_stdin()
+            if self._monitor.life.get("stdin_once", True):  # else the next one that attaches may feed it
+                streams.end_stdin()
         elif kind == protocol.RESIZE and len(payload) == 4:
             self._monitor.resize(int.from_bytes(payload[:2], "big"), int.from_bytes(payload[2:], "big"))
         elif kind == protocol.DETACH:

@@ -48,6 +48,19 @@ async def test_stdin_to_its_end(face: Engine) -> None:
     assert await face.wait(identity) == 0
 
 
+async def test_stdin_that_several_feed_one_after_the_other(face: Engine) -> None:
+    identity = await face.create(ContainerSpec(IMAGE, command=("cat",), open_stdin=True))
+    await face.start(identity)
+    for word in (b"one\n", b"two\n"):
+        stream = await face.attach(identity)
+        await stream.write(word)
+        assert await stream.read() == ("stdout", word)
+        await stream.close_stdin()
+        await stream.close()
+    assert (await face.container(identity)).summary.running
+    await face.stop(identity, timeout=0)
+
+
 async def test_a_container_that_removes_itself_has_an_exit_code(face: Engine) -> None:
     identity = await face.create(ContainerSpec(IMAGE, command=("sh", "-c", "exit 7"), auto_remove=True))
     stream = await face.start_attached(identity)
