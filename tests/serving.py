@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.patience import PATIENCE
+
 TESTER, PASSWORD = "tester", "secret-word"
 # bcrypt, the only kind that the registry takes
 _HASHED = "$2b$05$abcdefghijklmnopqrstuuUOabO4v2PoT/v47Y.znQK.9MsMDnesq"
@@ -43,7 +45,7 @@ def docker_registry(
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     host, _, port = address.rpartition(":")
     try:
-        end = time.monotonic() + 30
+        end = time.monotonic() + PATIENCE
         while True:
             with contextlib.suppress(OSError), socket.create_connection((host, int(port)), 1):
                 break

@@ -24,6 +24,7 @@ import pytest
 from engine.api import ContainerSpec, Engine, ImageImport, Stream
 from engine.errors import EngineError, NotFound
 from engine.opening import opened
+from tests.patience import PATIENCE
 
 IMAGE = "contract/busybox:1"
 PREFIX = "contract-"
@@ -103,7 +104,7 @@ def _daemon(folder: Path) -> Iterator[str]:
             env={**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"},
         )
     try:
-        end = time.monotonic() + 40
+        end = time.monotonic() + PATIENCE
         while not socket.exists() or "API listen on" not in log.read_text(errors="replace"):
             if process.poll() is not None or time.monotonic() > end:
                 lines = log.read_text(errors="replace").splitlines() or ["it said nothing"]
@@ -116,7 +117,7 @@ def _daemon(folder: Path) -> Iterator[str]:
             children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
             os.kill(int(children[0]), signal.SIGTERM)
         try:
-            process.wait(20)
+            process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -135,7 +136,7 @@ def _served(root: Path, folder: Path) -> Iterator[str]:
         yield f"unix://{folder}/s"
     finally:
         server.terminate()
-        server.wait(20)
+        server.wait(PATIENCE)
 
 
 @pytest.fixture(scope="session", params=["local", "served", "docker"])

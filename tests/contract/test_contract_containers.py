@@ -13,6 +13,7 @@ import pytest
 
 from engine.api import ContainerSpec, Engine, ExecSpec, PathStat, Resources, SyncEntry
 from engine.errors import Conflict, EngineError, NotFound, StartFailed
+from tests.patience import PATIENCE
 
 from .conftest import IMAGE, Place, text_of
 
@@ -70,7 +71,7 @@ async def test_a_container_that_removes_itself_has_an_exit_code(face: Engine) ->
     assert await stream.wait() == 7
     assert await face.wait(identity) == 7
     await stream.close()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while identity in [one.id for one in await face.containers(all=True)]:
             await asyncio.sleep(0.05)
 
@@ -226,7 +227,7 @@ async def test_log_book(face: Engine) -> None:
     await face.wait(identity)
     book = await face.open_logs(["contract-book"])
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while (await book.advance()).end < 2:
                 await book.changed()
         assert [row.text for row in await book.rows(0, 10)] == ["a", "b"]
@@ -304,7 +305,7 @@ async def test_sync(face: Engine, sleeper: Sleeper, tmp_path: Path) -> None:
 
 async def test_listening(face: Engine, sleeper: Sleeper) -> None:
     identity = await sleeper(script="nc -l -p 8123 & nc -l -p 8124")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while not await face.listening(identity) >= {8123, 8124}:
             await asyncio.sleep(0.05)
 

@@ -30,6 +30,7 @@ from engine.api import (
 from engine.errors import BuildFailed, Conflict, EngineError, NotFound, Unsupported
 from engine.opening import opened
 from engine.remote import near
+from tests.patience import PATIENCE
 
 from .conftest import IMAGE, Place, text_of
 
@@ -195,7 +196,7 @@ async def test_a_build_that_fails(face: Engine, tmp_path: Path) -> None:
 async def test_a_build_that_is_given_up(face: Engine, tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text(f"FROM {IMAGE}\nRUN echo begun; sleep 1000\n")
     events = face.build(BuildRequest(tmp_path, no_cache=True))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         async for event in events:
             if isinstance(event, StepOutput) and "begun" in event.text:
                 break
@@ -265,7 +266,7 @@ async def test_events(face: Engine, sleeper: Sleeper) -> None:
     await face.kill(identity)
     await face.wait(identity)
     await face.remove(identity)
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(PATIENCE):
         await listening
     mine = [event for event in seen if event.type == "container" and event.id == identity]
     actions = [event.action for event in mine]

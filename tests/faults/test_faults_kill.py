@@ -28,6 +28,7 @@ from engine.runtime import protocol, supervisor
 from engine.runtime import state as states
 from engine.service.images import BASE
 from tests.faults.leaks import everything, marked
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.root
 ROUNDS = int(os.environ.get("WORKBENCH_FAULT_ROUNDS", "10"))
@@ -104,11 +105,11 @@ def interrupted(root: Path, step: str, name: str, delay: float, victim: str, ide
         if pid:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        worker.communicate(timeout=60)
+        worker.communicate(timeout=PATIENCE)
         return
     if victim == "monitor":
         kill_monitor(root, identity)
-        worker.communicate(timeout=60)
+        worker.communicate(timeout=PATIENCE)
         return
     worker.kill()
     worker.communicate()
@@ -121,7 +122,7 @@ def true_state(engine: LocalEngine, name: str) -> str:
     if not found:
         return "absent"
     (one,) = found
-    end = time.monotonic() + 5
+    end = time.monotonic() + PATIENCE
     while True:  # between a process's death and its record lie some milliseconds
         state = engine._runtime.state(engine._containers.bundle(one.id))
         if state.status != "running":
@@ -135,7 +136,7 @@ def true_state(engine: LocalEngine, name: str) -> str:
 
 def settle(engine: LocalEngine, name: str) -> str:
     """The state once a monitor that the killed engine had asked for something has had the time to do it."""
-    before, end = true_state(engine, name), time.monotonic() + 5
+    before, end = true_state(engine, name), time.monotonic() + PATIENCE
     while time.monotonic() < end:
         time.sleep(0.02)
         now = true_state(engine, name)
@@ -187,7 +188,7 @@ def test_whatever_is_killed_when_the_records_are_true(engine: LocalEngine, data_
     engine._containers.life.reconcile()
     assert os.listdir(engine._store.containers) == []
     assert [one for one in os.listdir(engine._store.tmp) if one.startswith("stale-")] == []
-    end = time.monotonic() + 10
+    end = time.monotonic() + PATIENCE
     while (left := marked(everything(), {one[:12] for one in ids})) and time.monotonic() < end:
         time.sleep(0.05)
     assert not left
@@ -217,7 +218,9 @@ class Served:
         self.process.stdout.close()
 
     def call(self, method: str, path: str, body: Any = None) -> httpx.Response:
-        with httpx.Client(transport=httpx.HTTPTransport(uds=str(self._socket)), base_url="http://d", timeout=30) as one:
+        with httpx.Client(
+            transport=httpx.HTTPTransport(uds=str(self._socket)), base_url="http://d", timeout=PATIENCE
+        ) as one:
             return one.request(method, f"/v1.43{path}", json=body)
 
     def step(self, step: str, name: str) -> None:
@@ -272,7 +275,7 @@ def test_whatever_the_server_did_when_it_was_killed(engine: LocalEngine, data_ro
     finally:
         served.kill()
     assert os.listdir(engine._store.containers) == []
-    end = time.monotonic() + 10
+    end = time.monotonic() + PATIENCE
     while (left := marked(everything(), {one[:12] for one in ids})) and time.monotonic() < end:
         time.sleep(0.05)
     assert not left

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE
+
 pytestmark = [pytest.mark.root, pytest.mark.peer("systemd"), pytest.mark.peer("sshd")]
 
 CHECKOUT = Path(__file__).parents[2]
@@ -105,7 +107,7 @@ class Box:
 
     def inside(self, *command: str, check: bool = True) -> str:
         words = ["nsenter", "-t", str(self.systemd), "-m", "-p", "-u", "-i", "-n", "-C", "-r", "-w", *command]
-        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=90)
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=PATIENCE)
         assert not check or not done.returncode, done.stderr
         return done.stdout
 
@@ -121,7 +123,7 @@ class Box:
 
 
 def eventually(what: Callable[[], object]) -> None:
-    end = time.monotonic() + 30
+    end = time.monotonic() + PATIENCE
     while not what():
         assert time.monotonic() < end, "it did not come about"
         time.sleep(0.1)

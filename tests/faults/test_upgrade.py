@@ -21,6 +21,7 @@ import pytest
 
 from engine.runtime import protocol
 from engine.runtime.bootstrap import SOCKET
+from tests.patience import PATIENCE
 
 pytestmark = [pytest.mark.root, pytest.mark.peer("git")]
 
@@ -68,7 +69,7 @@ def versions(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Version
             env = {"PATH": os.environ["PATH"], "PYTHONPATH": path, "WORKBENCH_ROOT": str(root), "HOME": str(tmp_path)}
             command = [sys.executable, "-P", "-m", "engine.cli.main", *args]
             done = subprocess.run(
-                command, capture_output=True, text=True, check=False, env=env, cwd=tmp_path, timeout=60
+                command, capture_output=True, text=True, check=False, env=env, cwd=tmp_path, timeout=PATIENCE
             )
             assert done.returncode == code, done.stderr
             assert "Traceback" not in done.stderr

@@ -13,6 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.patience import PATIENCE
+
 BASE = "workbench/base"
 
 
@@ -40,14 +42,14 @@ class Served:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE,
         )
         assert not ok or done.returncode == 0, done.stderr
         return done
 
     def call(self, method: str, path: str, **options: Any) -> httpx.Response:
         transport = httpx.HTTPTransport(uds=str(self.socket))
-        with httpx.Client(transport=transport, base_url="http://engine/v1.51", timeout=60) as client:
+        with httpx.Client(transport=transport, base_url="http://engine/v1.51", timeout=PATIENCE) as client:
             return client.request(method, path, **options)
 
 
@@ -64,4 +66,4 @@ def served(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     assert b"serving" in server.stdout.readline()
     yield Served(folder, server.pid)
     server.terminate()
-    server.wait(10)
+    server.wait(PATIENCE)

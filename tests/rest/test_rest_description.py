@@ -19,6 +19,7 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 
+from tests.patience import PATIENCE
 from tests.rest.conftest import BASE, Served
 
 pytestmark = [pytest.mark.root]
@@ -124,10 +125,10 @@ def client(served: Served) -> Iterator[Client]:
     client = Client(served)
     yield client
     for path in ("/containers/described", "/containers/described-tty", "/images/described/image", "/volumes/described"):
-        client.http.delete(f"{path}?force=1", timeout=20)
+        client.http.delete(f"{path}?force=1", timeout=PATIENCE)
     client.http.delete("/networks/described")
     for row in client.http.get("/containers/json?all=1").json():  # of those whose creation succeeded
-        client.http.delete(f"/containers/{row['Id']}?force=1&v=1", timeout=20)
+        client.http.delete(f"/containers/{row['Id']}?force=1&v=1", timeout=PATIENCE)
     client.http.close()
 
 

@@ -14,6 +14,7 @@ from engine.rest.connection import Connection, Reader, protocol
 from engine.rest.duplex import Duplex
 from engine.rest.http import Answer, Hijack, Request, Response, json_response
 from engine.rest.router import Router
+from tests.patience import PATIENCE
 
 Talk = Callable[[bytes], Awaitable[bytes]]
 
@@ -110,7 +111,7 @@ def talk(server: tuple[Probe, Path]) -> Talk:
         reader, writer = await asyncio.open_unix_connection(str(server[1]))
         writer.write(data)
         writer.write_eof()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             answer = await reader.read()
         writer.close()
         return answer
@@ -211,7 +212,7 @@ async def test_a_handler_is_cancelled_when_its_client_leaves(server: tuple[Probe
     probe, path = server
     _, writer = await asyncio.open_unix_connection(str(path))
     writer.write(get("/hang"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await probe.started.wait()
         writer.close()
         await probe.cancelled.wait()
@@ -221,7 +222,7 @@ async def test_work_that_must_be_finished_goes_on_without_its_client(server: tup
     probe, path = server
     _, writer = await asyncio.open_unix_connection(str(path))
     writer.write(get("/keep", method="POST"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await probe.started.wait()
         writer.close()
         await writer.wait_closed()
@@ -234,7 +235,7 @@ async def test_a_stream_ends_with_its_client(server: tuple[Probe, Path]) -> None
     probe, path = server
     reader, writer = await asyncio.open_unix_connection(str(path))
     writer.write(get("/endless"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await reader.readexactly(100_000)
         writer.close()
         await probe.cancelled.wait()
@@ -245,7 +246,7 @@ async def test_a_hijacked_stream_answers_after_half_close(server: tuple[Probe, P
     writer.write(
         b"POST /raw HTTP/1.1\r\nHost: x\r\nUpgrade: tcp\r\nConnection: Upgrade\r\nContent-Length: 2\r\n\r\n{}early"
     )
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         head = await reader.readuntil(b"\r\n\r\n")
         writer.write(b" late")
         writer.write_eof()
@@ -257,7 +258,7 @@ async def test_a_hijacked_stream_answers_after_half_close(server: tuple[Probe, P
 async def test_expect_continue(server: tuple[Probe, Path]) -> None:
     reader, writer = await asyncio.open_unix_connection(str(server[1]))
     writer.write(get("/size", "Content-Length: 3", "Expect: 100-continue", method="POST"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100")
         writer.write(b"abc")
         assert b'{"size": 3}' in await reader.read()
@@ -267,7 +268,7 @@ async def test_many_half_open_clients_do_not_slow_the_others(server: tuple[Probe
     idle = [await asyncio.open_unix_connection(str(server[1])) for _ in range(200)]
     for _, writer in idle:
         writer.write(b"GET /echo/a/js")
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(PATIENCE):
         assert body(await talk(get("/echo/a/json")))["name"] == "a"
     for _, writer in idle:
         writer.close()

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.patience import PATIENCE
 from tests.rest.conftest import BASE, Served
 
 pytestmark = [pytest.mark.root, pytest.mark.peer("docker")]
@@ -28,7 +29,7 @@ def running(served: Served) -> Iterator[str]:
 def hijack(served: Served, path: str, body: object = None) -> tuple[bytes, socket.socket]:
     """POSTs and gives the answer's head alone, read as a client with a buffer reads it: whatever came along is dropped."""
     connection = socket.socket(socket.AF_UNIX)
-    connection.settimeout(10)
+    connection.settimeout(PATIENCE)
     connection.connect(str(served.socket))
     raw = json.dumps(body).encode() if body is not None else b""
     head = (
@@ -116,7 +117,7 @@ def test_an_exec_whose_client_leaves_goes_on_and_is_told(served: Served, running
     identity = make_exec(served, running, ["sh", "-c", "head -c 3000000 /dev/zero; exit 5"])
     _, connection = hijack(served, f"/v1.51/exec/{identity}/start", {})
     connection.close()
-    end = time.monotonic() + 10
+    end = time.monotonic() + PATIENCE
     while state(served, identity)["Running"]:
         assert time.monotonic() < end
     assert state(served, identity)["ExitCode"] == 5
@@ -143,7 +144,7 @@ def test_many_attached_clients_that_leave_are_forgotten(served: Served, running:
     for _ in range(100):
         _, connection = hijack(served, f"/v1.51/containers/{running}/attach?stream=1&stdout=1&stderr=1")
         connection.close()
-    end = time.monotonic() + 10
+    end = time.monotonic() + PATIENCE
     while any(now > then + 8 for now, then in zip(size(), before, strict=True)):
         assert time.monotonic() < end, (size(), before)
 

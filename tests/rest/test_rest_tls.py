@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.authority import make_authority
+from tests.patience import PATIENCE
 from tests.serving import free_port
 
 pytestmark = [pytest.mark.root, pytest.mark.peer("openssl")]
@@ -40,11 +41,11 @@ def served(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     assert b"serving" in server.stdout.readline()
     yield Served(folder, port)
     server.terminate()
-    server.wait(20)
+    server.wait(PATIENCE)
 
 
 def run(*words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(words, input=stdin, capture_output=True, text=True, timeout=60)
+    return subprocess.run(words, input=stdin, capture_output=True, text=True, timeout=PATIENCE)
 
 
 def test_our_client_half_closes(served: Served) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.patience import PATIENCE
 from tests.rest.conftest import BASE, Served
 
 pytestmark = [pytest.mark.root, pytest.mark.peer("docker")]
@@ -20,7 +21,7 @@ class Client:
 
     def __init__(self, served: Served, path: str, *headers: str) -> None:
         self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(10)
+        self.socket.settimeout(PATIENCE)
         self.socket.connect(str(served.socket))
         lines = [
             f"GET {path} HTTP/1.1",

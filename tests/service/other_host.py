@@ -14,6 +14,7 @@ import pytest
 
 from engine.runtime.places import runtime_dir
 from tests.conftest import end_supervisor
+from tests.patience import PATIENCE
 from tests.serving import free_port
 
 
@@ -63,7 +64,7 @@ def other(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> It
             f"-F none -i {name}/user -o StrictHostKeyChecking=no -o UserKnownHostsFile={name}/known -o BatchMode=yes"
         )
         monkeypatch.setenv("WORKBENCH_SSH", f"ssh {options}")
-        end = time.monotonic() + 20
+        end = time.monotonic() + PATIENCE
         probe = ["ssh", *options.split(), "-p", str(port), "root@127.0.0.1", "true"]
         while subprocess.run(probe, capture_output=True, check=False).returncode and time.monotonic() < end:
             assert daemon.poll() is None

@@ -18,6 +18,7 @@ import pytest
 from engine.api import BuildFinished, BuildRequest, ContainerSpec
 from engine.local import LocalEngine, open_engine
 from engine.store.view import LayerView
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.root
 ROUNDS = int(os.environ.get("WORKBENCH_ROUNDS", "40"))
@@ -33,7 +34,7 @@ async def cold(tmp_path: Path) -> AsyncIterator[LocalEngine]:
 
 
 async def build(engine: LocalEngine, folder: Path, *, no_cache: bool = False) -> str:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         events = [event async for event in engine.build(BuildRequest(folder, no_cache=no_cache))]
     assert isinstance(events[-1], BuildFinished)
     return events[-1].image_id
@@ -218,7 +219,7 @@ async def test_another_process_goes_on_from_what_is_there(
     for number in range(ROUNDS // 4):
         engine = await open_engine(tmp_path / "warm")
         await build(engine, project)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while number and not engine._builds._copies._known:
                 await asyncio.sleep(0.01)
         for _ in range(2):

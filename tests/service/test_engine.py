@@ -30,9 +30,9 @@ from engine.local import LocalEngine, open_engine
 from engine.oci.digest import Digest
 from engine.project.discovery import discover
 from engine.project.loop import InnerLoop
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.root
-SECONDS = 60  # no test waits longer for an event
 
 DOCKERFILE = """FROM workbench/base AS tools
 RUN mkdir /out && echo made > /out/tool
@@ -235,7 +235,7 @@ async def test_life_of_a_container(engine: LocalEngine) -> None:
         await engine.create(ContainerSpec("workbench/base", name="life", command=("true",)))
     await engine.start("life")
     lines = engine.logs("life", follow=True)
-    assert (await asyncio.wait_for(anext(lines), SECONDS)).text == "ready"
+    assert (await asyncio.wait_for(anext(lines), PATIENCE)).text == "ready"
     stream = await engine.exec("life", ExecSpec(("sh", "-c", "echo in; exit 4")))
     assert (await collect(stream))["stdout"] == "in\n"
     assert await stream.wait() == 4
@@ -266,7 +266,7 @@ async def test_another_process_finds_the_container_and_its_exit(engine: LocalEng
 
 
 async def next_event(events: AsyncIterator[LoopEvent], kind: type, seen: list[LoopEvent]) -> LoopEvent:
-    async with asyncio.timeout(SECONDS):
+    async with asyncio.timeout(PATIENCE):
         async for event in events:
             seen.append(event)
             if isinstance(event, kind) and not (

@@ -15,6 +15,7 @@ from engine.service import log_tail
 from engine.service.log_source import LogPlace
 from engine.service.log_tail import TailBook
 from engine.service.logs import LogReader
+from tests.patience import PATIENCE
 from tests.service.test_log_index import START, write
 
 
@@ -52,7 +53,7 @@ def places_of(*paths: Path) -> Callable[[str], LogPlace]:
 
 
 async def until(book: LogBook, total: int) -> LogExtent:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while (extent := await book.advance()).total < total or extent.share < 1:
             if extent.share == 1:
                 await book.changed()

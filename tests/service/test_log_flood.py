@@ -19,6 +19,7 @@ from engine.local import LocalEngine
 from engine.model import ContainerSpec, LogConfig
 from engine.service.images import BASE
 from engine.service.logs import LogReader
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.root
 Make = Callable[..., str]
@@ -120,7 +121,7 @@ def test_a_slow_disk_does_not_hold_up_who_asked_not_to_wait(engine: LocalEngine,
     writer = writer_of(state.monitor_pid)
     os.kill(writer, signal.SIGSTOP)  # a disk that takes nothing for a while
     try:
-        end = time.monotonic() + 20
+        end = time.monotonic() + PATIENCE
         while Path(f"/proc/{state.pid}").exists() and time.monotonic() < end:
             time.sleep(0.01)
         assert not Path(f"/proc/{state.pid}").exists(), "the program waited for the log"

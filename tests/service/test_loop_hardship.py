@@ -15,6 +15,7 @@ import pytest
 from engine.api import LoopNotice, Replaced, ServiceBuildFailed
 from engine.local import LocalEngine, open_engine, runtime_dir
 from tests.conftest import end_supervisor
+from tests.patience import PATIENCE
 from tests.service.looping import PROGRAM, looping
 
 pytestmark = pytest.mark.root
@@ -104,7 +105,7 @@ async def test_two_loops_of_which_the_second_looks_on(local: LocalEngine, tmp_pa
             second.save("main.py", PROGRAM.format(word="three"))
             replaced = await second.until(Replaced)
             assert replaced.generation == 3
-            assert ("stdout", "three") in await asyncio.wait_for(_log(second, replaced.container), 20)
+            assert ("stdout", "three") in await asyncio.wait_for(_log(second, replaced.container), PATIENCE)
 
 
 async def _log(it: object, container: str) -> list[tuple[str, str]]:

@@ -14,6 +14,7 @@ import pytest
 from engine.api import LoopNotice, Replaced, ServiceBuildFailed, Synced
 from engine.errors import EngineError
 from engine.local import LocalEngine
+from tests.patience import PATIENCE
 from tests.service.looping import PROGRAM, Looping, looping
 
 pytestmark = pytest.mark.root
@@ -48,7 +49,7 @@ def mounts(below: Path) -> list[str]:
 async def quiet(it: Looping) -> None:
     """Until the loop has nothing left to do."""
     worker = it.loop._services["app"]
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(PATIENCE):
         while not worker.idle:
             await asyncio.sleep(0.02)
 
@@ -56,7 +57,7 @@ async def quiet(it: Looping) -> None:
 async def printed(it: Looping, container: str) -> None:
     """Until the last program has begun."""
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             while ("stdout", str(SAVES)) not in await it.log(container):
                 await asyncio.sleep(0.05)
     except TimeoutError:
@@ -97,7 +98,7 @@ async def test_the_last_of_many_saves_runs_and_nothing_is_left(
             if not rules or number == SAVES or chance.random() < 0.15:
                 (it.folder / "main.py").write_text(PROGRAM.format(word=str(number)))
             await asyncio.sleep(chance.choice((0.0, 0.01, 0.05, 0.15, 0.4)))
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(PATIENCE):
             while await said(it, container) != str(SAVES):
                 await asyncio.sleep(0.05)
         await quiet(it)
@@ -111,12 +112,12 @@ async def test_the_last_of_many_saves_runs_and_nothing_is_left(
             f"{SAVES} saves: {len(replaced)} generations, {len(overtaken)} overtaken, {len(failed)} failed builds, {synced} synced"
         )
         assert all("new container" not in event.message for event in failed), failed
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             while [c.name for c in await local.containers(all=True) if c.name.startswith("stress")] != [container]:
                 await asyncio.sleep(0.05)
         bundles = {path.name for path in (local.root / "containers").iterdir()}
         assert bundles == {each.id for each in await local.containers(all=True)}
     assert mounts(local.root) == before_mounts
-    async with asyncio.timeout(60):  # what was removed is taken away beside everything else
+    async with asyncio.timeout(PATIENCE):  # what was removed is taken away beside everything else
         while [path for path in (local.root / "tmp").iterdir() if path.name.startswith(("making-", "stale-"))]:
             await asyncio.sleep(0.05)

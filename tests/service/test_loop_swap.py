@@ -15,6 +15,7 @@ import pytest
 from engine.api import ChangeSeen, LoopNotice, Replaced, ServiceBuildFailed, ServiceState
 from engine.local import LocalEngine
 from engine.project.demo import free_port
+from tests.patience import PATIENCE
 from tests.service.looping import PROGRAM, SERVER, looping
 
 pytestmark = pytest.mark.root
@@ -28,7 +29,7 @@ def files(port: int, program: str, more: str = "") -> dict[str, str]:
 
 
 def ask(port: int, host: str = "127.0.0.1") -> str:
-    with socket.create_connection((host, port), timeout=10) as sock:
+    with socket.create_connection((host, port), timeout=PATIENCE) as sock:
         text = b""
         while block := sock.recv(100):
             text += block
@@ -89,7 +90,7 @@ async def test_a_published_port_answers_all_the_time_by_either_way(local: LocalE
         assert [rule.split()[1] for rule in rules] == ["rebuilt"] * 3
         assert re.search(r" main\.py → step 2/3 COPY main\.py /m.* · \d+ ms ──$", rules[0])
         assert list(replaced.phases) == ["noticed", "planned", "built", "created", "started", "healthy"]
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while [c for c in await local.containers(all=True) if c.name.startswith("port")]:
             await asyncio.sleep(0.05)
 
@@ -114,11 +115,11 @@ async def test_a_connection_stays_with_the_old_container_until_it_ends(local: Lo
         async with looping(local, tmp_path / name, files(port, slow.format(word="one"))) as it:
             await it.running()
             await asyncio.to_thread(_until_open, port, host)
-            with socket.create_connection((host, port), timeout=10) as sock:
+            with socket.create_connection((host, port), timeout=PATIENCE) as sock:
                 assert sock.recv(3) == b"one"
                 it.save("main.py", slow.format(word="two"))
                 await it.until(Replaced)
-                with socket.create_connection((host, port), timeout=10) as new:
+                with socket.create_connection((host, port), timeout=PATIENCE) as new:
                     assert new.recv(3) == b"two"
                 sock.sendall(b"still there")
                 assert sock.recv(100) == b"still there"
@@ -127,7 +128,7 @@ async def test_a_connection_stays_with_the_old_container_until_it_ends(local: Lo
 def _until_open(port: int, host: str) -> None:
     while True:
         try:
-            with socket.create_connection((host, port), timeout=10) as sock:
+            with socket.create_connection((host, port), timeout=PATIENCE) as sock:
                 if sock.recv(1):
                     return
         except OSError:
@@ -190,7 +191,7 @@ async def test_a_health_check_decides_and_newer_changes_overtake_the_waiting(
         await it.until(Replaced)
         words = [text for stream, text in await it.log(container) if stream == "stdout"]
         assert words == ["one", "never healthy", "three"]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while len([c for c in await local.containers(all=True) if c.name.startswith("health")]) > 1:
                 await asyncio.sleep(0.05)
 
@@ -213,7 +214,7 @@ async def test_after_many_overtakings_one_comes_to_its_end(
         await it.until(ServiceState, lambda e: "until it is healthy" in e.text)
         await it.inside("patient-app-1-next", "touch", "/healthy")
         assert (await it.until(Replaced)).generation == 3
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while [text for stream, text in await it.log(container) if stream == "stdout"] != ["one", "two", "three"]:
                 await asyncio.sleep(0.02)
 

@@ -32,10 +32,11 @@ from engine.linux import nftables as nft
 from engine.linux import rtnetlink as rt
 from engine.linux.netlink import Netlink
 from engine.local import LocalEngine, open_engine
+from tests.patience import PATIENCE
 from tests.serving import free_port
 
 pytestmark = pytest.mark.root
-SECONDS = 30
+
 BASE = "workbench/base"
 
 
@@ -51,12 +52,12 @@ async def engine(data_root: Path) -> AsyncIterator[LocalEngine]:
 
 
 def until(ready: Callable[[], Any], what: str) -> Any:
-    end = time.monotonic() + SECONDS
+    end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         if found := ready():
             return found
         time.sleep(0.02)
-    raise AssertionError(f"not within {SECONDS} s: {what}")
+    raise AssertionError(f"not within {PATIENCE} s: {what}")
 
 
 def inside(pid: int, work: Callable[[], Any]) -> Any:

@@ -18,6 +18,7 @@ import pytest
 from engine.api import ContainerSpec, NetworkSpec, PortBinding
 from engine.local import LocalEngine, open_engine
 from engine.service.images import BASE
+from tests.patience import PATIENCE
 from tests.service.test_network import CALL, Host, call, other_host, python, run, serve
 
 __all__ = ["other_host"]
@@ -93,7 +94,7 @@ async def test_icc_false_keeps_containers_apart_and_their_ports_reachable(
 
 def echoed(address: str, size: int) -> int:
     with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.settimeout(3)
+        sock.settimeout(PATIENCE)
         sock.connect((address, FIRST + 3))
         sock.send(b"x" * size)
         return len(sock.recv(9999))
@@ -174,7 +175,7 @@ ASK = """import socket, struct, sys
 query = struct.pack(">HHHHHH", 7, 256, 1, 0, 0, 0) + b"\\4many\\7example\\0" + struct.pack(">HH", 1, 1)
 def told(answer): return f"{answer[2] >> 1 & 1} {struct.unpack('>H', answer[6:8])[0]}"
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
-    s.settimeout(5); s.connect(("127.0.0.11", 53)); s.send(query); print(told(s.recv(9999)))
+    s.settimeout(60); s.connect(("127.0.0.11", 53)); s.send(query); print(told(s.recv(9999)))
 with socket.create_connection(("127.0.0.11", 53), 5) as s:
     s.sendall(struct.pack(">H", len(query)) + query)
     size, found = struct.unpack(">H", s.recv(2))[0], b""

@@ -18,6 +18,7 @@ from engine.local import LocalEngine
 from engine.project.demo import free_port
 from engine.project.discovery import discover
 from engine.project.service_loop import ServiceLoop
+from tests.patience import PATIENCE
 from tests.service.looping import PROGRAM, Looping, looping
 
 pytestmark = pytest.mark.root
@@ -58,12 +59,12 @@ async def test_services_are_added_changed_and_removed(local: LocalEngine, tmp_pa
         compose = folder / "compose.yaml"
         compose.write_text(f"services:\n  a: {LIVES}}}\n  b: {LIVES}, environment: {{X: '1'}}}}\n  c: {LIVES}}}\n")
         assert "c added; b changed" in (await told(seen, "compose.yaml:")).text
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while "X=1" not in await environment(local, "reload-b-1") or len(await names(local, "reload")) < 3:
                 await asyncio.sleep(0.05)
         compose.write_text(f"services:\n  a: {LIVES}}}\n  c: {LIVES}, scale: 2}}\n")
         assert "b removed; c changed" in (await told(seen, "compose.yaml:")).text
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while await names(local, "reload") != {"reload-a-1", "reload-c-1", "reload-c-2"}:
                 await asyncio.sleep(0.05)
         assert (await local.container("reload-a-1")).summary.id == untouched
@@ -112,7 +113,7 @@ async def test_the_dockerfile_itself(local: LocalEngine, tmp_path: Path) -> None
     async with up(local, folder, {"Dockerfile": DOCKERFILE, "main.py": PROGRAM.format(word="one")}) as seen:
         await seen.running()
         (folder / "Dockerfile").write_text(DOCKERFILE + f"EXPOSE {port}\n")
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while f"0.0.0.0:{port}->{port}/tcp" not in (await local.container("bare-app-1")).summary.ports:
                 await asyncio.sleep(0.05)
 
@@ -200,7 +201,7 @@ async def test_a_deleted_folder_and_its_return(local: LocalEngine, tmp_path: Pat
         folder.mkdir()
         for name, text in files("services: {app: {build: .}}\n", PROGRAM.format(word="back")).items():
             (folder / name).write_text(text)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while ("stdout", "back") not in await seen.log("gone-app-1"):
                 await asyncio.sleep(0.1)
 

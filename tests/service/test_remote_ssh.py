@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from engine.runtime.places import runtime_dir
+from tests.patience import PATIENCE
 from tests.service.other_host import Other
 from tests.service.other_host import other as other
 
@@ -22,7 +23,7 @@ pytestmark = [pytest.mark.root, pytest.mark.peer("sshd")]
 
 def there(other: Other, *args: str, stdin: str = "", engine: str = "") -> subprocess.CompletedProcess[str]:
     words = [sys.executable, "-m", "engine.cli.main", "--root", f"{other.folder}/here", "--host", other.url + engine]
-    return subprocess.run([*words, *args], input=stdin, capture_output=True, text=True, timeout=60)
+    return subprocess.run([*words, *args], input=stdin, capture_output=True, text=True, timeout=PATIENCE)
 
 
 def test_a_workbench_that_nobody_serves(other: Other, tmp_path: Path) -> None:
@@ -50,7 +51,7 @@ def end_server(path: Path) -> None:
         sock.connect(str(path))
         pid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
     os.kill(pid, signal.SIGTERM)
-    end = time.monotonic() + 20
+    end = time.monotonic() + PATIENCE
     while path.exists() and time.monotonic() < end:
         time.sleep(0.02)
     assert not path.exists()

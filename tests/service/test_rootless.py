@@ -20,6 +20,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE
+
 pytestmark = [pytest.mark.root, pytest.mark.peer("newuidmap")]
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -192,7 +194,7 @@ while True:
 
 def ask(kind: str, address: tuple[str, int]) -> bytes:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM) as sock:
-        sock.settimeout(10)
+        sock.settimeout(PATIENCE)
         sock.connect(address)
         sock.send(b"hello")
         return sock.recv(100)
@@ -230,7 +232,7 @@ def outside() -> Iterator[int]:
 
 
 def eventually(what: Callable[[], object]) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + PATIENCE
     while not what():
         assert time.monotonic() < end, "it did not come about"
         time.sleep(0.02)
@@ -257,7 +259,7 @@ def test_networks_of_an_ordinary_user(user: tuple[Run, Path, bool], outside: int
         "import socket\n"
         "def ask(kind, host, port):\n"
         "    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM if kind == 'tcp' else socket.SOCK_DGRAM)\n"
-        "    sock.settimeout(10); sock.connect((host, int(port))); sock.send(b'hello')\n"
+        "    sock.settimeout(60); sock.connect((host, int(port))); sock.send(b'hello')\n"
         "    print(sock.recv(100).decode())\n"
     )
     mount = ("-v", f"{home}:/h:ro", "b", "python3")

@@ -11,6 +11,7 @@ from engine.local import open_engine
 from engine.project.demo import write_demo
 from engine.project.discovery import discover
 from engine.project.loop import InnerLoop
+from tests.patience import PATIENCE
 from workbench.app import WorkbenchApp
 
 TARGET = Path(__file__).parents[2] / "screenshots"
@@ -25,7 +26,7 @@ def drawn(app: WorkbenchApp) -> str:
 
 async def shows(pilot: Any, text: str) -> None:
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             while text not in drawn(pilot.app):
                 await pilot.pause(0.05)
     except TimeoutError:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-SECONDS = 60
+from tests.patience import PATIENCE as SECONDS
 
 
 class Terminal:

@@ -61,6 +61,7 @@ from engine.model.stats import BlockCounter, CpuStats, MemoryStats, NetworkCount
 from engine.project.generations import Generation
 from engine.service.log_source import LogPlace
 from engine.service.log_tail import TailBook
+from tests.patience import PATIENCE
 
 NOW = 1_700_000_000_000_000_000
 
@@ -678,7 +679,7 @@ class FakeLoop:
         self.closed = True
 
 
-async def until(pilot: Any, ready: Any, seconds: float = 10) -> None:
+async def until(pilot: Any, ready: Any, seconds: float = PATIENCE) -> None:
     """Lets the app work until `ready()`."""
     async with asyncio.timeout(seconds):
         while not ready():

@@ -13,6 +13,7 @@ from rich.cells import cell_len
 from textual.app import App, ComposeResult
 
 from engine.api import LogRow
+from tests.patience import PATIENCE
 from workbench.widgets import log_format
 from workbench.widgets.book_select import Spot, between
 from workbench.widgets.book_view import BookView
@@ -222,7 +223,7 @@ def test_a_line_of_colours_costs_little() -> None:
     start = time.perf_counter()
     text = log_format.styled("\x1b[31ma\x1b[32mb" * 1500)
     assert len(text.plain) == 3000
-    assert time.perf_counter() - start < 1
+    assert time.perf_counter() - start < PATIENCE  # not the square of what it is
 
 
 def test_readable_json() -> None:

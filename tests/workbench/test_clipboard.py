@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE
 from workbench import clipboard
 
 REPOSITORY = Path(__file__).parents[2]
@@ -88,7 +89,7 @@ class Tmux:
         self("new-window", command)
 
     def until(self, ready: Callable[[], bool]) -> None:
-        end = time.monotonic() + 30
+        end = time.monotonic() + PATIENCE
         while not ready():
             assert time.monotonic() < end, self("capture-pane", "-p")
             os.sched_yield()

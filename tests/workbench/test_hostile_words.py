@@ -10,6 +10,7 @@ import pytest
 from engine.local import open_engine
 from engine.project.discovery import discover
 from engine.project.loop import InnerLoop
+from tests.patience import PATIENCE
 from workbench.app import WorkbenchApp
 from workbench.panes.build import BuildPane
 from workbench.panes.logs import LogsPane
@@ -35,7 +36,7 @@ async def test_rt21_nothing_of_a_container_drives_the_terminal(data_root: Path, 
     app = WorkbenchApp(engine, loop, title="hostile")
     try:
         async with app.run_test(size=(160, 45)) as pilot:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(PATIENCE):
                 logs, build = app.panes["logs"], app.panes["build"]
                 assert isinstance(logs, LogsPane)
                 assert isinstance(build, BuildPane)

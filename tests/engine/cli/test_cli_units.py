@@ -15,6 +15,7 @@ import pytest
 from engine.base import systemd
 from engine.cli import serve, units
 from engine.errors import Conflict, InvalidInput
+from tests.patience import PATIENCE
 
 
 def plan(folder: Path, *, user: bool = False, command: tuple[str, ...] = ("/bin/true", "--root", "/a b")) -> units.Plan:
@@ -114,7 +115,7 @@ def test_started_by_systemd(tmp_path: Path) -> None:
         listener.bind(path)
         listener.listen()
         manager.bind(notify)
-        manager.settimeout(30)
+        manager.settimeout(PATIENCE)
         client = socket.socket(socket.AF_UNIX)
         client.connect(path)
         client.sendall(b"GET /_ping HTTP/1.0\r\nHost: x\r\n\r\n")
@@ -132,13 +133,13 @@ def test_started_by_systemd(tmp_path: Path) -> None:
         )
         try:
             assert manager.recv(200).startswith(b"READY=1\nSTATUS=")
-            client.settimeout(30)
+            client.settimeout(PATIENCE)
             assert client.recv(1000).startswith(b"HTTP/1.1 200")
             assert server.stdout is not None
             assert server.stdout.readline() == "serving the Docker API at 1 socket from systemd\n"
             server.send_signal(signal.SIGTERM)
             assert manager.recv(200) == b"STOPPING=1"
-            assert server.wait(30) == 0
+            assert server.wait(PATIENCE) == 0
         finally:
             client.close()
             server.kill()

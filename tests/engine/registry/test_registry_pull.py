@@ -22,6 +22,7 @@ from engine.service.meter import Meter
 from engine.store.blobs import BlobStore
 from engine.store.store import Store
 from tests.engine.registry.scripted import Reply, Request, Scripted, sample
+from tests.patience import PATIENCE
 
 ONCE = RegistryConfig(retry=Retry(tries=1, base=0.001, cap=0.01))
 FAST = RegistryConfig(retry=Retry(tries=3, base=0.001, cap=0.01))
@@ -126,7 +127,7 @@ def test_layers_are_unpacked_while_others_arrive(tmp_path: Path, scripted: Calla
 
     def script(request: Request) -> Reply | None:
         # The second layer is held back until the first is seen unpacked.
-        if last in request.path and not unpacked.wait(20):
+        if last in request.path and not unpacked.wait(PATIENCE):
             return Reply(500)
         return None
 

@@ -26,6 +26,7 @@ from engine.registry.server import RegistryServer, Serving
 from engine.service.images import ImageService
 from engine.store.store import Store
 from tests.engine.registry.scripted import sample
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.root
 FAST = RegistryConfig(retry=Retry(tries=3, base=0.001, cap=0.01))
@@ -200,7 +201,7 @@ def test_a_client_that_says_nothing_or_nonsense(serve: Callable[..., RegistrySer
         b"\x16\x03\x01junk\r\n\r\n",
     ):
         with socket.create_connection((host, int(port))) as raw:
-            raw.settimeout(10)
+            raw.settimeout(PATIENCE)
             raw.sendall(text)
             raw.shutdown(socket.SHUT_WR)
             while raw.recv(65536):

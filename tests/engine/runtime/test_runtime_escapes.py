@@ -36,6 +36,7 @@ from engine.runtime.exec_client import ExecParams
 from engine.runtime.rootfs_devices import SetupError
 from engine.runtime.spec import BindMount, SpecParams, make_spec
 from engine.runtime.spec_namespaces import Join
+from tests.patience import PATIENCE
 
 from .conftest import supervisor_pid
 
@@ -631,7 +632,7 @@ def test_us05_big_and_endless_files(tmp_path: Path, name: str, trap: str) -> Non
     TRAPS[trap](etc / name)
     began = time.monotonic()
     word, grown = resolving(tmp_path / "root", "bob:staff")
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < PATIENCE
     assert word != "found"
     assert 0 <= grown < 64 << 20
 
@@ -644,7 +645,7 @@ def test_us05_a_start_with_such_a_file(box: MakeBox, trap: str) -> None:
     began = time.monotonic()
     with pytest.raises(StartFailed, match="/etc/group"):
         one.start()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < PATIENCE
 
 
 @pytest.mark.parametrize("kind", ["file", "fifo"])
@@ -685,7 +686,7 @@ def test_us05_us06_files_that_are_traps(box: MakeBox, canary: Path) -> None:
         make(one.bundle / "upper/etc/passwd")
         with pytest.raises(StartFailed):
             one.start()
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < PATIENCE
 
 
 def test_us07_no_second_lines(box: MakeBox) -> None:
@@ -742,7 +743,7 @@ def test_the_racer_races(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").symlink_to("x")
     with racer(tmp_path / "a", tmp_path / "b"):
-        end = time.monotonic() + 10
+        end = time.monotonic() + PATIENCE
         seen: set[bool] = set()
         while len(seen) < 2 and time.monotonic() < end:
             seen.add((tmp_path / "a").is_symlink())

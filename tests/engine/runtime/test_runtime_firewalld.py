@@ -15,6 +15,7 @@ import pytest
 
 from engine.linux import dbus
 from engine.runtime import firewalld
+from tests.patience import PATIENCE
 
 SCRIPT = r"""
 import asyncio, json, os, signal, socket, struct, subprocess, sys, time
@@ -24,12 +25,13 @@ from engine.linux import mount
 from engine.local import open_engine
 from engine.runtime import firewalld, protocol, supervisor
 from engine.runtime.places import runtime_dir
+from tests.patience import PATIENCE
 
 def run(*words, ok=True):
     return subprocess.run(words, check=ok, capture_output=True, text=True).stdout.strip()
 
 def until(ready):
-    end = time.monotonic() + 40
+    end = time.monotonic() + PATIENCE
     while not ready():
         assert time.monotonic() < end, ready
         time.sleep(0.05)
@@ -110,7 +112,11 @@ def test_the_bridges_are_in_a_zone_that_lets_them_pass(tmp_path: Path) -> None:
     ]
     environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[3])}
     done = subprocess.run(
-        [*command, sys.executable, "-c", SCRIPT, str(root)], capture_output=True, text=True, env=environment, timeout=90
+        [*command, sys.executable, "-c", SCRIPT, str(root)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == {

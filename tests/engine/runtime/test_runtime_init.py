@@ -14,6 +14,7 @@ import pytest
 
 from engine.errors import StartFailed
 from engine.runtime import tiny_init
+from tests.patience import PATIENCE
 
 MakeBox = Callable[..., Any]
 SOURCE = Path(tiny_init.__file__).with_suffix(".c")
@@ -51,7 +52,7 @@ def program(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
 
 def shell(program: Path, script: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [str(program), "/bin/sh", "sh", "-c", script], capture_output=True, text=True, timeout=20, check=False
+        [str(program), "/bin/sh", "sh", "-c", script], capture_output=True, text=True, timeout=PATIENCE, check=False
     )
 
 
@@ -80,7 +81,7 @@ def test_signals_arrive(program: Path) -> None:
         assert process.stdout.readline() == "ready\n"
         process.send_signal(number)
         assert process.stdout.read() == f"got {int(number)}\n"
-        assert process.wait(20) == 3
+        assert process.wait(PATIENCE) == 3
 
 
 def test_it_is_sealed_in_memory_and_for_both_machines() -> None:

@@ -21,21 +21,21 @@ from engine.linux import rtnetlink as rt
 from engine.linux.netlink import Netlink
 from engine.runtime import bridges
 from engine.runtime.netconfig import ContainerNetwork, Dns, Endpoint, NetworkConfig, PortBinding, mac_of, to_json
+from tests.patience import PATIENCE
 
 from .conftest import Box, MakeBox
 
 pytestmark = pytest.mark.root
-SECONDS = 20
 
 
 def until(ready: Callable[[], Any], what: str) -> Any:
-    end = time.monotonic() + SECONDS
+    end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         found = ready()
         if found:
             return found
         time.sleep(0.02)
-    raise AssertionError(f"not within {SECONDS} s: {what}")
+    raise AssertionError(f"not within {PATIENCE} s: {what}")
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from engine.model import Ulimit
 from engine.runtime.spec import SpecParams, make_spec
 from engine.runtime.spec_resources import DeviceNode
 from tests.engine.runtime.conftest import make_root
+from tests.patience import PATIENCE
 
 SCRIPT = "id -u; grep -E 'Cap|NoNewPrivs' /proc/self/status; ulimit -n; hostname; cat /proc/self/oom_score_adj; cut -d' ' -f2 /proc/mounts | sort"
 
@@ -39,7 +40,11 @@ def test_runc_runs_the_same_configuration(box: Any, busybox_root: Path, tmp_path
     (bundle / "config.json").write_text(json.dumps(spec))
     try:
         done = subprocess.run(
-            ["runc", "run", "--bundle", str(bundle), name], capture_output=True, text=True, check=False, timeout=60
+            ["runc", "run", "--bundle", str(bundle), name],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE,
         )
     finally:
         subprocess.run(["runc", "delete", "--force", name], capture_output=True, check=False)

@@ -20,6 +20,7 @@ from engine.runtime import bridges, spares
 from engine.runtime.client import Runtime
 from engine.runtime.exec_client import ExecParams
 from engine.runtime.netconfig import NetworkConfig, PortBinding
+from tests.patience import PATIENCE
 
 from .conftest import Box, MakeBox, supervisor_pid
 from .test_runtime_network import endpoint, network, section, until
@@ -225,4 +226,4 @@ def test_idle_ones_are_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
     pool.turn()
     assert len(made) == spares.WANTED
     assert pool.due() is None
-    assert time.monotonic() + spares.IDLE - pool._until < 5
+    assert time.monotonic() + spares.IDLE - pool._until < PATIENCE

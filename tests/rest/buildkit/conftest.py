@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import PLUGINS
+from tests.patience import PATIENCE
 from tests.rest.conftest import Served, served  # noqa: F401 — the fixture
 
 Docker = Callable[..., subprocess.CompletedProcess[str]]
@@ -43,7 +44,7 @@ def docker(environment: dict[str, str]) -> Docker:
     ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             ["docker", *args],
-            env=environment, input=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60,
+            env=environment, input=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=PATIENCE,
             cwd=folder,
         )  # fmt: skip
         assert not ok or done.returncode == 0, done.stdout

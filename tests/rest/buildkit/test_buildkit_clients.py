@@ -20,6 +20,7 @@ from engine.rest.buildkit import messages, wire
 from engine.rest.buildkit.channel import MAX_MESSAGE, Channel, metadata, serve
 from engine.rest.buildkit.sending import send_folder
 from engine.rest.duplex import Duplex
+from tests.patience import PATIENCE
 from tests.rest.conftest import BASE, Served
 
 pytestmark = pytest.mark.root
@@ -179,7 +180,7 @@ def test_connections_that_speak_no_http2_end(served: Served) -> None:
     assert served.call("POST", "/session", headers={"Upgrade": "h2c"}).status_code == 400
     for noise in (b"GET / HTTP/1.1\r\n\r\n", bytes(range(256)) * 40):
         with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(10)
+            client.settimeout(PATIENCE)
             client.connect(str(served.socket))
             client.sendall(b"POST /grpc HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n" + noise)
             while client.recv(65536):
@@ -193,7 +194,7 @@ async def test_a_client_that_leaves_in_the_middle_takes_its_build_with_it(served
         transport = httpx.AsyncHTTPTransport(uds=str(served.socket))
         async with httpx.AsyncClient(transport=transport, base_url="http://engine") as client:
             query = "/build?version=2&remote=client-session&session=gone"
-            async with client.stream("POST", query, timeout=20) as answer:
+            async with client.stream("POST", query, timeout=PATIENCE) as answer:
                 async for line in answer.aiter_lines():
                     trace = wire.decode(base64.b64decode(json.loads(line)["aux"]), messages.StatusResponse)
                     if any("sleep 999" in vertex.name for vertex in trace.vertexes):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE
 from tests.rest.buildkit.conftest import Docker
 from tests.rest.conftest import BASE
 
@@ -143,7 +144,7 @@ def test_a_build_that_is_cancelled_ends_here_as_well(
         if line.strip().endswith(" begun"):
             break
     client.send_signal(signal.SIGINT)
-    client.communicate(timeout=20)
+    client.communicate(timeout=PATIENCE)
     (context / "Dockerfile").write_text(f"FROM {BASE}\nRUN ! pgrep -f 'sleep 1234'\n")
     docker("build", "--no-cache", str(context))
     done = docker("buildx", "du")
