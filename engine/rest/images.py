@@ -24,7 +24,8 @@ class ImageRoutes:
         router.add("DELETE", "/images/{name*}", self.remove)
 
     async def list(self, request: Request) -> Answer:
-        images = await self._engine.images(all=request.query.flag("all"), filters=request.query.filters())
+        # `all` is about the images between the steps of Docker's classic builder, which are not made here; images without a name show.
+        images = await self._engine.images(all=True, filters=request.query.filters())
         if request.query.flag("manifests") and request.version >= _TREES:
             below = await self._engine.image_manifests()
             return json_response([list_row(image) | manifests(below.get(image.digest, ())) for image in images])

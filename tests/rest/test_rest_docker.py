@@ -190,6 +190,9 @@ def test_networks(docker: Docker) -> None:
         "no row of other names"
     )
     docker("rmi", "seen:1")
+    nameless = docker("commit", "served").stdout.strip()
+    assert nameless[7:19] in docker("images", "-q").stdout.split(), "images without a name show without --all, too"
+    docker("rmi", nameless)
     docker("network", "disconnect", "apinet", "served")
     docker("network", "connect", "apinet", "served")
     docker("rm", "-f", "served")
