@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 LAYERS = (
     Column(right=True, title="#", drop=10, styles={"": DIM}, key=lambda layer: layer.index),
-    Column(grow=True, title="INSTRUCTION"),
+    Column(grow=True, title="INSTRUCTION", squeeze=30),
     Column(right=True, title="LINE", drop=60, styles={"": DIM}, key=lambda layer: layer.line),
     Column(title="HOW", short={"cached": "·", "built": "✓"}, styles={"built": GREEN, "cached": DIM}),
     Column(right=True, title="SIZE", key=lambda layer: layer.size),

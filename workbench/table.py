@@ -13,7 +13,7 @@ from rich.cells import cell_len, set_cell_size
 from engine.base.patterns import Pattern, SlowPattern
 from engine.errors import InvalidInput
 
-LEAST = 16  # cells that the growing column keeps before another one goes
+LEAST = 16  # cells that the growing column keeps before another one goes, where it does not say otherwise (`squeeze`)
 ROOMY = 50  # cells from which a list writes words out
 
 
@@ -41,9 +41,10 @@ def fit(natural: Sequence[int], columns: Sequence[Column], width: int, gap: int 
     full = [min(size, column.cap or size) for size, column in zip(natural, columns, strict=True)]
     sizes = [min(size, column.squeeze or size) for size, column in zip(full, columns, strict=True)]
     grows = next((i for i, column in enumerate(columns) if column.grow), None)
+    least = (columns[grows].squeeze if grows is not None else 0) or LEAST
 
     def needed() -> int:
-        used = [min(size, LEAST) if i == grows else size for i, size in enumerate(sizes) if size or i == grows]
+        used = [min(size, least) if i == grows else size for i, size in enumerate(sizes) if size or i == grows]
         return sum(used) + gap * max(0, len(used) - 1)
 
     droppable = sorted((i for i, column in enumerate(columns) if column.drop), key=lambda i: -columns[i].drop)
