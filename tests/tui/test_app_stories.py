@@ -131,6 +131,7 @@ def test_a_lost_connection_loses_nothing_and_the_app_opens_where_it_was(other: O
     try:
         screen = second.until(lambda text: "x run" in text and "far-web" in text and "Hello over ssh" in text)
         assert "s stop" not in screen, "the images had the focus, and have it again"
+        second.until(lambda text: "web running" in text)  # else it asks whether to break the build off
         second.keys("q")
         second.until(lambda text: "x run" not in text)
     finally:
