@@ -1,4 +1,4 @@
-"""Writes screenshots/*.svg from the real app on the demo project: `sudo python tests/tui/export_screenshots.py`."""
+"""Writes screenshots/*.svg from the real app on the demo project: `sudo python -m tests.tui.export_screenshots`."""
 
 from __future__ import annotations
 
