@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ from tests.engine.registry.scripted import Reply, Request, Scripted, sample
 from tests.patience import PATIENCE
 
 FAST = Retry(tries=2, base=0.001, cap=0.01, connect_timeout=2.0, read_timeout=2.0)
+PLATFORM = {"os": Platform.host().os, "architecture": Platform.host().architecture}
 SECRET = Credentials("me", "secret")
 
 
@@ -94,18 +96,19 @@ def test_rg02_a_redirect_takes_no_credentials_along(
 
 @pytest.mark.parametrize(
     "target",
-    ["http://169.254.169.254/latest/meta-data/", "http://[fe80::1]/", "http://0xa9fe.0xa9fe/", "file:///etc/passwd", "ftp://127.0.0.1/",
+    ["http://169.254.169.254/latest/meta-data/", "http://[fe80::1]/", "http://0xa9fea9fe/", "http://0xa9.0xfea9fe/", "file:///etc/passwd", "ftp://127.0.0.1/",
      "http://0.0.0.0/", "//", "http://[::ffff:169.254.169.254]/"],
 )  # fmt: skip
 def test_rg02_and_rg03_where_a_registry_may_not_send_us(
     blobs: BlobStore, scripted: Callable[..., Scripted], target: str
 ) -> None:
+    why = "redirects|refused" if target == "//" else "which is refused"
     redirecting = scripted(lambda request: Reply(307, headers={"Location": target}))
-    with pytest.raises(EngineError):
+    with pytest.raises(EngineError, match=why):
         fetch(redirecting, blobs)
     challenge = {"WWW-Authenticate": f'Bearer realm="{target}",service="s"'}
     asking = scripted(lambda request: Reply(401, headers=challenge))
-    with pytest.raises(EngineError):
+    with pytest.raises(EngineError, match=why):
         fetch(asking, blobs)
     assert asking.credentials_seen() + redirecting.credentials_seen() == []
 
@@ -199,6 +202,23 @@ def test_rg06_bytes_that_are_not_their_digest(blobs: BlobStore, scripted: Callab
         fetch(registry, blobs)
     assert not blobs.has(first)
     assert not blobs.has(manifest.digest)
+
+
+def test_rg06_manifests_that_are_not_what_was_named(blobs: BlobStore, scripted: Callable[..., Scripted]) -> None:
+    """By digest, and by an index's descriptor: other bytes, and another size, without a header that gives them away."""
+    named, other = sample(1)[0], sample(1, seed="other")[0]
+    registry = scripted(
+        lambda request: Reply(200, other.raw, {"Content-Type": OCI_MANIFEST}) if "sha256:" in request.path else None
+    )
+    with pytest.raises(Corrupt, match=f"its bytes are not {named.digest}"):
+        fetch(registry, blobs, name=f"a@{named.digest}")
+    for size, why in ((named.size, "its bytes are not|bytes where"), (named.size + 1, "bytes where")):
+        child = {**replace(other.descriptor, digest=named.digest, size=size).to_json(), "platform": PLATFORM}
+        raw = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [child]}).encode()
+        registry.manifests["a", "1"] = (raw, OCI_INDEX)
+        with pytest.raises(Corrupt, match=why):
+            fetch(registry, blobs)
+    assert blobs.digests() == []
 
 
 BAD_DIGESTS = ["", ":", "sha256:", "sha256:..", "sha256:../../x", "sha256:" + "0" * 63, "sha256:" + "0" * 65, "sha256:" + "A" * 64, "md5:" + "0" * 32, "x" * 1_000_000, None, 7]  # fmt: skip
