@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from workbench.app import WorkbenchApp
 
 LOOK = 0.5  # seconds between two looks whether all is done
-BUSY = ("pulling", "building", "starting")  # phases of a service that quitting would break off
+BUSY = (
+    "pulling",
+    "building",
+)  # phases of a service that quitting would break off; a swap that has begun is ended in any case
 
 
 class Leaving:
