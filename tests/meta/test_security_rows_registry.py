@@ -29,6 +29,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "RG-04 plain HTTP in the place of TLS (2014-5277 and kin)": (
         f"{HOSTILE}::test_rg04_no_plain_http_where_tls_is_expected",
         f"{CREDENTIALS}::test_certs_d_gives_authorities_and_client_certificates",
+        f"{CREDENTIALS}::test_rg04_a_refused_certificate_is_not_answered_by_plain_http",
     ),
     "RG-05 one document of two types (2021-41190)": (f"{HOSTILE}::test_rg05_one_document_of_two_types",),
     "RG-06 bytes that are not their digest": (

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
+import socket
+import socketserver
 import ssl
 import subprocess
 import sys
+import threading
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -135,10 +139,14 @@ def test_helper_names_are_names(home: Home, name: str) -> None:
 
 
 def fetch(registry: Scripted, config: RegistryConfig, folder: Path, name: str = "a:1") -> None:
+    fetch_from(registry.address, config, folder, name)
+
+
+def fetch_from(address: str, config: RegistryConfig, folder: Path, name: str = "a:1") -> None:
     folder.joinpath("tmp").mkdir(exist_ok=True)
     store = BlobStore(folder / "oci", folder / "tmp")
     pull(
-        Reference.parse(f"{registry.address}/{name}"),
+        Reference.parse(f"{address}/{name}"),
         store,
         config,
         platform=Platform.host(),
@@ -334,6 +342,37 @@ def test_certs_d_gives_authorities_and_client_certificates(tmp_path: Path, scrip
     (folder / "client.key").unlink()
     with pytest.raises(InvalidInput, match=r"certificates in .* cannot be used"):
         fetch(registry, config, tmp_path)
+
+
+@pytest.mark.peer("openssl")
+def test_rg04_a_refused_certificate_is_not_answered_by_plain_http(tmp_path: Path) -> None:
+    """Also where plain HTTP could be spoken (loopback), and at a port that understands both."""
+    ours, other = Authority(tmp_path / "ours"), Authority(tmp_path / "other")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(ours.folder / "server.pem", ours.folder / "server.key")
+    first: list[bytes] = []
+
+    class Both(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            first.append(self.request.recv(1, socket.MSG_PEEK))
+            if first[-1] == b"\x16":  # a TLS handshake (RFC 8446, 5.1)
+                with contextlib.suppress(OSError):
+                    context.wrap_socket(self.request, server_side=True).close()
+            elif first[-1]:
+                self.request.recv(65536)
+                self.request.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Both) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"127.0.0.1:{server.server_address[1]}"
+        folder = tmp_path / "certs.d" / address
+        folder.mkdir(parents=True)
+        (folder / "ca.crt").write_bytes((other.folder / "ca.crt").read_bytes())
+        config = RegistryConfig(retry=FAST, certs=(tmp_path / "certs.d",))
+        with pytest.raises(Unavailable, match="cannot be trusted"):
+            fetch_from(address, config, tmp_path)
+        server.shutdown()
+    assert set(first) == {b"\x16"}
 
 
 # --- mirrors and proxies -----------------------------------------------------------------------------------
