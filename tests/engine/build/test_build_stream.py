@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,7 +30,7 @@ def blobs(tmp_path: Path) -> BlobStore:
 
 
 @pytest.fixture
-def source(tmp_path: Path) -> ContextSource:
+def source(tmp_path: Path) -> Iterator[ContextSource]:
     root = tmp_path / "context"
     for folder in ("src/a/deep", "src/empty", "src/z", "src/same", "src/set"):
         (root / folder).mkdir(parents=True)
@@ -50,7 +52,8 @@ def source(tmp_path: Path) -> ContextSource:
     os.setxattr(root / "src/b", "user.note", b"text")
     (root / "src" / ("n" * 120)).write_text("a long name")
     os.utime(root / "src/same", ns=(0, 5 * 10**9))
-    return ContextSource(root)
+    with contextlib.closing(ContextSource(root)) as found:
+        yield found
 
 
 @pytest.fixture
