@@ -15,6 +15,7 @@ from pathlib import Path
 from engine.linux.cgroup import Cgroup
 
 _PATIENCE = 5.0  # seconds for the last process to stop
+_TRY = 0.02  # seconds of them for one attempt (v1)
 
 
 def freeze(cgroup: Cgroup, path: str) -> None:
@@ -25,7 +26,7 @@ def freeze(cgroup: Cgroup, path: str) -> None:
             raise OSError(errno.EOPNOTSUPP, "pausing needs a control group, and there is none of one's own here")
         _write(group / "cgroup.freeze", "1")
         try:
-            _await(group / "cgroup.events", "frozen 1")
+            _await(group / "cgroup.events", "frozen 1", _PATIENCE)
         except OSError:
             _write(group / "cgroup.freeze", "0")
             raise
@@ -35,12 +36,17 @@ def freeze(cgroup: Cgroup, path: str) -> None:
         raise OSError(errno.EOPNOTSUPP, "pausing needs the freezer controller of cgroup v1, which is not mounted here")
     folder.mkdir(parents=True, exist_ok=True)
     _gather(cgroup, folder)
-    _write(folder / "freezer.state", "FROZEN")
-    try:
-        _await(folder / "freezer.state", "FROZEN")
-    except OSError:
-        _write(folder / "freezer.state", "THAWED")
-        raise
+    end = time.monotonic() + _PATIENCE
+    while True:
+        _write(folder / "freezer.state", "FROZEN")
+        try:
+            return _await(folder / "freezer.state", "FROZEN", _TRY)
+        except OSError:
+            _write(folder / "freezer.state", "THAWED")
+            if time.monotonic() > end:
+                raise
+        # A process that is just being born, or waits for one (vfork), keeps the group FREEZING for good: all go on, and once more.
+        time.sleep(0.001)
 
 
 def thaw(cgroup: Cgroup, path: str) -> None:
@@ -115,8 +121,8 @@ def _members(group: Path) -> list[str]:
     return found
 
 
-def _await(file: Path, wanted: str) -> None:
-    end = time.monotonic() + _PATIENCE
+def _await(file: Path, wanted: str, seconds: float) -> None:
+    end = time.monotonic() + seconds
     while wanted not in file.read_text(encoding="ascii").splitlines():
         if time.monotonic() > end:
             raise OSError(errno.EAGAIN, f"not all processes stopped within {_PATIENCE:.0f} s")

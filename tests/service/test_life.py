@@ -130,6 +130,15 @@ def test_pause_and_unpause(engine: LocalEngine, make: Make) -> None:
     assert actions(engine, one)[:5] == ["create", "start", "pause", "unpause", "pause"]
 
 
+def test_pause_of_what_forks_all_the_time(engine: LocalEngine, make: Make) -> None:
+    """One attempt in a dozen leaves a group of cgroup v1 half frozen for good."""
+    one = make("sh", "-c", "while :; do /bin/true; done", network_mode="host")
+    for _round in range(60):
+        engine._containers.life.pause(one)
+        assert engine._containers.summary(one).status == "paused"
+        engine._containers.life.unpause(one)
+
+
 def test_back_off_is_dockers() -> None:
     policy = Policy("always")
     delays = [policy.after(1, 0.1, n, by_hand=False) for n in range(12)]
