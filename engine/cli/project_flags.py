@@ -57,7 +57,10 @@ class Choice:
 
     def add(self, parsed: Parsed) -> Choice:
         """These words too; `compose -f a up -f b` has both files."""
-        self.files += [self._from_stdin() if name == "-" else _here() / name for name in parsed.items("file")]
+        names = parsed.items("file")
+        if names[:1] == ["-"] and not self.files:
+            self.directory = self.directory or _here()
+        self.files += [self._from_stdin() if name == "-" else _here() / name for name in names]
         self.name = parsed.text("project-name") or self.name
         self.profiles += parsed.items("profile")
         self.env_files += [_here() / name for name in parsed.items("env-file")]
@@ -67,20 +70,18 @@ class Choice:
 
     def _from_stdin(self) -> Path:
         """The file that what is on stdin is kept in, named by what it says: another text does not disturb an `up` in the background
-        that goes on with this one. Its relative paths begin here. Raises `InvalidInput`."""
+        that goes on with this one. Where it is the first file, relative paths begin here. Raises `InvalidInput`."""
         if sys.stdin.isatty():
             raise InvalidInput(
                 "-f - reads the compose file from stdin, and that is a terminal", hint="use a pipe or `<`"
             )
-        here, text = _here(), sys.stdin.buffer.read()
+        text = sys.stdin.buffer.read()
         file = state_dir(self.root) / f"stdin-{hashlib.sha256(text).hexdigest()[:12]}.yaml"
         try:
             file.parent.mkdir(mode=0o710, parents=True, exist_ok=True)
             write_atomic(file, text)
         except OSError as error:
             raise from_os_error(error, f"writing {file}") from error
-        if not self.files:
-            self.directory = self.directory or here
         return file
 
     def load(self, named: Sequence[str] = ()) -> Project:

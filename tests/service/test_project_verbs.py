@@ -211,6 +211,10 @@ def test_config(project: Project) -> None:
     (project.folder / ".env").unlink()
     typed = project("compose", "-f", "-", "config", stdin="services: {a: {build: ./app}}").stdout
     assert f"context: {project.folder}/app" in typed, "its paths begin here"
+    behind = project(
+        "compose", "-f", "deploy/c.yaml", "-f", "-", "config", stdin="services: {a: {build: ./app}}"
+    ).stdout
+    assert f"context: {project.folder}/deploy/app" in behind, "at the first file"
     assert (
         project(
             "compose",
