@@ -21,7 +21,7 @@ from engine.oci.manifest import build_manifest
 from engine.oci.media import OCI_CONFIG, OCI_LAYER
 from engine.oci.platform import Platform
 from engine.oci.reference import Reference
-from engine.service.images import is_base
+from engine.service.images import is_base, tell
 from engine.service.system import require_root
 from engine.store.archive_load import Found, read_archive
 from engine.store.archive_save import Format, choose, save
@@ -54,7 +54,7 @@ class ArchiveService:
                 progress=lambda digest, size: progress(PullProgress("", digest.short, "done", size, size)),
             )
         for one in chosen:
-            self._store.records.event("image", "save", one.image.config_digest, {"name": ", ".join(names)})
+            tell(self._store, "save", one.image)
 
     def load(self, source: BinaryIO, emit: Callable[[PullProgress | LoadedImage], None], cancel: CancelToken) -> None:
         """Records every image of an archive; each is told as a `LoadedImage` when it is here and whole."""
@@ -101,7 +101,7 @@ class ArchiveService:
             assert found.index is not None
             self._store.indexes.put(str(tag), found.index, image.digest)
         names = tuple(tag.familiar for tag in tags)
-        self._store.records.event("image", "load", image.config_digest, {"name": ", ".join(names)})
+        tell(self._store, "load", image)
         return LoadedImage(image.config_digest, image.digest, names, moved)
 
     def unpack(self, image: Image) -> None:
@@ -138,7 +138,9 @@ class ArchiveService:
                 image = self._store.images.put(manifest, config, sum(r.size for r in records), [tag] if tag else [])
         except OSError as error:
             raise from_os_error(error, "importing an image") from error
-        self._store.records.event("image", "import", image.config_digest, {"name": tag.familiar if tag else ""})
+        if tag:
+            tell(self._store, "tag", image, tag.familiar)
+        tell(self._store, "import", image)
         return image
 
     def _layer(self, source: BinaryIO, progress: Callable[[PullProgress], None], cancel: CancelToken) -> Descriptor:

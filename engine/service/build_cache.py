@@ -81,9 +81,10 @@ class BuildCache:
         everything: bool = False,
         keep_bytes: int | None = None,
         dry_run: bool = False,
+        told: bool = True,
     ) -> Pruned:
         """Removes what no image has (with `everything` the rest, too), least recently used first, until `keep_bytes` are left.
-        A cache mount that a step holds stays. Raises `InvalidInput` for a filter that is not known."""
+        A cache mount that a step holds stays; `told`: by an event. Raises `InvalidInput` for a filter that is not known."""
         doomed = plan_prune(self.entries(), filters, everything=everything, keep_bytes=keep_bytes)
         if not dry_run:
             doomed = [entry for entry in doomed if entry.kind == STEP or self._remove_mount(entry.key)]
@@ -94,6 +95,8 @@ class BuildCache:
             trees.close()
             self._store.sweep()
         freed = sum(entry.size for entry in doomed if not (entry.kind == STEP and entry.in_use))
+        if not dry_run and told:
+            self._store.records.event("builder", "prune", "", {"reclaimed": str(freed)})
         return Pruned(cache=tuple(entry.key[:25] for entry in doomed), reclaimed=freed)
 
     def _remove_mount(self, name: str) -> bool:

@@ -103,7 +103,7 @@ class BuildService:
         """After a build: what was used least recently goes, beside whatever else is done (`build.cache-size`)."""
         cache = BuildCache(self._store)
         if plan_prune(cache.entries(), {}, everything=False, keep_bytes=self._budget):
-            cache.prune({}, keep_bytes=self._budget)
+            cache.prune({}, keep_bytes=self._budget, told=False)
 
     def diff(self, first: int, second: int) -> list[FileDifference]:
         """Raises `NotFound` when a build has no result, or its image is no longer here."""

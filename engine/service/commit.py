@@ -23,7 +23,7 @@ from engine.oci.manifest import build_manifest
 from engine.oci.media import OCI_CONFIG, OCI_LAYER
 from engine.oci.reference import Reference
 from engine.runtime.client import Runtime
-from engine.service.images import is_base
+from engine.service.images import is_base, tell
 from engine.store.changes import find_changes, write_changes
 from engine.store.images import Image
 from engine.store.store import Store
@@ -86,8 +86,9 @@ class CommitService:
         except OSError as error:
             raise from_os_error(error, f"committing container {record['name']}") from error
         shown = tag.familiar if tag is not None else ""
+        tell(self._store, "create", image)
         if shown:
-            self._store.records.event("image", "tag", image.config_digest, {"name": shown})
+            tell(self._store, "tag", image, shown)
         told = {"comment": request.comment, "imageID": str(image.config_digest), "imageRef": shown}
         self._containers.event("commit", container_id, record, **told)
         return image

@@ -235,7 +235,7 @@ class ImageService:
         self._store.images.tag(image, reference)
         if index := self._store.indexes.find(source):
             self._store.indexes.put(str(reference.with_default_tag()), index, image.digest)
-        self._store.records.event("image", "tag", image.config_digest, {"name": reference.with_default_tag().familiar})
+        tell(self._store, "tag", image, reference.with_default_tag().familiar)
 
     def remove(self, name: str, used_by: list[str], *, force: bool) -> list[str]:
         """Untags; deletes with the last tag. An image that a container uses is kept unless `force` untags it."""
@@ -259,12 +259,10 @@ class ImageService:
             if tag in image.tags:
                 self._store.images.untag(tag)
                 lines.append(f"Untagged: {Reference.parse(tag).familiar}")
-                self._store.records.event(
-                    "image", "untag", image.config_digest, {"name": Reference.parse(tag).familiar}
-                )
+                tell(self._store, "untag", image)
         if last:
             lines += [f"Untagged: {digest}" for digest in self._store.images.repo_digests(image)]
-            self._delete(image, name)
+            self._delete(image)
             self._delete_twins(image)
             lines.append(f"Deleted: {image.config_digest}")
             self._store.sweep()
@@ -285,7 +283,7 @@ class ImageService:
     def drop(self, digest: str) -> None:
         """Deletes an image with all its tags, unless a container uses it (`Conflict`). The bytes go with the next sweep."""
         image = self._store.images.get(digest)
-        self._delete(image, image.familiar_tags[0] if image.tags else image.config_digest)
+        self._delete(image)
 
     def _delete_twins(self, image: Image) -> None:
         """The same image in other compressions, which no list shows beside it: nobody could name them any more."""
@@ -294,11 +292,11 @@ class ImageService:
             if other.config_digest == image.config_digest and not other.tags and not users.get(other.digest):
                 self._store.images.forget(other)
 
-    def _delete(self, image: Image, name: str) -> None:
+    def _delete(self, image: Image) -> None:
         gone = self._chains_of(image)
         self._store.images.forget(image)
         self._forget_cache(gone)
-        self._store.records.event("image", "delete", image.config_digest, {"name": name})
+        tell(self._store, "delete", image)
 
     def _chains_of(self, image: Image) -> set[Digest]:
         try:
@@ -377,3 +375,8 @@ class ImageService:
     def filtered(self, filters: Mapping[str, Sequence[str]]) -> list[ImageSummary]:
         """`docker images --filter`. Raises `InvalidInput`, `NotFound`."""
         return rules.images(self.summaries(), filters, lambda name: self._store.images.get(name).created)
+
+
+def tell(store: Store, action: str, image: Image, name: str = "") -> None:
+    """An event of an image. Docker names the image by its id, but where it got that name."""
+    store.records.event("image", action, image.config_digest, {"name": name or str(image.config_digest)})

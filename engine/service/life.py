@@ -299,11 +299,11 @@ class Life:
         if action == "start":
             for told in moments.begun(container_id, record, self._networks(db, record)):
                 add_event(db, told.type, told.action, told.id, told.attributes, when)
-        attributes = {**self._containers.event_attributes(record), **line.get("attributes", {})}
-        add_event(db, "container", action, container_id, attributes, when)
-        if action == "die":
+        elif action == "die":
             for told in moments.ended(container_id, record, self._networks(db, record)):
                 add_event(db, told.type, told.action, told.id, told.attributes, when)
+        attributes = {**self._containers.event_attributes(record), **line.get("attributes", {})}
+        add_event(db, "container", action, container_id, attributes, when)
 
     @staticmethod
     def _networks(db: sqlite3.Connection, record: dict[str, Any]) -> list[moments.Network]:
@@ -317,10 +317,8 @@ class Life:
     def start_failed(self, container_id: str, record: dict[str, Any]) -> None:
         """What it had got for its start is let go."""
         with self._store.records.write(durable=False) as db:
-            networks = self._networks(db, record)
-            for of in (moments.begun, moments.ended):
-                for told in of(container_id, record, networks):
-                    add_event(db, told.type, told.action, told.id, told.attributes)
+            for told in moments.failed(container_id, record, self._networks(db, record)):
+                add_event(db, told.type, told.action, told.id, told.attributes)
 
     def forget(self, container_id: str) -> None:
         """It is removed."""

@@ -1,6 +1,6 @@
-"""What begins and ends with a container besides itself: its networks are connected and its volumes mounted before it starts,
-and let go after it died. Docker tells of them at each start, also at those of a restart policy (docs.docker.com/engine/reference/
-commandline/events: network `connect`, `disconnect`; volume `mount`, `unmount`). Pure."""
+"""What begins and ends with a container besides itself: its volumes are mounted and its networks connected before it starts,
+and let go before Docker says that it died. It tells of them at each start, also at those of a restart policy (docs.docker.com/
+engine/reference/commandline/events: network `connect`, `disconnect`; volume `mount`, `unmount`), in this order. Pure."""
 
 from __future__ import annotations
 
@@ -34,8 +34,18 @@ class Network:
 
 def begun(container_id: str, record: dict[str, Any], networks: Iterable[Network]) -> Iterator[Told]:
     """Before its `start`."""
+    yield from _mounted(container_id, record)
     for network in _of(record, networks):
         yield _network("connect", network, container_id)
+
+
+def failed(container_id: str, record: dict[str, Any], networks: Iterable[Network]) -> Iterator[Told]:
+    """Of one that could not start: no network is connected yet when Docker takes ports or runs the command, but each is let go."""
+    yield from _mounted(container_id, record)
+    yield from ended(container_id, record, networks)
+
+
+def _mounted(container_id: str, record: dict[str, Any]) -> Iterator[Told]:
     for point in _volumes(record):
         more = {
             "destination": point.destination,
@@ -46,7 +56,7 @@ def begun(container_id: str, record: dict[str, Any], networks: Iterable[Network]
 
 
 def ended(container_id: str, record: dict[str, Any], networks: Iterable[Network]) -> Iterator[Told]:
-    """After its `die`, or when it could not start."""
+    """Before its `die`."""
     for network in _of(record, networks):
         yield _network("disconnect", network, container_id)
     for point in _volumes(record):

@@ -231,6 +231,7 @@ class NetworkService:
             except (Conflict, NotFound):
                 continue
             removed.append(record.name)
+        self._store.records.event("network", "prune", "", {"reclaimed": "0"})
         return removed
 
     def referred(self) -> set[str]:

@@ -186,6 +186,8 @@ class UpkeepService:
             with self._store.records.write() as db:
                 db.executemany("DELETE FROM cache WHERE key = ?", [(entry.key,) for entry in doomed])
             self._store.sweep()
+        if not dry_run:
+            self._store.records.event("builder", "prune", "", {"reclaimed": str(freed)})
         return Pruned(cache=tuple(entry.key[:25] for entry in doomed), reclaimed=freed)
 
     def prune_system(

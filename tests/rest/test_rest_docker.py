@@ -126,24 +126,53 @@ def test_version_info_and_events(docker: Docker) -> None:
         limits = ("--since", begin, "--until", f"{time.time():.9f}")
         return docker("events", *limits, *(f"--filter={each}" for each in filters), "--format", what).stdout
 
-    # As dockerd tells of the same commands, but that its `network disconnect` of a running container is told twice.
+    # As dockerd 28.5 tells of the same commands, but that `stop` and `die` come in any order there and volumes are mounted for
+    # `cp` and `commit`, too.
     restarted = "container kill\n" * 2 + (
-        "container die\nnetwork disconnect\nnetwork disconnect\nvolume unmount\ncontainer stop\n"
-        "network connect\nnetwork connect\nvolume mount\ncontainer start\ncontainer restart\n"
+        "network disconnect\nnetwork disconnect\nvolume unmount\ncontainer die\ncontainer stop\n"
+        "volume mount\nnetwork connect\nnetwork connect\ncontainer start\ncontainer restart\n"
     )
     assert told() == (
-        "network create\nvolume create\ncontainer create\nnetwork connect\nvolume mount\ncontainer start\n"
+        "network create\nvolume create\ncontainer create\nvolume mount\nnetwork connect\ncontainer start\n"
         "network connect\ncontainer exec_create: true \ncontainer exec_start: true \ncontainer exec_die\n"
         "container exec_create: nosuch x\ncontainer exec_start: nosuch x\ncontainer rename\ncontainer update\n"
         f"container top\n{restarted}container archive-path\ncontainer pause\ncontainer unpause\n"
-        "image tag\ncontainer commit\nnetwork disconnect\n"
-        "container kill\ncontainer die\nnetwork disconnect\nvolume unmount\ncontainer destroy\n"
+        "image create\nimage tag\ncontainer commit\nnetwork disconnect\n"
+        "container kill\nnetwork disconnect\nvolume unmount\ncontainer die\ncontainer destroy\n"
         "volume destroy\nnetwork destroy\nimage untag\nimage delete\n"
     )
     assert told("container=eventful", what="{{.Actor.Attributes.a}}").split() == ["b"] * 7
     deaths = told("event=die", what="{{.Actor.Attributes.name}} {{.Actor.Attributes.execDuration}}")
     assert re.fullmatch(r"(told \d+\n){2}", deaths), deaths
     assert set(told("network=bridge").splitlines()) == {"network connect", "network disconnect"}
+    names = dict(
+        line.split() for line in told("type=image", what="{{.Action}} {{.Actor.Attributes.name}}").splitlines()
+    )
+    assert names.pop("tag") == "told:1"
+    assert re.fullmatch(r"sha256:\w{64}", names["delete"])
+    assert set(names.values()) == {names["delete"]}
+
+
+def test_events_of_what_does_not_start_and_of_pruning(docker: Docker) -> None:
+    """As dockerd 28.5: it takes ports and runs the command before it tells of the networks, and lets go of them afterwards."""
+    docker("run", "-d", "--name", "holds", "-p", "127.0.0.1::80", BASE, "sleep", "600")
+    port = docker("port", "holds", "80").stdout.strip()
+    begin = f"{time.time():.9f}"
+    docker("create", "--name", "late", "-v", "late:/v", "-p", f"{port}:80", BASE, "true")
+    assert "port is already allocated" in docker("start", "late", ok=False).stderr
+    docker("rm", "late")
+    docker("create", "--name", "late", BASE, "nosuch")
+    docker("start", "late", ok=False)
+    docker("rm", "late")
+    docker("volume", "rm", "late")
+    docker("network", "prune", "-f")
+    docker("builder", "prune", "-f")
+    limits = ("--since", begin, "--until", f"{time.time():.9f}")
+    assert docker("events", *limits, "--format", "{{.Type}} {{.Action}}").stdout == (
+        "volume create\ncontainer create\nvolume mount\nnetwork disconnect\nvolume unmount\ncontainer destroy\n"
+        "container create\nnetwork disconnect\ncontainer destroy\nvolume destroy\nnetwork prune\nbuilder prune\n"
+    )
+    docker("rm", "-f", "holds")
 
 
 def test_files_in_and_out(docker: Docker, tmp_path: Path) -> None:
