@@ -127,6 +127,8 @@ def environment(parsed: Parsed) -> Iterator[str]:
             elif line in os.environ:
                 yield f"{line}={os.environ[line]}"
     for text in parsed.items("env"):
+        if not text:
+            raise InvalidInput("invalid environment variable: it is empty", hint="write NAME=VALUE or NAME")
         # `-e NAME` takes the value from the user's own shell, and nothing when it is not set there.
         if "=" in text:
             yield text
@@ -134,9 +136,17 @@ def environment(parsed: Parsed) -> Iterator[str]:
             yield f"{text}={os.environ[text]}"
 
 
+def pull_policy(parsed: Parsed) -> str:
+    """Raises `InvalidInput` for one that there is not."""
+    pull = parsed.text("pull", "missing")
+    if pull not in ("always", "missing", "never", ""):
+        raise InvalidInput(f'invalid pull option: \'{pull}\': must be one of "always", "missing" or "never"')
+    return pull
+
+
 async def _create(engine: Engine, parsed: Parsed, spec: ContainerSpec) -> str:
     """The id; the image is pulled if it is missing."""
-    pull = parsed.text("pull", "missing")
+    pull = pull_policy(parsed)
     if pull == "always":
         await show_pull(engine.pull(spec.image, platform=spec.platform), quiet=parsed.on("quiet"))
     try:

@@ -55,7 +55,7 @@ class Making:
                     self._invalidated = event.step
                 elif isinstance(event, BuildFinished):
                     # What an overtaken build has done is cached by now, and is what the change made necessary all the same.
-                    finished = replace(event, first_changed=event.first_changed or self._invalidated)
+                    finished = replace(event, first_changed=_earlier(self._invalidated, event.first_changed))
                 elif isinstance(event, PullProgress) and event.phase == "resolving":
                     say(ServiceState(service.name, "pulling", text=event.reference))
         finally:
@@ -79,3 +79,11 @@ class Making:
                 self._shared.say(ServiceBuild(service.name, progress))
             pulled(state, service.image)
         return (await engine.image(service.image)).summary.id
+
+
+def _earlier(before: StepInfo | None, now: StepInfo | None) -> StepInfo | None:
+    """Of the steps that two builds ran first, the one that the other follows from: a step that an overtaken build has brought to its
+    end is cached afterwards, and what comes behind it in its stage still has to run."""
+    if before is None or now is None:
+        return before or now
+    return now if now.stage == before.stage and now.number < before.number else before

@@ -24,6 +24,7 @@ from engine.linux.inotify import IN_CLOSE_WRITE, IN_DELETE_SELF, Inotify
 from engine.runtime import bridges, outside, protocol, state, usernet
 from engine.runtime.bootstrap import SOCKET, bootstrap
 from engine.runtime.clients import Client
+from engine.runtime.data_root import DataRoot
 from engine.runtime.deaths import Deaths
 from engine.runtime.monitor import Monitor
 from engine.runtime.parked import Parked
@@ -116,7 +117,7 @@ def serve(run_dir: str, listener: socket.socket, lock: int, version: str) -> Non
     gc.freeze()  # a collection in a child would touch, and so copy, every page
     gc.disable()
     me = os.getpid()
-    idle, deaths = _IdleNetworks(run_dir), Deaths(run_dir)
+    idle, deaths, root = _IdleNetworks(run_dir), Deaths(run_dir), DataRoot(run_dir)
 
     place = _Place(run_dir, boot, layout, version, me)
 
@@ -134,13 +135,17 @@ def serve(run_dir: str, listener: socket.socket, lock: int, version: str) -> Non
         listener.close()
         os.close(lock)
         idle.close()
+        root.close()
 
     spares = Spares(layout, alone, spare)
     while True:
         try:
-            if not _wait(listener, idle, deaths, spares):
+            if not _wait(listener, idle, deaths, root, spares):
                 if not os.fstat(lock).st_nlink:
                     return  # its folder was removed: nobody can ask it for anything any more
+                if root.over():
+                    os.unlink(os.path.join(run_dir, SOCKET))
+                    return
                 continue
             connection, _address = listener.accept()
         except OSError:
@@ -159,17 +164,18 @@ def serve(run_dir: str, listener: socket.socket, lock: int, version: str) -> Non
         connection.close()
 
 
-def _wait(listener: socket.socket, idle: _IdleNetworks, deaths: Deaths, spares: Spares) -> bool:
+def _wait(listener: socket.socket, idle: _IdleNetworks, deaths: Deaths, root: DataRoot, spares: Spares) -> bool:
     """Does what is to be done beside; True when there is a connection to accept."""
-    due = [when for when in (idle.due(), deaths.due(), spares.due()) if when is not None]
+    due = [when for when in (idle.due(), deaths.due(), root.due(), spares.due()) if when is not None]
     timeout = max(0.0, min(due) - time.monotonic()) if due else None
-    watched: list[Any] = [listener, *idle.fds(), *deaths.fds(), *spares.fds()]
+    watched: list[Any] = [listener, *idle.fds(), *deaths.fds(), *root.fds(), *spares.fds()]
     ready = select.select(watched, [], [], timeout)[0]
     for fd in ready:
         if isinstance(fd, int) and fd in spares.fds():
             spares.hear(fd)
     idle.turn(ready)
     deaths.turn(ready)
+    root.turn(ready)
     if listener not in ready:
         spares.turn()
     return listener in ready

@@ -82,6 +82,8 @@ def test_tables_and_templates() -> None:
         (["run", "--nope", "x"], 125, "unknown flag: --nope"),
         (["tag", "one"], 1, "tag requires 2 arguments"),
         (["ps", "more"], 1, "ps accepts no arguments"),
+        (["run", "--pull", "often", "a"], 125, "invalid pull option: 'often'"),
+        (["run", "-e", "", "a"], 125, "invalid environment variable"),
         (["pull", "a", "b"], 1, "pull takes one name"),
         (["images", "-f", "colour=red"], 1, "invalid filter 'colour'"),
         (["exec", "nobody", "true"], 1, "No such container: nobody"),

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import select
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,9 @@ from engine.linux.netlink import Netlink
 from engine.runtime import bridges
 from engine.runtime.client import Runtime
 from engine.runtime.netconfig import NetworkConfig
+from tests.patience import PATIENCE
 
-from .conftest import supervisor_pid
+from .conftest import MakeBox, supervisor_pid
 from .test_runtime_network import network
 
 __all__ = ["network"]  # a fixture
@@ -86,5 +88,28 @@ def test_a_supervisor_whose_folder_is_removed_ends(tmp_path: Path) -> None:
     try:
         shutil.rmtree(runtime.run_dir)
         assert select.select([pidfd], [], [], 20)[0]
+    finally:
+        os.close(pidfd)
+
+
+def test_a_supervisor_whose_data_root_is_removed_ends_after_its_last_container(tmp_path: Path, box: MakeBox) -> None:
+    root = tmp_path / "data"
+    root.mkdir()
+    runtime = Runtime(tmp_path / "run", ("true", str(root)))
+    runtime._supervisor().close()
+    pidfd = os.pidfd_open(supervisor_pid(runtime))
+    try:
+        one = box("sleep", "600")
+        one.runtime = runtime
+        one.start()
+        root.rmdir()
+        root.mkdir()  # anew, and gone again: the second one counts, too
+        root.rmdir()
+        assert supervisor_pid(runtime)
+        runtime.signal(one.id, signal.SIGKILL)
+        assert one.wait() == 137
+        assert select.select([pidfd], [], [], PATIENCE)[0]
+        with pytest.raises(FileNotFoundError):
+            supervisor_pid(runtime)
     finally:
         os.close(pidfd)
