@@ -38,7 +38,9 @@ class DataRoot:
     def turn(self, ready: list[Any]) -> None:
         if self._events is None:
             return
-        if (self._events.fd in ready and self._events.drain()) or (self._deadline is not None and time.monotonic() >= self._deadline):
+        if (self._events.fd in ready and self._events.drain()) or (
+            self._deadline is not None and time.monotonic() >= self._deadline
+        ):
             self._watch()
 
     def over(self) -> bool:
