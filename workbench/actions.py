@@ -149,7 +149,7 @@ async def _inspect(app: WorkbenchApp, subjects: Sequence[Subject]) -> None:
     from workbench.screens.inspect import Inspect, document
 
     subject = subjects[0]
-    app.push_screen(Inspect(subject, await document(app.bridge.engine, app.lists, subject)))
+    app.push_screen(Inspect(subject, await document(app, subject)))
 
 
 async def _prune(app: WorkbenchApp, subjects: Sequence[Subject]) -> None:

@@ -24,7 +24,7 @@ from textual.worker import get_current_worker
 
 from engine import api
 from engine.errors import EngineError, Unsupported
-from workbench import commands, garbage, plain_text, themes
+from workbench import commands, garbage, no_colour, plain_text, themes
 from workbench import panes as all_panes
 from workbench.bridge import Bridge, LoopHandle
 from workbench.journal import Entry, Job, Journal
@@ -57,6 +57,8 @@ if TYPE_CHECKING:
 
 DAY = 60.0  # seconds between two looks whether the date is another one: "14:02" is then yesterday's
 
+FAILED = "✗ "  # begins the sentence about a build that failed; it goes when the next one begins
+
 
 class WorkbenchApp(App[int]):
     """`engine` and `loop` are there already (tests), or `desk` opens them behind the first frame."""
@@ -82,6 +84,8 @@ class WorkbenchApp(App[int]):
         super().__init__()
         if no_color is not None:  # Textual takes it away; builds and shells that are started here shall have it
             os.environ["NO_COLOR"] = no_color
+            # Textual's own filter makes greys of colours, and a grey is a colour.
+            self._filters[1:] = [no_colour.NoColours()]
         if plain_text.wanted():
             self._filters.append(plain_text.AsciiOnly())
         self.animation_level = "none"
@@ -130,7 +134,7 @@ class WorkbenchApp(App[int]):
 
     async def _go_on(self) -> None:
         """What the first frame did not need: the engine, the panes, the keys."""
-        opening = asyncio.create_task(self._desk.open()) if self._desk else None
+        opening = asyncio.create_task(self._desk.open(read_only=self.read_only)) if self._desk else None
         await self.grid.fill([self.panes[name] for name in PANES])
         self.panes = {name: self.grid.panes[name] for name in PANES}
         self.panes[self.grid.recent[0]].focus_main()
@@ -216,14 +220,16 @@ class WorkbenchApp(App[int]):
                 self._project = name
             case api.ServiceState() as state:
                 self._services[state.service] = state
-                if state.phase == "building":
+                if state.phase == "building" and str(self._trouble.content).startswith(FAILED):
                     self.trouble("")
             case api.ServiceBuild(service, api.StepStarted(step)):
                 self._steps[service] = f"{step.number}/{step.total} {step.instruction}"
             case api.ServiceBuildFailed(service, text, _, file, _, still_runs):
                 after = " — what ran before goes on" if still_runs else ""
                 first = text.splitlines()[0]
-                self.trouble(f"✗ {service}: {first.replace(file, os.path.basename(file)) if file else first}{after}")
+                self.trouble(
+                    f"{FAILED}{service}: {first.replace(file, os.path.basename(file)) if file else first}{after}"
+                )
             case _:
                 pass
         for pane in self.panes.values():

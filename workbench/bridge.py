@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from engine.api import BuildRequest, ContainerStats, Engine, LoopEvent, ServiceState
 
 GATHER = 0.05  # seconds: events that come within it cause one look at the lists
+MISSED = (
+    1_000_000_000  # ns: what happens between the first look at the lists and the first event would be seen by neither
+)
 STATS_EVERY = 5.0  # seconds between two readings of what containers use, with few of them
 STATS_EACH = (
     0.5  # seconds for each of them, with many: a reading costs, and an app at rest shall cost nothing one notices
@@ -92,9 +96,10 @@ class Bridge:
     async def watch_engine(self) -> None:
         """The engine's events, and the lists anew after each of them."""
         self._stale.set()
+        since = time.time_ns() - MISSED
         lister = asyncio.create_task(self._keep_lists())
         try:
-            async for event in self.engine.events():
+            async for event in self.engine.events(since_time=since):
                 self.post(EngineHappened(event))
                 self._stale.set()
         except EngineError as error:

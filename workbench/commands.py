@@ -112,6 +112,12 @@ TABLE: tuple[Command, ...] = (
     Command("app.rebuild", "Rebuild all", "Build and replace every service", "ctrl+r", (), None),
 )  # fmt: skip
 BY_ID = {command.id: command for command in TABLE}
+_PANES_OWN = ("build.shell",)  # keys of panes that change something
+
+
+def writes(identity: str) -> bool:
+    """Whether a command, or a pane's own key, is refused under `--read-only`."""
+    return identity in _PANES_OWN or (identity in BY_ID and BY_ID[identity].writes)
 
 
 def for_kind(kind: Kind) -> list[Command]:

@@ -3,7 +3,7 @@ the command line's own reading of its words, so that a form and the command that
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -20,10 +20,14 @@ class Desk(Protocol):
     def place(self) -> str:
         """What the app's own state is kept under: the folder and the engine."""
 
-    async def open(self) -> tuple[Engine, LoopHandle | None]:
-        """Raises `EngineError`: what cannot be opened ends the app with its sentence."""
+    async def open(self, *, read_only: bool = False) -> tuple[Engine, LoopHandle | None]:
+        """`read_only`: the project is shown as it is, and neither built nor replaced. Raises `EngineError`: what cannot be opened ends
+        the app with its sentence."""
 
     async def close(self) -> None: ...
+
+    async def document(self, engine: Engine, kind: str, name: str) -> Mapping[str, object]:
+        """What `inspect` prints of an image, a container, a network or a volume. Raises `EngineError`."""
 
     def run_spec(self, words: Sequence[str]) -> ContainerSpec:
         """The words behind `workbench run`. Raises `InvalidInput`."""

@@ -28,8 +28,8 @@ def entries(app: WorkbenchApp) -> list[Entry]:
     return [*_actions(app), *_views(app), *_places(app), *_objects(app), *_choices(app)]
 
 
-def _off(app: WorkbenchApp, command: commands.Command) -> str:
-    return READ_ONLY if app.read_only and command.writes else ""
+def _off(app: WorkbenchApp, identity: str) -> str:
+    return READ_ONLY if app.read_only and commands.writes(identity) else ""
 
 
 def _actions(app: WorkbenchApp) -> Iterator[Entry]:
@@ -42,7 +42,9 @@ def _actions(app: WorkbenchApp) -> Iterator[Entry]:
         if command.kinds:
             about = f" {neutral(subjects[0].name)}" if len(subjects) == 1 else f" {len(subjects)} marked"
         run = partial(app.perform, command, subjects if command.kinds else ())
-        yield Entry(f"{command.title}{about}", "action", app.keys.of(command.id), run, command.help, _off(app, command))
+        yield Entry(
+            f"{command.title}{about}", "action", app.keys.here(command.id), run, command.help, _off(app, command.id)
+        )
 
 
 def _views(app: WorkbenchApp) -> Iterator[Entry]:
@@ -56,13 +58,15 @@ def _views(app: WorkbenchApp) -> Iterator[Entry]:
         if isinstance(node, App | Pane):
             where = node.TITLE if isinstance(node, Pane) else "app"
             run = partial(app.run_later, binding.action, node)
-            yield Entry(f"{where}: {binding.description}", "view", app.keys.of(name), run, binding.tooltip)
+            yield Entry(
+                f"{where}: {binding.description}", "view", app.keys.here(name), run, binding.tooltip, _off(app, name)
+            )
 
 
 def _places(app: WorkbenchApp) -> Iterator[Entry]:
     for name in PANES:
         pane = app.panes[name]
-        yield Entry(f"go to {pane.TITLE}", "pane", app.keys.of(f"pane.{name}"), partial(app.action_pane, name))
+        yield Entry(f"go to {pane.TITLE}", "pane", app.keys.here(f"pane.{name}"), partial(app.action_pane, name))
 
 
 def _objects(app: WorkbenchApp) -> Iterator[Entry]:
@@ -81,7 +85,7 @@ def _objects(app: WorkbenchApp) -> Iterator[Entry]:
                 command = commands.BY_ID[identity]
                 run = partial(app.perform, command, (subject,))
                 title = f"{command.title} {neutral(subject.name)}"
-                yield Entry(title, "container", "", run, command.help, _off(app, command))
+                yield Entry(title, "container", "", run, command.help, _off(app, command.id))
 
 
 def _choices(app: WorkbenchApp) -> Iterator[Entry]:
@@ -105,7 +109,9 @@ def sections(app: WorkbenchApp) -> list[Section]:
             group = "everywhere"
         else:
             group = "moving and marking"
-        keys, _ = groups.setdefault(group, {}).setdefault(binding.id, ([], binding.tooltip or binding.description))
+        off = _off(app, binding.id)
+        what = f"{binding.tooltip or binding.description}{f' ({off})' if off else ''}"
+        keys, _ = groups.setdefault(group, {}).setdefault(binding.id, ([], what))
         keys.append(app.keys.shown(key))
     order = sorted(groups, key=lambda group: (group == "everywhere", group == "moving and marking"))
     return [(group, _pairs(list(groups[group].values()))) for group in order]

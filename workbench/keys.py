@@ -93,12 +93,14 @@ class Keys:
         scopes = {pane.TITLE: [b for scope in self.scopes(pane) for b in scope] for pane in self._app.panes.values()}
         mine = set(settings.keys)
         told = keymaps.clashes(scopes, self.map) if mine else []
-        problems += [each for each in told if any(name in each for name in mine)]
+        about = ((each, sorted(name for name in mine if name in each)) for each in told)
+        problems += [f"{settings.places.get(names[0], '[keys]')}: {each}" for each, names in about if names]
         self._app.set_keymap(dict(self.map))
         shown = {name: self.of(f"pane.{name}").split(" ")[0] for name in PANES}
         self._app.grid.number({name: key for name, key in shown.items() if len(key) == 1})
         if problems:
-            self._app.trouble("; ".join(problems[:3]))
+            more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
+            self._app.trouble("; ".join(problems[:3]) + more)
         self.draw()
 
     def shown(self, key: str) -> str:
@@ -110,6 +112,14 @@ class Keys:
         keys = self.map.get(identity) or self.native.get(identity, "")
         return " ".join(self.shown(key) for key in keys.split(",") if key and not key.startswith("unbound-"))
 
+    def here(self, identity: str) -> str:
+        """As `of`, but only those keys that the focused pane does not take for something else."""
+        active = self._app.grid.screen.active_bindings
+        keys = (self.map.get(identity) or self.native.get(identity, "")).split(",")
+        names = [each.key for key in keys if key for each in Binding.make_bindings([Binding(key, "")])]
+        taken = {name for name in names if name in active and active[name].binding.id not in (identity, None)}
+        return " ".join(self.shown(name) for name in names if name not in taken and not name.startswith("unbound-"))
+
     def draw(self) -> None:
         """The line of keys below, for the pane that has the focus."""
         app, hints = self._app, dict[str, Hint]()
@@ -118,8 +128,7 @@ class Keys:
             return
         for node, binding, _, _ in app.grid.screen.active_bindings.values():
             if binding.show and binding.id and binding.id not in hints and node in (app.pane, app.pane.main):
-                command = commands.BY_ID.get(binding.id)
-                enabled = not (app.read_only and command is not None and command.writes)
+                enabled = not (app.read_only and commands.writes(binding.id))
                 word = binding.description.lower()
                 hints[binding.id] = Hint(app.get_key_display(binding), word, binding.action, enabled)
         ends = (

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.base.atomic import write_atomic
+from workbench import keymaps
 
 PLACES = 50  # folders that are remembered
 
@@ -25,6 +26,7 @@ class Settings:
     mouse: bool = True
     stats: bool = True
     keys: Mapping[str, str] = field(default_factory=dict)
+    places: Mapping[str, str] = field(default_factory=dict)  # "FILE:LINE" of each of `keys`
     problems: tuple[str, ...] = ()
 
 
@@ -39,7 +41,8 @@ def state_file(env: Mapping[str, str] = os.environ) -> Path:
 def read_settings(path: Path) -> Settings:
     """The file's; what it does not say, or says wrongly, is as without it."""
     try:
-        document = tomllib.loads(path.read_text())
+        text = path.read_text()
+        document = tomllib.loads(text)
     except FileNotFoundError:
         return Settings()
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -49,14 +52,44 @@ def read_settings(path: Path) -> Settings:
     kinds = {"theme": str, "keymap": str, "read_only": bool, "mouse": bool, "stats": bool}
     for name, value in document.items():
         if name == "keys" and isinstance(value, dict):
-            values["keys"] = {key: keys for key, keys in value.items() if isinstance(keys, str)}
-            problems += [f"{path}: the keys of {key} are no text" for key in value if key not in values["keys"]]
+            values["places"] = {key: f"{path}:{line}" for key, line in _lines(text, value).items()}
+            values["keys"], wrong = _keys(value, values["places"])
+            problems += wrong
         elif isinstance(value, kinds.get(name, type(None))):
             values[name] = value
         else:
             known = ", ".join([*kinds, "[keys]"])
             problems.append(f"{path}: {name} = {value!r} is not understood (known: {known})")
     return Settings(**values, problems=tuple(problems))
+
+
+def _lines(text: str, keys: Mapping[str, Any]) -> dict[str, int]:
+    """In which line of the file each of the table [keys] stands: tomllib does not say."""
+    found = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        name = line.partition("=")[0].strip().strip("\"'")
+        if name in keys:
+            found[name] = number
+    return found | dict.fromkeys(keys.keys() - found.keys(), 1)
+
+
+def _keys(given: Mapping[str, Any], places: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Those that are understood, and a sentence about each of the others."""
+    found: dict[str, str] = {}
+    problems = []
+    for action, keys in given.items():
+        if not isinstance(keys, str):
+            problems.append(f"{places[action]}: the keys of {action} are no text")
+            continue
+        names = [name.strip() for name in keys.split(",")] if keys.strip() else []
+        if wrong := [name for name in names if not keymaps.is_key(name)]:
+            near = keymaps.near_key(wrong[0])
+            guess = f", did you mean {near!r}?" if near else ": keys are a, A, f4, ctrl+s, space, question_mark …"
+            problems.append(f"{places[action]}: {action}: there is no key {wrong[0]!r}{guess}")
+        good = [name for name in names if name not in wrong]
+        if good or not names:  # "" takes the key away
+            found[action] = ",".join(good) or f"unbound-{action}"
+    return found, problems
 
 
 @dataclass(frozen=True, slots=True)

@@ -214,7 +214,7 @@ class _Running:
                 exit_code=code,
                 file=str(site.file),
                 line=self._run.line,
-                hint="the output above is the command's own; --shell-on-error opens a shell where it failed",
+                hint="the output above is the command's own; `workbench build --shell-on-error` opens a shell where it failed",
             )
             error.excerpt = site.dockerfile.lines[self._run.line - 1 : min(self._run.end_line, self._run.line + 9)]
             error.output = tuple(_shown(line) for line in last)

@@ -8,7 +8,7 @@ import functools
 import gc
 import os
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,7 +84,7 @@ class CommandDesk:
     def place(self) -> str:
         return f"{os.environ.get('WORKBENCH_HOST') or self._root}:{self._folder.absolute()}"
 
-    async def open(self) -> tuple[Engine, ProjectHandle | None]:
+    async def open(self, *, read_only: bool = False) -> tuple[Engine, ProjectHandle | None]:
         """The imports alone take longer than the first frame, so they are done on another thread."""
         opened, discover, make_loop, state = await asyncio.to_thread(_imports)
         engine: Engine = await self._undo.enter_async_context(opened(self._root))
@@ -96,7 +96,8 @@ class CommandDesk:
             project = await asyncio.to_thread(discover, self._folder)
         except NotFound:
             return engine, None
-        loop = make_loop(engine, project, state(self._root), reload=functools.partial(discover, self._folder))
+        reload = functools.partial(discover, self._folder)
+        loop = make_loop(engine, project, state(self._root), reload=reload, show_only=read_only)
         handle = ProjectHandle(engine, project, state(self._root), loop)
         self._undo.push_async_callback(handle.close)
         return engine, handle
@@ -112,6 +113,11 @@ class CommandDesk:
 
     async def close(self) -> None:
         await self._undo.aclose()
+
+    async def document(self, engine: Engine, kind: str, name: str) -> Mapping[str, object]:
+        from engine.cli.inspect import document
+
+        return await document(engine, name, kind)
 
     def run_spec(self, words: Sequence[str]) -> ContainerSpec:
         from engine.cli.flags import parse

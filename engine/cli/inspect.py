@@ -40,10 +40,10 @@ def cmd_inspect(root: Path, args: list[str]) -> int:
         missing: list[str] = []
         for name in parsed.args:
             try:
-                document = await _one(engine, name, wanted)
-                if parsed.on("size") and "HostConfig" in document:
-                    document |= await _sizes(engine, str(document["Id"]))
-                found.append(document)
+                one = await document(engine, name, wanted)
+                if parsed.on("size") and "HostConfig" in one:
+                    one |= await _sizes(engine, str(one["Id"]))
+                found.append(one)
             except (NotFound, InvalidInput) as error:
                 missing.append(f"workbench: {error if wanted else f'No such object: {name}'}")
         if parsed.given("format"):
@@ -69,9 +69,9 @@ async def _container(engine: Engine, name: str) -> dict[str, object]:
 
 
 async def _image(engine: Engine, name: str) -> dict[str, object]:
-    from engine.rest.image_documents import document
+    from engine.rest.image_documents import document as of_image
 
-    return document(await engine.image(name))
+    return of_image(await engine.image(name))
 
 
 async def _network(engine: Engine, name: str) -> dict[str, object]:
@@ -79,16 +79,17 @@ async def _network(engine: Engine, name: str) -> dict[str, object]:
 
 
 async def _volume(engine: Engine, name: str) -> dict[str, object]:
-    from engine.cli.volumes import document
+    from engine.cli.volumes import document as of_volume
 
-    return document(await engine.volume(name))
+    return of_volume(await engine.volume(name))
 
 
 # As Docker looks for a name of no type.
 _KINDS = {"container": _container, "image": _image, "network": _network, "volume": _volume}
 
 
-async def _one(engine: Engine, name: str, wanted: str) -> dict[str, object]:
+async def document(engine: Engine, name: str, wanted: str = "") -> dict[str, object]:
+    """Docker's document of what has this name, of the type `wanted` if one is given. Raises `NotFound`, `InvalidInput`."""
     if wanted:
         return await _KINDS[wanted](engine, name)
     for look in _KINDS.values():

@@ -100,17 +100,16 @@ class LogsPart(Services):
     ) -> AsyncIterator[EngineEvent]:
         records = self._store.records
         await self._do(self._containers.life.reconcile)
+        (row,) = await self._do(records.read, "SELECT max(seq) AS last FROM events")
+        last = row["last"] or 0  # before what is older is read: what comes in between is then read as new
         if since_time is not None:
             rows = await self._do(records.read, "SELECT * FROM events WHERE time >= ? ORDER BY time, seq", since_time)
-            seq = max((int(row["seq"]) for row in rows), default=-1)
+            seq = max((int(row["seq"]) for row in rows), default=last)
             for row in rows:
                 if until is None or row["time"] <= until:
                     yield _event(row)
         else:
-            seq = -1 if since is None else since
-        if seq < 0:
-            (row,) = await self._do(records.read, "SELECT max(seq) AS last FROM events")
-            seq = row["last"] or 0
+            seq = last if since is None else since
         with Hints([str(self._store.root), str(self._store.containers)]) as hints:
             watched: set[str] = set()
             while until is None or time.time_ns() < until:

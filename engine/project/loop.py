@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
 
@@ -44,7 +45,8 @@ class InnerLoop:
     `sync`: "files" brings files that the build only copies into the running container instead of rebuilding, for programs that
     load them again by themselves; "restart" restarts the container after it. "" rebuilds, which is always right. Services with
     `develop.watch` go by its rules in any case. `stop_first`: the old container stops before the new one starts.
-    `force`: at the start every container is a new one; `adopt`: what has ended stays so. `reload` reads the project again when one of its own files changes. `keep`: how
+    `force`: at the start every container is a new one; `adopt`: what has ended stays so. `reload` reads the project again when one of its own files changes.
+    `show_only`: tells how the services are, and builds, makes and replaces nothing. `keep`: how
     many generations stay; None: as the data root's settings say. Raises `InvalidInput` for settings that cannot be read."""
 
     def __init__(
@@ -58,6 +60,7 @@ class InnerLoop:
         force: bool = False,
         adopt: bool = False,
         reload: Callable[[], Project] | None = None,
+        show_only: bool = False,
         keep: ProjectSettings | None = None,
     ) -> None:
         self._engine, self._project, self._state = engine, project, state_dir
@@ -66,7 +69,7 @@ class InnerLoop:
             engine, project, state_dir / project.name, self._say, self._spawn, self._finish, self._replaced, sync,
             stop_first, force, adopt, keep or project_settings(state_dir.parent),
         )  # fmt: skip
-        self._reload = reload
+        self._reload, self._show_only = reload, show_only
         self._runs: dict[str, asyncio.Task[None]] = {}
         self._followed: dict[tuple[Path, Path | None], list[ServiceLoop]] = {}  # who hears of a folder's changes
         self._services = {service.name: ServiceLoop(self._shared, service) for service in project.services}
@@ -95,7 +98,8 @@ class InnerLoop:
     async def rebuild(self, service: str | None = None) -> None:
         """Builds and replaces now, without waiting for a change."""
         if not self._owner:
-            self._say(LoopNotice("not rebuilt: another workbench looks after this project", service or ""))
+            why = "read-only" if self._show_only else "another workbench looks after this project"
+            self._say(LoopNotice(f"not rebuilt: {why}", service or ""))
             return
         for name, each in self._services.items():
             if service in (None, name):
@@ -155,6 +159,10 @@ class InnerLoop:
         self._say(
             ProjectFound(project.name, str(project.path), str(project.file), tuple(self._services), project.notes)
         )
+        if self._show_only:
+            self._say(LoopNotice("read-only: nothing is built or replaced here"))
+            await self._keep_looking()
+            return
         if not self._lock():
             text = f"another workbench looks after {project.name}: this one shows it, and takes over when that one ends"
             self._say(LoopNotice(text))
@@ -314,6 +322,14 @@ class InnerLoop:
             phase = "running" if found.running else "exited"
             self._say(ServiceState(each.service.name, phase, found.name, found.image_id, generation_of(found)))  # type: ignore[arg-type]
         return missing
+
+    async def _keep_looking(self) -> None:
+        """As `_look_on`, and again whenever a container has changed."""
+        since = time.time_ns()  # so that nothing falls between the first look and the first event
+        await self._look_on()
+        async for event in self._engine.events(since_time=since):
+            if event.type == "container" and event.action in ("start", "die", "rename", "destroy"):
+                await self._look_on()
 
     async def _take_over(self) -> None:
         """Waits until the lock is free: flock(2) cannot be awaited, and its holder may be killed, so it is asked for now and then."""

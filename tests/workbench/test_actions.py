@@ -34,7 +34,7 @@ class Desk(CommandDesk):
 
     title, place = "shop", ""
 
-    async def open(self) -> Any:
+    async def open(self, *, read_only: bool = False) -> Any:
         return self.engine, self.loop
 
     async def close(self) -> None: ...

@@ -176,7 +176,9 @@ async def test_a_shell_in_a_step_of_the_project_has_its_secrets_and_says_what_wa
     app = WorkbenchApp(engine, loop)  # type: ignore[arg-type]
     async with app.run_test(size=(120, 45)) as pilot:
         await pilot.press("5")
-        fail(loop, str(tmp_path / "Dockerfile"), hint="--shell-on-error opens a shell where it failed")
+        fail(
+            loop, str(tmp_path / "Dockerfile"), hint="`workbench build --shell-on-error` opens a shell where it failed"
+        )
         pane = app.panes["build"]
         assert isinstance(pane, BuildPane)
         await until(pilot, lambda: "! here opens a shell" in "\n".join(line.text for line in pane.view.lines))

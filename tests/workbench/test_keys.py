@@ -77,6 +77,45 @@ def test_where_it_was_left_is_kept_by_place(tmp_path: Path) -> None:
     assert read_left(file, "/shop") == Left()
 
 
+def test_a_key_that_does_not_exist_is_told_with_file_and_line(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text(
+        '[keys]\n"container.stop" = "ctlr+s"\n"container.start" = "f4, return"\n'
+        '"container.kill" = \'Q\'\n"container.pause" = ""\n'
+    )
+    found = read_settings(file)
+    assert dict(found.keys) == {
+        "container.start": "f4",
+        "container.kill": "Q",
+        "container.pause": "unbound-container.pause",
+    }
+    assert len(found.problems) == 2
+    assert found.problems[0].startswith(f"{file}:2: container.stop: there is no key 'ctlr+s'")
+    assert found.problems[1] == f"{file}:3: container.start: there is no key 'return', did you mean 'enter'?"
+    for name in (
+        "a",
+        "A",
+        "?",
+        "f12",
+        "ctrl+f5",
+        "shift+tab",
+        "question_mark",
+        "space",
+        "ctrl+backslash",
+        "é",
+        "section_sign",
+    ):
+        assert keymaps.is_key(name), name
+    for name in ("", "f99", "Enter", "control+a", "ctrl+", "foo", "ctrl"):
+        assert not keymaps.is_key(name), name
+
+
+@pytest.mark.parametrize("name", keymaps.NAMES)
+def test_maps_name_keys_that_exist(name: str) -> None:
+    for keys in keymaps.load(name).values():
+        assert all(keymaps.is_key(key) for key in keys.split(",")), keys
+
+
 async def test_lazydocker_fingers() -> None:
     engine = an_engine()
     app = WorkbenchApp(engine, FakeLoop(), keymap="lazydocker")  # type: ignore[arg-type]

@@ -16,6 +16,7 @@ from textual.widgets import Input
 
 from engine.api import ServiceState
 from tests.workbench.fake_engine import FakeEngine, FakeLoop, a_container, a_network, a_volume, an_image, until
+from tests.workbench.test_actions import Desk
 from workbench.app import WorkbenchApp
 from workbench.settings import Settings
 
@@ -56,7 +57,7 @@ PICTURES = {
 async def test_screens_are_drawn_as_they_were(size: tuple[int, int]) -> None:
     loop = FakeLoop()
     loop.report(ServiceState("web", "running", "shop-web-1", "", 12), ServiceState("db", "failed", "shop-db-1"))
-    app = WorkbenchApp(an_engine(), loop, title="shop", settings=Settings(stats=False))  # type: ignore[arg-type]
+    app = WorkbenchApp(desk=Desk(an_engine(), loop), title="shop", settings=Settings(stats=False))
     made = FOLDER / "versions"
     async with app.run_test(size=size) as pilot:
         await until(pilot, lambda: len(app.lists.services) == 2 and app.lists.containers)

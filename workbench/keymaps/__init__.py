@@ -6,11 +6,14 @@ with commas between. `native` is what the code says.
 
 from __future__ import annotations
 
+import difflib
 import tomllib
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 
 from textual.binding import Binding
+from textual.keys import KEY_NAME_REPLACEMENTS, KEY_TO_UNICODE_NAME, Keys
 
 NAMES = ("native", "lazydocker", "k9s")
 
@@ -23,6 +26,45 @@ def load(name: str) -> dict[str, str]:
         raise KeyError(name)
     document = tomllib.loads(resources.files(__name__).joinpath(f"{name}.toml").read_text())
     return {str(key): str(value) for key, value in document.items()}
+
+
+_MODIFIERS = ("ctrl", "alt", "shift", "super", "hyper", "meta")
+_NAMED = {str(key.value) for key in Keys if not str(key.value).startswith("<")} - {"return"} | set(KEY_TO_UNICODE_NAME)
+_NAMED |= {*KEY_NAME_REPLACEMENTS.values(), *(f"f{number}" for number in range(1, 25))}
+
+
+def is_key(name: str) -> bool:
+    """Whether Textual has a key of this name: `a`, `A`, `f4`, `ctrl+s`, `question_mark`, or a character by its Unicode name."""
+    *modifiers, base = name.split("+") if len(name) > 1 else [name]
+    if any(each not in _MODIFIERS for each in modifiers):
+        return False
+    if len(base) == 1:
+        return base.isprintable() and not base.isspace()
+    if base in _NAMED:
+        return True
+    try:
+        found = unicodedata.lookup(base.replace("_", " ").upper())
+    except KeyError:
+        return False
+    return base == base.lower() and found.isprintable()
+
+
+def near_key(name: str) -> str:
+    """A key that may have been meant, "" for none."""
+    head, plus, base = name.lower().rpartition("+")
+    guessed = {
+        "return": "enter",
+        "esc": "escape",
+        "del": "delete",
+        "pgup": "pageup",
+        "pgdn": "pagedown",
+        "bksp": "backspace",
+    }
+    head = head.replace("control", "ctrl").replace("option", "alt")
+    for found in (guessed.get(base, base), *difflib.get_close_matches(base, sorted(_NAMED), 1)):
+        if is_key(f"{head}{plus}{found}") and f"{head}{plus}{found}" != name:
+            return f"{head}{plus}{found}"
+    return ""
 
 
 def effective(bindings: Iterable[Binding], keymap: Mapping[str, str]) -> dict[str, list[str]]:

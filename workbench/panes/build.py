@@ -154,7 +154,7 @@ class BuildPane(Pane):
 
     def _failed(self, name: str, text: str, hint: str, file: str, line: int) -> None:
         build = self.builds.setdefault(name, Build(name))
-        hint = hint.replace("--shell-on-error", f"{self.app_.keys.of('build.shell')} here")
+        hint = hint.replace("`workbench build --shell-on-error`", f"{self.app_.keys.of('build.shell')} here")
         build.fail(text, hint, file or (build.dockerfile if line else ""), line)
         self._own = False
         self._version += 1

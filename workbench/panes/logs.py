@@ -66,6 +66,7 @@ class LogsPane(Pane):
         self.reader = LogReader(self.view, changed=self._say, trouble=lambda error: self.bridge.trouble(error))
         self.all = False
         self._gone = False  # whether the one whose log shows is no longer there
+        self._met: set[str] = set()  # names that were listed once
         self._names: tuple[str, ...] = ()  # of the containers whose logs are open
         self._one = ""  # the selected container
         self._last: dict[str, str] = {}  # by kind, the subject that was selected last
@@ -102,7 +103,11 @@ class LogsPane(Pane):
     def listed(self, lists: Lists) -> None:
         if not self._one and lists.containers:
             self._one = lists.containers[0].name
-        gone = len(self._names) == 1 and lists.container(self._names[0]) is None
+        here = {name for name in self._names if lists.container(name) is not None}
+        self._met |= here
+        gone = (
+            len(self._names) == 1 and not here and self._names[0] in self._met
+        )  # one that is being made is not listed yet
         if gone != self._gone:
             self._gone = gone
             self._say()

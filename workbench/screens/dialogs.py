@@ -11,6 +11,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
+from textual.events import DescendantBlur, DescendantFocus
 from textual.screen import ModalScreen
 from textual.widgets import Button, Checkbox, Input, Label, Static
 
@@ -125,6 +126,13 @@ class Form(ModalScreen[Values | None]):
         self._draw()
         first = next((f for f in self._fields if f.kind == "text" and (f.needed or not f.value)), self._fields[0])
         self.query_one(f"#f-{first.name}").focus()
+
+    @on(DescendantFocus)
+    @on(DescendantBlur)
+    def _mark_field(self) -> None:
+        """The one that has the focus, also where a terminal shows neither colours nor a cursor."""
+        for row in self.query(".field"):
+            row.set_class(self.focused in row.children, "-here")
 
     @property
     def values(self) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.text import Text
 from textual.app import ComposeResult
@@ -16,38 +16,24 @@ from textual.screen import ModalScreen
 from textual.widgets import Tree
 from textual.widgets.tree import TreeNode
 
-from engine.api import Engine
 from workbench.state import neutral
-from workbench.subjects import Lists, Subject
+from workbench.subjects import Subject
 from workbench.widgets.log_view import Line, LogView
+
+if TYPE_CHECKING:
+    from workbench.app import WorkbenchApp
 
 OPEN = 2  # levels of the tree that are open at first
 
 
-async def document(engine: Engine, lists: Lists, subject: Subject) -> Mapping[str, Any]:
-    """What `inspect` says of it. Raises `EngineError`."""
-    match subject.kind:
-        case "container":
-            return (await engine.container(subject.id)).config
-        case "service":
-            state = _plain(subject.record)
-            container = lists.container(str(state.get("container", "")))
-            config = (await engine.container(container.id)).config if container else None
-            return {"Service": state, "Container": config}
-        case "image":
-            found = await engine.image(subject.id)
-            return {
-                "Image": _plain(found.summary),
-                "Layers": [_plain(layer) for layer in found.layers],
-                "Config": found.config,
-                "Manifest": found.manifest,
-            }
-        case "network":
-            return (await engine.network(subject.id)).config
-        case "volume":
-            return _plain(await engine.volume(subject.id))
-        case _:
-            return _plain(subject.record)
+async def document(app: WorkbenchApp, subject: Subject) -> Mapping[str, Any]:
+    """What `inspect` prints of it; of a service how it is, and what `inspect` prints of its container. Raises `EngineError`."""
+    engine = app.bridge.engine
+    if subject.kind != "service":
+        return await app.desk_.document(engine, subject.kind, subject.id)
+    container = app.lists.container(str(subject.record.container))
+    config = await app.desk_.document(engine, "container", container.id) if container else None
+    return {"Service": _plain(subject.record), "Container": config}
 
 
 def _plain(record: Any) -> dict[str, Any]:
