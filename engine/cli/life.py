@@ -69,7 +69,7 @@ def cmd_attach(root: Path, args: list[str]) -> int:
 
 
 async def _attached(engine: Engine, name: str, keys: bytes, *, stdin: bool, proxy: bool, start: bool) -> int:
-    """Until the container ends: its exit code. Until the user detaches: 0."""
+    """Until the container ends: its exit code. Until the user detaches: 0 if it was started here, else 1."""
     spec = (await engine.container(name)).spec
     feeds = stdin and spec.open_stdin
     stream = await (engine.start_attached(name) if start else engine.attach(name, stdin=feeds))
@@ -84,7 +84,7 @@ async def _attached(engine: Engine, name: str, keys: bytes, *, stdin: bool, prox
         )
         return await engine.wait(name)
     except Detached:
-        return 0
+        return 0 if start else Detached.told()
     finally:
         await stream.close()
 

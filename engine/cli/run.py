@@ -281,7 +281,7 @@ def cmd_exec(root: Path, args: list[str]) -> int:
             await converse(stream, tty=spec.tty, stdin=interactive, forward=None, keys=keys)
             return await stream.wait()
         except Detached:
-            return 0
+            return Detached.told()
         finally:
             await stream.close()
 

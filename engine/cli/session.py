@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 class Detached(Exception):
     """The user pressed the detach keys: the container goes on."""
 
+    @staticmethod
+    def told() -> int:
+        """For who joined what runs already (`attach`, `exec`): the exit code, with Docker's word on it, since nothing has ended."""
+        print("read escape sequence", file=sys.stderr)
+        return 1
+
 
 def terminal_size() -> tuple[int, int]:
     """(rows, columns) of this terminal, (0, 0) where there is none."""

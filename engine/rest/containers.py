@@ -21,6 +21,7 @@ from engine.rest.streams import MULTIPLEXED, RAW, Channel, Encode, converse, mul
 from engine.rest.websocket import WebSocket, accept, same_origin
 from engine.service import container_filters
 from engine.service.describe import status_text
+from engine.service.network_modes import shown_mode
 from engine.service.wire import container_spec
 
 _KILL_SECONDS = 10.0
@@ -317,7 +318,7 @@ def _row(container: ContainerSummary) -> tuple[bytes, bytes]:
         "State": container.status,
     }
     end = {
-        "HostConfig": {"NetworkMode": container.network_mode},
+        "HostConfig": {"NetworkMode": shown_mode(container.network_mode)},
         "NetworkSettings": {"Networks": {name: dict(values) for name, values in container.networks.items()}},
         "Mounts": [dict(mount) for mount in container.mounts],
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from engine.runtime.spec import MASKED_PATHS, READONLY_PATHS
@@ -20,8 +21,8 @@ def host_config_document(spec: HostConfig, runtime: str = "") -> dict[str, Any]:
     """By Docker's names, with its defaults spelt out."""
     bare = spec.privileged or parse_security_options(spec.security_opt).systempaths_unconfined
     return {
-        "CapAdd": list(spec.cap_add) or None,
-        "CapDrop": list(spec.cap_drop) or None,
+        "CapAdd": _capabilities(spec.cap_add),
+        "CapDrop": _capabilities(spec.cap_drop),
         "CgroupnsMode": spec.cgroupns_mode or "private",
         "GroupAdd": list(spec.group_add) or None,
         "IpcMode": spec.ipc_mode or "private",
@@ -94,3 +95,9 @@ def _resources(spec: HostConfig) -> dict[str, Any]:
         "IOMaximumIOps": 0,
         "IOMaximumBandwidth": 0,
     }
+
+
+def _capabilities(names: Iterable[str]) -> list[str] | None:
+    """With their whole names, however they were written."""
+    upper = sorted({name.upper() for name in names})
+    return [name if name == "ALL" or name.startswith("CAP_") else f"CAP_{name}" for name in upper] or None

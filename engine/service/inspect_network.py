@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from engine.network import ports
+from engine.service.network_modes import shown_mode
 
 if TYPE_CHECKING:
     from engine.model import ContainerSpec, ContainerSummary
@@ -20,7 +21,7 @@ SUBNET_TAKEN = re.compile(r"the subnet .* of network .* is in use: ")  # bridges
 def host_network(spec: ContainerSpec, *, blocked: bool) -> dict[str, object]:
     """The network's part of HostConfig. `BlockMetadata` is this engine's own."""
     return {
-        "NetworkMode": spec.network_mode,
+        "NetworkMode": shown_mode(spec.network_mode),
         "PortBindings": ports.bindings_to_api(spec.port_bindings),
         "PublishAllPorts": spec.publish_all,
         "Dns": list(spec.dns),

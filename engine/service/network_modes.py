@@ -15,6 +15,11 @@ def mode_of(network_mode: str) -> str:
     return network_mode if network_mode in ("host", "none") else "bridge"
 
 
+def shown_mode(network_mode: str) -> str:
+    """As Docker's API has it since 26: the default network by its name."""
+    return "bridge" if network_mode in ("", "default") else network_mode
+
+
 def no_bridges() -> bool:
     return userns.entered_by() is not None and not userns.network_helpers()
 

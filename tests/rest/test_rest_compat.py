@@ -264,3 +264,13 @@ def test_an_image_from_a_url_and_for_platforms(served: Served, tmp_path: Path) -
     assert served.call("GET", "/images/fromurl:1/get", params={"platform": "{}"}).status_code == 501
     assert served.call("DELETE", "/images/fromurl:1", params={"platforms": "[]"}).status_code == 501
     assert served.call("DELETE", "/images/fromurl:1").status_code == 200
+
+
+def test_names_in_host_config_are_whole(served: Served, made: list[str]) -> None:
+    """As a Docker daemon since 26 writes them, however they came."""
+    host = inspect(
+        served, create(served, made, "true", HostConfig={"CapAdd": ["net_admin", "ALL"], "CapDrop": ["CHOWN"]})
+    )
+    assert host["HostConfig"]["CapAdd"] == ["ALL", "CAP_NET_ADMIN"]
+    assert host["HostConfig"]["CapDrop"] == ["CAP_CHOWN"]
+    assert host["HostConfig"]["NetworkMode"] == "bridge"

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -96,3 +100,35 @@ def test_the_rest_of_a_day(ask: Ask) -> None:
     assert "  prune       Remove unused networks\n" in ask("network")
     assert ask("network", "list") == ask("network", "ls")
     assert json.loads(ask("network", "ls", "--format", "json").splitlines()[0])["IPv4"] == "true"
+
+
+def test_detach_keys_in_a_terminal(ask: Ask, data_root: Path) -> None:
+    """Who started the container gets 0, who joined what runs is told of it and gets 1: nothing has ended."""
+
+    def detached(*args: str) -> tuple[int, str]:
+        ours, theirs = pty.openpty()
+        command = [sys.executable, "-m", "engine.cli.main", "--root", str(data_root), *args]
+        process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
+        os.close(theirs)
+        seen = b""
+        try:
+            while b"# " not in seen:  # the shell's prompt: the terminal passes keys on by now
+                seen += os.read(ours, 4096)
+            os.write(ours, b"\x18a")
+            while True:
+                seen += os.read(ours, 4096)
+        except OSError:  # EIO: nobody has the terminal any more
+            return process.wait(), seen.decode()
+        finally:
+            os.close(ours)
+
+    keys = ("--detach-keys", "ctrl-x,a")
+    try:
+        code, _ = detached("run", "-it", "--name", "joined", "--network", "none", *keys, "workbench/base", "sh")
+        assert code == 0
+        code, seen = detached("exec", "-it", *keys, "joined", "sh")
+        assert code == 1
+        assert seen.endswith("read escape sequence\r\n")
+        ask("exec", "joined", "true")
+    finally:
+        ask("rm", "-f", "joined")
