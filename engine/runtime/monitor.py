@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 from engine.linux import cgroup as cg
-from engine.linux import libc, pseudo
+from engine.linux import idmap, libc, pseudo
 from engine.runtime import bundle_lock, ending, init_namespaces, netconfig, protocol
 from engine.runtime import state as states
 from engine.runtime.clients import Client
@@ -466,7 +466,10 @@ class Monitor:
         try:
             self.launcher.pause()
         except OSError as error:
-            return {"error": f"cannot pause: {error.strerror or error}", "errno": error.errno}
+            why = error.strerror or str(error)
+            if idmap.inside() and error.errno in (errno.EPERM, errno.EACCES, errno.EROFS):
+                why += ": there is no control group of its own that could be frozen"
+            return {"error": f"cannot pause: {why}", "errno": error.errno}
         self.state.status = "paused"
         self.streams.catch_up()
         self.health.stop()

@@ -47,9 +47,10 @@ class Prober:
 
     def _took(self, probe: _Probe, code: int, output: str) -> None:
         self._probe = None
+        changed = self.health.probed(code, output, probe.started_ns, time.time_ns(), running_for=probe.running_for)
+        # By what it is now: one that has become healthy is asked at its interval, also within its start period.
         self._timer = self._loop.later(self.health.next_delay(self._running_for()), self._ring)
-        ended = time.time_ns()
-        self._changed(self.health.probed(code, output, probe.started_ns, ended, running_for=probe.running_for))
+        self._changed(changed)
 
 
 class _Probe:

@@ -177,6 +177,12 @@ class Rootfs:
                 m.attach_with(proc, target, self._options(entry["options"])[0])
                 os.close(target)
                 os.close(proc)
+            elif (
+                entry["type"] == "proc"
+                and idmap.inside()
+                and not any(each["type"] == "pid" for each in spec["linux"]["namespaces"])
+            ):
+                self._host_tree("/proc", entry)
             elif entry["type"] != "cgroup":
                 self._kernel(entry)
                 if entry["destination"] == "/dev":
@@ -232,6 +238,17 @@ class Rootfs:
                 raise SetupError(str(error)) from None
         finally:
             os.close(fd)
+
+    def _host_tree(self, path: str, entry: dict[str, Any]) -> None:
+        """The host's own: a new proc of its processes is not an ordinary user's to mount (mount_namespaces(7), restrictions)."""
+        origin, target = os.open(path, _HANDLE | os.O_DIRECTORY), self.ordinary(entry["destination"])
+        try:
+            m.bind(origin, target, self._options(entry["options"])[0], recursive=True)
+        except OSError as error:
+            raise SetupError(f"{entry['destination']}: {error.strerror}") from None
+        finally:
+            os.close(origin)
+            os.close(target)
 
     def _host_sys(self, target: int, flags: int) -> None:
         """sysfs belongs to whom the network namespace does: on the host's network an ordinary user gets the host's own,

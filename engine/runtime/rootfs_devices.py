@@ -67,7 +67,9 @@ def make_device(rootfs: Root, node: dict[str, Any]) -> None:
             return
         if there is not None:
             raise SetupError(f"device {node['path']}: the image has something else there")
-        _node(parent, name, kind | int(node.get("fileMode", 0o600)), number, "")
+        made = _node(parent, name, kind | int(node.get("fileMode", 0o600)), number, str(node.get("hostPath", "")))
+        if not made:  # the host's own, with the owner and mode that it has there
+            return
         if node.get("uid") or node.get("gid"):
             os.chown(name, int(node.get("uid", 0)), int(node.get("gid", 0)), dir_fd=parent, follow_symlinks=False)
     except OSError as error:
@@ -84,21 +86,27 @@ def _existing(parent: int, name: str) -> os.stat_result | None:
         return None
 
 
-def _node(parent: int, name: str, mode: int, number: int, host_path: str) -> None:
+def _node(parent: int, name: str, mode: int, number: int, host_path: str) -> bool:
+    """Makes a node, or shows the host's (False). Raises OSError."""
     try:
         os.mknod(name, mode, number, dir_fd=parent)
     except PermissionError:
         if not host_path:
             raise
-        # The engine itself is in a container: bind what its host gave it.
+        # The engine itself is in a container, or an ordinary user's: bind what its host has.
         os.close(os.open(name, _NEW_FILE, 0o666, dir_fd=parent))
         origin = os.open(host_path, _HANDLE)
         target = open_in_root(parent, name, _HANDLE | os.O_NOFOLLOW)
         try:
+            found = os.fstat(origin)
+            if (stat.S_IFMT(found.st_mode), found.st_rdev) != (stat.S_IFMT(mode), number):
+                raise SetupError(f"device {host_path}: it has become another one")
             m.bind(origin, target)
         finally:
             os.close(origin)
             os.close(target)
+        return False
+    return True
 
 
 def make_console(root: int, slave: int) -> None:

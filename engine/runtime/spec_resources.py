@@ -38,6 +38,7 @@ class DeviceNode:
     uid: int = 0
     gid: int = 0
     access: str = "rwm"
+    host: str = ""  # where the host has it, for who may make no nodes
 
     def document(self) -> dict[str, Any]:
         return {
@@ -48,6 +49,7 @@ class DeviceNode:
             "fileMode": self.mode,
             "uid": self.uid,
             "gid": self.gid,
+            **({"hostPath": self.host} if self.host else {}),
         }
 
 

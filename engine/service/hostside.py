@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from engine.errors import InvalidInput, NotFound, Unsupported
-from engine.linux import apparmor, cgroup, devices
+from engine.linux import apparmor, cgroup, devices, idmap
 from engine.model import Device, HostConfig, Resources
 from engine.runtime.spec_resources import DeviceNode, limited_devices
 from engine.runtime.spec_security import parse_security_options
@@ -49,7 +49,8 @@ def _named(wanted: Device) -> list[DeviceNode]:
 
 
 def _node(found: devices.HostDevice, path: str, access: str) -> DeviceNode:
-    return DeviceNode(path, found.kind, found.major, found.minor, found.mode, found.uid, found.gid, access)
+    host = found.path if idmap.inside() else ""  # nodes cannot be made in a user namespace: the host's are shown
+    return DeviceNode(path, found.kind, found.major, found.minor, found.mode, found.uid, found.gid, access, host)
 
 
 def apparmor_profile(host: HostConfig) -> str:

@@ -20,10 +20,14 @@ from pathlib import Path
 
 import pytest
 
+from engine.linux import devices
 from tests.patience import PATIENCE
 
 pytestmark = [pytest.mark.root, pytest.mark.peer("newuidmap")]
 
+STANDARD = {
+    f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom", "tty", "ptmx")
+}  # in every container
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 DOCKERFILE = """FROM workbench/base
 RUN mkdir /data /opq && echo hi > /data/f && touch /opq/a
@@ -442,3 +446,21 @@ def test_without_a_control_group(user: tuple[Run, Path, bool]) -> None:
         assert "no control group of its own" in run("stats", "--no-stream", "idle", code=1).stderr
         assert "cannot pause" in run("pause", "idle", code=1).stderr
     run("rm", "-f", "idle")
+
+
+@pytest.mark.parametrize("user", ["ranges"], indirect=True)
+def test_devices_and_processes_of_the_host(user: tuple[Run, Path, bool]) -> None:
+    """A user namespace makes no device nodes and mounts no proc of the host's processes: what the host has is shown, and may be used
+    by who might outside."""
+    run, home, _ranges = user
+    run("build", "-q", "-t", "b", "-f", _write(home / "Dockerfile", "FROM workbench/base\n"), ".")
+    shared = ("run", "--rm", "--network", "host")
+    script = "stat -c '%F %t:%T' /dev/x; echo gone > /dev/x; cat /dev/x"
+    assert (
+        run(*shared, "--device", "/dev/null:/dev/x", "b", "sh", "-c", script).stdout == "character special file 1:3\n"
+    )
+    other = next(one for one in devices.all_devices() if one.path not in STANDARD)
+    words = run(*shared, "--privileged", "b", "sh", "-c", f"stat -c '%t:%T' {other.path}").stdout
+    assert words == f"{other.major:x}:{other.minor:x}\n"
+    own = run(*shared, "--pid", "host", "b", "cat", "/proc/1/comm").stdout
+    assert own == Path("/proc/1/comm").read_text()

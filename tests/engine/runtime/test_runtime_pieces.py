@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 
-from engine.runtime import protocol
+from engine.runtime import probes, protocol
 from engine.runtime import state as states
+from engine.runtime.health import Healthcheck
 from engine.runtime.jsonlog import Log, Splitter, stamp
+from engine.runtime.loop import Loop
 
 
 def texts(records: bytes) -> list[str]:
@@ -135,3 +139,27 @@ def test_a_reused_pid_is_told_by_its_start() -> None:
     assert states.is_alive(os.getpid(), mine)
     assert not states.is_alive(os.getpid(), mine + 1)
     assert not states.is_alive(0, 0)
+
+
+def test_a_probe_that_makes_healthy_ends_the_start_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within the start period, too: Docker takes the time to the next probe from what this one has said."""
+
+    class Probe:
+        def __init__(self, _loop: object, took: Callable[[object, int, str], None]) -> None:
+            self.took, self.started_ns, self.running_for = took, 0, 0.0
+
+        def run(self, _check: object, _start: object) -> None:
+            self.took(self, codes.pop(0), "")
+
+    class Waits:
+        def later(self, seconds: float, what: Callable[[], None]) -> None:
+            delays.append(seconds)
+            if codes:
+                what()
+
+    monkeypatch.setattr(probes, "_Probe", Probe)
+    delays: list[float] = []
+    codes = [1, 1, 0, 0]
+    check = Healthcheck(("x",), interval=4, start_period=1000, start_interval=1)
+    probes.Prober(cast("Loop", Waits()), check, lambda *_: None, lambda _changed: None).begin()
+    assert delays == [1, 1, 1, 4, 4]
