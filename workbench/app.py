@@ -18,7 +18,7 @@ from textual import on
 from textual.app import App, ComposeResult
 from textual.binding import Binding
 from textual.dom import DOMNode
-from textual.events import DescendantFocus, Event, InputEvent
+from textual.events import DescendantFocus, Event, InputEvent, Key
 from textual.widgets import Static
 from textual.worker import get_current_worker
 
@@ -28,6 +28,7 @@ from workbench import commands, garbage, no_colour, plain_text, themes
 from workbench import panes as all_panes
 from workbench.bridge import Bridge, LoopHandle
 from workbench.journal import Entry, Job, Journal
+from workbench.key_turns import KeyTurns
 from workbench.keys import Keys, app_bindings
 from workbench.layout import PANES
 from workbench.leaving import Leaving
@@ -99,6 +100,7 @@ class WorkbenchApp(App[int]):
         self.grid: PaneGrid
         self._status, self._trouble = Static(id="status", markup=False), Static(id="trouble", markup=False)
         self.keys = Keys(self)
+        self._turns = KeyTurns(self, super().on_event)
         self.leaving = Leaving(self)
         self._desk = desk
         self.memory = Memory(self, desk.place if desk else "")
@@ -160,7 +162,14 @@ class WorkbenchApp(App[int]):
     async def on_event(self, event: Event) -> None:
         if isinstance(event, InputEvent):
             self._garbage.touched = time.monotonic()
-        await super().on_event(event)
+        if isinstance(event, Key) and not event.is_forwarded:
+            await self._turns.take(event)
+        else:
+            await super().on_event(event)
+
+    @on(KeyTurns.Handled)
+    def _key_handled(self, message: KeyTurns.Handled) -> None:
+        self._turns.followed(message)
 
     @property
     def pane(self) -> Pane:
@@ -322,7 +331,12 @@ class WorkbenchApp(App[int]):
         await self.run_action(message.action, self.pane)
 
     def action_act(self, command: str) -> None:
-        self.perform(commands.BY_ID[command], self.pane.subjects)
+        self.perform(commands.BY_ID[command], self.subjects_of(commands.BY_ID[command]))
+
+    def subjects_of(self, command: commands.Command) -> Sequence[Subject]:
+        """The marked ones, or the one under the cursor; that one also for what can be done to one alone."""
+        pane = self.pane
+        return pane.subjects if command.many or pane.subject is None else [pane.subject]
 
     def perform(self, command: commands.Command, subjects: Sequence[Subject]) -> None:
         self.trouble("")

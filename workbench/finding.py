@@ -33,9 +33,9 @@ def _off(app: WorkbenchApp, identity: str) -> str:
 
 
 def _actions(app: WorkbenchApp) -> Iterator[Entry]:
-    subjects = app.pane.subjects
-    kind = subjects[0].kind if subjects else None
     for command in commands.TABLE:
+        subjects = app.subjects_of(command)
+        kind = subjects[0].kind if subjects else None
         if command.kinds and kind not in command.kinds:
             continue
         about = ""

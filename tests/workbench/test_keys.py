@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from textual.binding import Binding
+from textual.events import Key
 
 from tests.workbench.fake_engine import FakeLoop, until
 from tests.workbench.test_app import an_engine
@@ -130,6 +131,20 @@ async def test_lazydocker_fingers() -> None:
         titles = " ".join(str(pane.border_title) for pane in app.panes.values() if pane.on_screen)
         assert "3 containers" in titles, "the numbers are those of the key map"
         assert "4 images" in titles
+
+
+async def test_what_is_typed_at_once_goes_where_each_key_puts_it() -> None:
+    """As a paste, or a slow line: all keys are there before the first one is handled. `s` would stop a container."""
+    engine = an_engine()
+    app = WorkbenchApp(engine, FakeLoop())  # type: ignore[arg-type]
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.keys.map is not None and app.lists.containers)
+        for key in ("2", "slash", "s", "h", "o", "enter", "asterisk", "6", "slash", "s", "b"):
+            app.post_message(Key(key, key if len(key) == 1 else None))
+        await until(pilot, lambda: app.pane.NAME == "logs" and app.query_one("#logs Prompt Input").value == "sb")  # type: ignore[attr-defined]
+        assert len(app.panes["containers"].subjects) > 1, "the asterisk was the list's again"
+        assert not engine.called("stop")
+        assert not engine.called("restart")
 
 
 async def test_own_keys_over_the_map_and_a_clash_is_shown() -> None:

@@ -104,7 +104,7 @@ class LogsPane(Pane):
         if not self._one and lists.containers:
             self._one = lists.containers[0].name
         here = {name for name in self._names if lists.container(name) is not None}
-        self._met |= here
+        self._met.update(one.name for one in lists.containers)
         gone = (
             len(self._names) == 1 and not here and self._names[0] in self._met
         )  # one that is being made is not listed yet

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from textual import on
 from textual.binding import Binding
-from textual.widget import Widget
+from textual.widget import AwaitMount, Widget
 
 from workbench.panes.base import Pane
 from workbench.subjects import own_name
@@ -40,6 +40,7 @@ class RowsPane(Pane):
         super().__init__()
         self.list = RowList(id=f"{self.NAME}-list", columns=self.COLUMNS)
         self._filter: FilterLine | None = None
+        self._mounting: AwaitMount | None = None
         self._subjects: dict[str, Subject] = {}
         self._told: Subject | None = None
 
@@ -144,13 +145,16 @@ class RowsPane(Pane):
 
     # --- the filter -----------------------------------------------------------------------------------------------
 
-    def action_filter(self) -> None:
-        self._make_filter().open()
+    async def action_filter(self) -> None:
+        line = self._make_filter()
+        if self._mounting is not None:
+            await self._mounting  # else it could not take the focus, and what is typed next would be keys of the list
+        line.open()
 
     def _make_filter(self) -> FilterLine:
         if self._filter is None:
             self._filter = FilterLine()
-            self.mount(self._filter)
+            self._mounting = self.mount(self._filter)
         return self._filter
 
     def on_descendant_focus(self) -> None:
