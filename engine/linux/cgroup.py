@@ -89,6 +89,7 @@ class Cgroup:
         self.directories = {name: root / self.path for name, root in layout.roots.items() if name not in _V1_LATER}
         self._oom_before = 0
         self._filtered = False
+        self._lacks: dict[str, str] = {}  # why a controller of v2 is not to be had
 
     @property
     def v2(self) -> bool:
@@ -184,7 +185,8 @@ class Cgroup:
                 try:
                     _write(place / "cgroup.subtree_control", f"+{name}")
                 except OSError as error:
-                    self.notes.append(f"cgroup controller {name}: {error.strerror} at {place}: its limits do not hold")
+                    # Said of the limits that are asked for, not of each container. EBUSY: processes in what is a container's root.
+                    self._lacks[name] = f": {error.strerror} at {place}"
 
     def _inherit_cpuset(self, directory: Path) -> None:
         """v1: a new cpuset is empty, and nothing can join an empty one."""
@@ -221,7 +223,9 @@ class Cgroup:
                 file, value = other, otherwise
         if not (directory / file).exists():
             if write.need:
-                self.notes.append(f"{write.what} cannot be limited here: no {file}")
+                self.notes.append(
+                    f"{write.what} cannot be limited here: no {file}{self._lacks.get(file.split('.')[0], '')}"
+                )
             return True
         try:
             _write(directory / file, value)

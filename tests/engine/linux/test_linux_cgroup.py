@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from pathlib import Path
 
 import pytest
 
-from engine.linux import freezer
+from engine.linux import cgroup, freezer
 from engine.linux.cgroup import Cgroup, Layout, discover
 from engine.linux.cgroup_limits import cpu_weight, io_weight, plan_v1, plan_v2
 
@@ -80,6 +81,27 @@ def test_v2_without_a_controller_is_noted_not_silent(tmp_path: Path) -> None:
         "memory swappiness cannot be set for a container on cgroup v2: it is the host's",
         "memory cannot be limited here: no memory.max",
     ]
+
+
+def test_v2_controllers_that_a_full_root_group_refuses_are_told_of_with_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a container of somebody else's the root group has processes (cgroup-v2.rst, No Internal Process Constraint): each start of a
+    container without limits must not complain of five controllers."""
+    leaf = v2_tree(tmp_path)
+    (leaf / "memory.max").unlink()
+
+    def write(path: Path, value: str) -> None:
+        if path == tmp_path / "cgroup.subtree_control":
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        path.write_text(value)
+
+    monkeypatch.setattr(cgroup, "_write", write)
+    group = Cgroup(Layout("v2", {"": tmp_path}), "workbench/id")
+    group.create({})
+    assert group.notes == []
+    group.create({"memory": {"limit": 1 << 20}})
+    assert group.notes == [f"memory cannot be limited here: no memory.max: Device or resource busy at {tmp_path}"]
 
 
 def test_no_limits_touch_nothing(tmp_path: Path) -> None:
