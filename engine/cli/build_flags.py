@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-from engine.base.units import parse_size
 from engine.cli.flags import Flag, Parsed
 from engine.errors import InvalidInput, Unsupported
 from engine.model import BuildOutput, BuildSecret, SshAgent
@@ -191,7 +190,7 @@ def refuse_attestations(parsed: Parsed) -> None:
 
 
 def size(parsed: Parsed, name: str) -> int:
-    return parse_size(parsed.text(name)) if parsed.given(name) else 0
+    return parsed.size(name) if parsed.given(name) else 0
 
 
 def platforms(items: Sequence[str]) -> tuple[str, ...]:

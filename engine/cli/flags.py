@@ -59,6 +59,17 @@ class Parsed:
     def given(self, name: str) -> bool:
         return name in self.values
 
+    def size(self, name: str) -> int:
+        """Bytes. Raises BadFlag."""
+        from engine.base.units import parse_size
+
+        try:
+            return parse_size(self.text(name))
+        except InvalidInput as error:
+            raise BadFlag(
+                f"invalid argument {self.text(name)!r} for --{name}: {error.message}", hint=error.hint
+            ) from None
+
     def number(self, name: str, default: int = 0) -> int:
         value = self.values.get(name, default)
         return value if isinstance(value, int) else default

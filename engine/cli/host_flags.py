@@ -69,10 +69,10 @@ def limit_values(parsed: Parsed) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name in ("memory", "memory-reservation"):
         if parsed.given(name):
-            values[name.replace("-", "_")] = parse_size(parsed.text(name))
+            values[name.replace("-", "_")] = parsed.size(name)
     if parsed.given("memory-swap"):
         text = parsed.text("memory-swap")
-        values["memory_swap"] = -1 if text == "-1" else parse_size(text)
+        values["memory_swap"] = -1 if text == "-1" else parsed.size("memory-swap")
     for name in ("cpu-shares", "cpu-period", "cpu-quota", "cpu-rt-period", "cpu-rt-runtime", "blkio-weight"):
         if parsed.given(name):
             values[name.replace("-", "_")] = parsed.number(name)
@@ -111,7 +111,7 @@ def host_values(parsed: Parsed) -> dict[str, Any]:
     for name in ("device-read-bps", "device-write-bps", "device-read-iops", "device-write-iops"):
         values[f"blkio_{name.replace('-', '_')}"] = _rates(parsed.items(name), name)
     if parsed.given("shm-size"):
-        values["shm_size"] = parse_size(parsed.text("shm-size"))
+        values["shm_size"] = parsed.size("shm-size")
     return {
         **values,
         "blkio_weight_device": _rates(parsed.items("blkio-weight-device"), "blkio-weight-device"),

@@ -128,7 +128,7 @@ def environment(parsed: Parsed) -> Iterator[str]:
                 yield f"{line}={os.environ[line]}"
     for text in parsed.items("env"):
         if not text:
-            raise InvalidInput("invalid environment variable: it is empty", hint="write NAME=VALUE or NAME")
+            raise BadFlag("invalid environment variable: it is empty", hint="write NAME=VALUE or NAME")
         # `-e NAME` takes the value from the user's own shell, and nothing when it is not set there.
         if "=" in text:
             yield text

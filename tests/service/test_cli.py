@@ -84,6 +84,7 @@ def test_tables_and_templates() -> None:
         (["ps", "more"], 1, "ps accepts no arguments"),
         (["run", "--pull", "often", "a"], 125, "invalid pull option: 'often'"),
         (["run", "-e", "", "a"], 125, "invalid environment variable"),
+        (["update", "-m", "x", "a"], 125, "invalid argument 'x' for --memory"),
         (["pull", "a", "b"], 1, "pull takes one name"),
         (["images", "-f", "colour=red"], 1, "invalid filter 'colour'"),
         (["exec", "nobody", "true"], 1, "No such container: nobody"),
