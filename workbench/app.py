@@ -448,7 +448,7 @@ class WorkbenchApp(App[int]):
     def action_command_log(self) -> None:
         from workbench.screens.texts import CommandLog
 
-        self.push_screen(CommandLog(self.journal))
+        self.push_screen(CommandLog(self.journal, os.environ.get("WORKBENCH_HOST", "")))
 
     def action_mouse(self) -> None:
         from workbench.clipboard import release_mouse

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.api import LoopNotice, Replaced, ServiceBuildFailed
+from engine.api import LoopNotice, Replaced, ServiceBuildFailed, ServiceState
 from engine.local import LocalEngine, open_engine, runtime_dir
 from tests.conftest import end_supervisor
 from tests.patience import PATIENCE
@@ -112,3 +112,20 @@ async def _log(it: object, container: str) -> list[tuple[str, str]]:
     while ("stdout", "three") not in (lines := await it.log(container)):  # type: ignore[attr-defined]
         await asyncio.sleep(0.05)
     return list(lines)
+
+
+async def test_one_that_only_shows_builds_nothing_and_tells_what_becomes_of_the_containers(
+    local: LocalEngine, tmp_path: Path
+) -> None:
+    files = {"Dockerfile": 'FROM workbench/base\nCMD ["python3", "-c", "import time; time.sleep(1000)"]\n'}
+    folder = tmp_path / "shown"
+    async with looping(local, folder, files, show_only=True) as shown:
+        assert "read-only" in (await shown.until(LoopNotice)).text
+        await shown.loop.rebuild()
+        assert (await shown.until(LoopNotice)).text == "not rebuilt: read-only"
+        assert not await local.containers(all=True)
+        async with looping(local, folder, {}) as it:  # the other one has not taken the project's lock
+            name = (await it.running()).container
+            await shown.running()
+            await local.kill(name)
+            await shown.until(ServiceState, lambda e: e.phase == "exited")

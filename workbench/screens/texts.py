@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import time
 from collections.abc import Sequence
 from typing import ClassVar
@@ -13,7 +15,7 @@ from textual.containers import Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from workbench.journal import Journal
+from workbench.journal import Entry, Journal
 from workbench.state import neutral
 from workbench.table import Column
 from workbench.widgets.row_list import RowList
@@ -70,9 +72,10 @@ class CommandLog(ModalScreen[None]):
         Binding("y", "copy", "Copy", id="commands.copy", tooltip="Copy the line, or all marked ones"),
     ]
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, host: str = "") -> None:
+        """`host`: the other engine that it was done on, which another shell has to be told."""
         super().__init__()
-        self._journal = journal
+        self._journal, self._host = journal, host
         columns = (Column(styles={"": "dim"}), Column(grow=True), Column(styles={"done": "dim", "": "warning"}, cap=24))
         self._list = RowList(id="commands", columns=columns)
 
@@ -88,14 +91,19 @@ class CommandLog(ModalScreen[None]):
         for index, entry in enumerate(self._journal.entries):
             at = time.strftime("%H:%M:%S", time.localtime(entry.at))
             state = neutral(entry.state or "under way").split("\n")[0]
-            rows.append((str(index), (at, neutral(entry.line), state)))
+            rows.append((str(index), (at, neutral(self._line(entry)), state)))
         self._list.show(rows)
         self.query_one(".nothing").display = not rows
         self._list.action_edge(1)
         self._list.focus()
 
+    def _line(self, entry: Entry) -> str:
+        if not self._host:
+            return entry.line
+        return re.sub(r"(^|&& )workbench ", rf"\g<1>workbench --host {shlex.quote(self._host)} ", entry.line)
+
     async def action_copy(self) -> None:
         marked = self._list.marked or {self._list.selected}
-        lines = [entry.line for index, entry in enumerate(self._journal.entries) if str(index) in marked]
+        lines = [self._line(entry) for index, entry in enumerate(self._journal.entries) if str(index) in marked]
         if lines:
             await self.app.copy("\n".join(lines), "the command")  # type: ignore[attr-defined]
