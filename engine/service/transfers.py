@@ -8,7 +8,7 @@ from collections.abc import Callable
 from engine.base.cancel import CancelToken
 from engine.base.settings import push_settings
 from engine.build.compressing import compressed_image, compressed_index
-from engine.errors import EngineError, InvalidInput
+from engine.errors import EngineError, InvalidInput, from_os_error
 from engine.model import PullProgress, RegistryAuth
 from engine.oci.descriptor import Descriptor
 from engine.oci.digest import Digest
@@ -40,23 +40,26 @@ class TransferService:
         if reference.digest and not reference.tag:
             raise InvalidInput(f"{source}: a push needs a name with a tag", hint="write NAME:TAG")
         shown = reference.familiar
-        with self._store.using():
-            image = self._store.images.get(source)
-            progress(PullProgress(shown, "", "resolving", text=f"The push refers to repository [{reference.name}]"))
-            top = self._store.indexes.find(source) or self._store.images.manifest(image)
-            manifest = self.packed(image, top, progress, cancel)
-            digest = push(
-                reference,
-                manifest,
-                self._store.blobs,
-                registry_config(self._store, [auth] if auth else []),
-                progress=Meter(shown, progress).blob,
-                mounts=lambda: self.neighbours(reference),
-                held=lambda: self.held(reference),
-                journal=Uploads(self._store.tmp),
-                cancel=cancel,
-            )
-            self._store.images.put_repo_digest(image, f"{reference.name}@{digest}")
+        try:
+            with self._store.using():
+                image = self._store.images.get(source)
+                progress(PullProgress(shown, "", "resolving", text=f"The push refers to repository [{reference.name}]"))
+                top = self._store.indexes.find(source) or self._store.images.manifest(image)
+                manifest = self.packed(image, top, progress, cancel)
+                digest = push(
+                    reference,
+                    manifest,
+                    self._store.blobs,
+                    registry_config(self._store, [auth] if auth else []),
+                    progress=Meter(shown, progress).blob,
+                    mounts=lambda: self.neighbours(reference),
+                    held=lambda: self.held(reference),
+                    journal=Uploads(self._store.tmp),
+                    cancel=cancel,
+                )
+                self._store.images.put_repo_digest(image, f"{reference.name}@{digest}")
+        except OSError as error:
+            raise from_os_error(error, f"pushing {shown}") from error
         self._store.records.event("image", "push", image.config_digest, {"name": shown}, durable=False)
         text = f"{reference.tag}: digest: {digest} size: {manifest.size}"
         progress(PullProgress(shown, "", "done", manifest.size, manifest.size, text))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.base.clock import parse_rfc3339
-from engine.errors import Conflict, Corrupt, InvalidInput, NotFound
+from engine.errors import Conflict, Corrupt, InvalidInput, NotFound, is_full
 from engine.oci.config import ImageConfig
 from engine.oci.digest import Digest
 from engine.oci.manifest import Manifest, parse_manifest
@@ -45,6 +45,7 @@ class ImageStore:
         self._records, self._blobs, self._unsynced = records, blobs, unsynced
         self._parsed: OrderedDict[tuple[str, Digest], tuple[object, Manifest | ImageConfig]] = OrderedDict()
         self._entries: dict[Digest, tuple[str, int]] = {}  # of index.json: media type and size of manifests
+        self._behind = False  # index.json still names what is removed, for want of room
 
     def manifest(self, image: Image) -> Manifest:
         return self.manifest_of(image.digest)
@@ -178,6 +179,21 @@ class ImageStore:
                 manifests.append(named)
         self._blobs.publish_index(manifests, durable=durable)
 
+    def _publish_less(self) -> None:
+        """`index.json` after a removal. On a full disk it waits for `catch_up`: removing is what makes room."""
+        try:
+            self.publish_index()
+        except OSError as error:
+            if not is_full(error):
+                raise
+            self._behind = True
+
+    def catch_up(self) -> None:
+        """Writes `index.json` where there was no room for it. Call when something has gone from the disk."""
+        if self._behind:
+            self._behind = False
+            self._publish_less()
+
     def list(self) -> list[Image]:
         tags: dict[str, list[str]] = {}
         for row in self._records.read("SELECT name, digest FROM tags ORDER BY name"):
@@ -268,7 +284,7 @@ class ImageStore:
         self._settle()
         with self._records.write() as db:
             db.execute("DELETE FROM tags WHERE name = ?", (reference,))
-        self.publish_index()
+        self._publish_less()
 
     def forget(self, image: Image) -> None:
         """Drops the record; the bytes go with the next sweep. Raises `Conflict` when a container uses the image."""
@@ -282,7 +298,7 @@ class ImageStore:
             db.execute("DELETE FROM tags WHERE digest = ?", (image.digest,))
             db.execute("DELETE FROM images WHERE digest = ?", (image.digest,))
             db.execute("DELETE FROM steps WHERE config = ?", (image.config_digest,))
-        self.publish_index()
+        self._publish_less()
 
     def _is_recorded(self, digest: Digest, tags: Sequence[Reference], repo_digest: str) -> bool:
         """The image is here, and every name means it already."""

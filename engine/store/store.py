@@ -196,7 +196,10 @@ class Store:
             self.unsynced.settle_now()  # what replaced the garbage is on the disk before the garbage goes
         from engine.store.collect import sweep
 
-        return sweep(self, dry_run=dry_run)
+        freed = sweep(self, dry_run=dry_run)
+        if not dry_run:
+            self.images.catch_up()
+        return freed
 
     def check(self, cancel: CancelToken | None = None, *, files: bool = False, mend: bool = False) -> list[Problem]:
         """Reads everything back: digests, records, layer folders, with `files` what is in them. Only `mend` changes anything."""

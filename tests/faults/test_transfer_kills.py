@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +23,7 @@ from engine.oci.reference import Reference
 from engine.registry.server import RegistryServer, Serving
 from engine.service.archives import ArchiveService
 from engine.service.images import ImageService
+from engine.service.transfers import TransferService
 from engine.store.images import Image
 from engine.store.store import Store
 from tests.engine.registry.scripted import Scripted, sample
@@ -30,6 +31,7 @@ from tests.engine.registry.scripted import Scripted, sample
 pytestmark = pytest.mark.root
 MIB = 1 << 20
 KILLS = int(os.environ.get("WORKBENCH_KILLS", "4"))  # 100 and more before a release
+FULL = int(os.environ.get("WORKBENCH_FULL_DISKS", "4"))  # likewise
 
 
 @pytest.fixture
@@ -223,6 +225,75 @@ def test_a_disk_that_fills(registry: Scripted, small_disk: Path) -> None:
     assert image.size == 12 * MIB
     assert store.check() == []
     store.close()
+
+
+@pytest.fixture
+def no_reserve(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writes meet the end of the disk itself, not the room that is kept free before it."""
+    monkeypatch.setattr("engine.archive.reader.RESERVE", 0)
+    monkeypatch.setattr("engine.store.archive_load.RESERVE", 0)
+
+
+def refused(root: Path, act: Callable[[Store], object], filler: Path, left: int | None) -> bool:
+    """Whether `act` is refused for want of room, with `left` bytes free (None: all). Any other failure is raised."""
+    store = Store(root)
+    try:
+        if left is not None:
+            found = os.statvfs(filler.parent)
+            with open(filler, "wb") as file:
+                os.posix_fallocate(file.fileno(), 0, max(1, found.f_bavail * found.f_frsize - left))
+        act(store)
+    except StorageFull:
+        return True
+    else:
+        return False
+    finally:
+        filler.unlink(missing_ok=True)
+        store.close()
+
+
+def test_disks_that_are_full_at_random_points(
+    registry: Scripted, small_disk: Path, tmp_path: Path, no_reserve: None
+) -> None:
+    """Pull, load, push and removal, each with some bytes left: whole and acknowledged, or refused, absent, and done once there is room."""
+    rng, stop, root, filler = random.Random(10), CancelToken(), small_disk / "root", small_disk / "filler"
+    filled(tmp_path / "source", "b:1", layers=3)
+    archive = io.BytesIO()
+    source = Store(tmp_path / "source")
+    ArchiveService(source).save(["b:1"], archive, lambda one: None, stop)
+    source.close()
+    pulled = f"{registry.address}/a:1"
+    with serving(tmp_path / "there") as (address, there):
+
+        def pull(store: Store) -> None:
+            ImageService(store).pull(pulled, lambda one: None, stop)
+
+        def load(store: Store) -> None:
+            ArchiveService(store).load(io.BytesIO(archive.getvalue()), lambda one: None, stop)
+
+        def push(store: Store) -> None:
+            TransferService(store).push("b:1", lambda one: None, stop, target=f"{address}/b:1")
+
+        def remove(store: Store) -> None:
+            for name in (pulled, "b:1"):
+                if store.images.find(name) is not None:
+                    ImageService(store).remove(name, [], force=True)
+
+        for _ in range(FULL):
+            for act, name, there_after in (
+                (pull, pulled, True),
+                (load, "b:1", True),
+                (push, "b:1", True),
+                (remove, "b:1", False),
+            ):
+                left = rng.choice((rng.randrange(256 << 10), rng.randrange(30 * MIB)))
+                full = refused(root, act, filler, left)
+                here = whole(root, name)  # consistent, however it went
+                assert full or here is there_after, (act, left)
+                assert not refused(root, act, filler, None), "there is room again"
+                assert whole(root, name) is there_after, (act, left)
+                assert there.check() == []
+            assert there.images.find("b:1") is not None
 
 
 def test_an_archive_for_a_full_disk(registry: Scripted, small_disk: Path) -> None:
