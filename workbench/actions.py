@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from engine.errors import EngineError
-from workbench import forms, looking
-from workbench.screens.dialogs import Choose, Confirm
+from workbench import forms, generations, looking
+from workbench.screens.dialogs import Confirm
 from workbench.subjects import Subject, own_name
 from workbench.transfers import build, pull, push
 
@@ -111,25 +111,6 @@ async def _rebuild(app: WorkbenchApp, subjects: Sequence[Subject]) -> None:
         await loop.rebuild(service)
 
 
-async def _rollback(app: WorkbenchApp, subjects: Sequence[Subject]) -> None:
-    service, loop = app.service_of(subjects[0]), app.bridge.loop
-    if loop is None or not service:
-        app.trouble(f"{subjects[0].name} is no service of a project: only those have generations")
-        return
-    found, current = loop.generations(service)
-    others = [one for one in reversed(found) if one.number != current]
-    if not others:
-        app.trouble(f"{service} has no other generation to go back to")
-        return
-    rows = [(str(one.number), forms.generation_row(one)) for one in others]
-    title = f"roll {service} back from generation {current} to"
-    number = await app.push_screen_wait(Choose(title, forms.GENERATIONS, rows))
-    if number is None:
-        return
-    with app.log_command(f"workbench rollback {service} {number}"):
-        await loop.rollback(service, int(number))
-
-
 async def _terminal(app: WorkbenchApp, subject: Subject, what: str) -> None:
     name = container_of(app, subject)
     serving = own_name(name)  # one that is being replaced will not live long enough for a shell
@@ -194,7 +175,8 @@ PERFORM: dict[str, Perform] = {
     "container.rename": forms.rename,
     "container.commit": forms.commit,
     "service.rebuild": _rebuild,
-    "service.rollback": _rollback,
+    "service.rollback": generations.rollback,
+    "service.compare": generations.compare,
     "image.run": forms.run,
     "image.tag": forms.tag,
     "image.push": push,

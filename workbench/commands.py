@@ -92,6 +92,7 @@ TABLE: tuple[Command, ...] = (
         many=False,
         needs="form",
     ),
+    Command("service.compare", "Compare", "What the generation that serves has otherwise than an earlier one", "equals_sign", ("service", "container"), _verb("generations"), writes=False, many=False),
     Command("image.run", "Run", "A new container, by a form", "x", ("image",), _verb("run -d"), many=False, needs="form", footer=True),
     Command("image.tag", "Tag", "Another name for it", "t", ("image",), _verb("tag"), many=False, needs="form"),
     Command("image.push", "Push", "To the registry that its name says", "P", ("image",), _verb("push")),

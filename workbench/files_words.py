@@ -81,3 +81,8 @@ def waste_lines(report: WasteReport, layers: Sequence[LayerInfo]) -> list[TextLi
     lines += [TextLine(""), TextLine("    WASTED  VERSIONS  PATH", "dim")]
     lines += [TextLine(f"{human_size(one.size):>10}{one.times:>10}  {neutral(one.path)}") for one in report.worst]
     return lines if report.worst else [*lines, TextLine("          nothing")]
+
+
+def counts_words(found: Sequence[FileDifference]) -> str:
+    grown = sum((one.after or 0) - (one.before or 0) for one in found)
+    return f"{len(found)} differ, {'-' if grown < 0 else '+'}{human_size(abs(grown))}; enter shows one"

@@ -21,6 +21,7 @@ from workbench.screens.dialogs import Choose, Confirm, Form
 from workbench.screens.inspect import Inspect
 from workbench.screens.palette import Palette, score
 from workbench.screens.prune import PruneScreen
+from workbench.screens.reading import ReadingScreen
 from workbench.screens.texts import CommandLog, HelpScreen
 from workbench.transfers import Progress
 from workbench.widgets.tick import Tick
@@ -306,6 +307,12 @@ async def test_rebuild_and_rollback_of_a_service_and_of_its_container() -> None:
         await pilot.press("enter")
         await until(pilot, lambda: loop.rolled_back == [("web", 1)])
         assert "workbench rollback web 1" in lines(app)
+        await pilot.press("2", "g", "equals_sign")
+        await until(pilot, lambda: isinstance(app.screen, Choose))
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(app.screen, ReadingScreen))
+        assert "workbench generations web 1 2" in lines(app)
+        assert engine.called("image_diff")
 
 
 async def test_inspect_as_tree_and_as_json_and_copy() -> None:

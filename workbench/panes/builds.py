@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import on
 from textual.binding import Binding
 from textual.widget import Widget
 
-from engine.base.units import brief_seconds, human_size
+from engine.base.units import brief_seconds
 from engine.errors import InvalidInput
 from workbench import commands
 from workbench.build_model import Build
 from workbench.build_words import build_document, detail_lines, step_document
-from workbench.files_words import comparison_lines, difference_lines
+from workbench.files_words import comparison_lines, counts_words, difference_lines
 from workbench.layer_rows import BUILDS, build_row
 from workbench.panes.rows import FILTER, RowsPane
 from workbench.screens.reading import ReadingScreen
@@ -23,7 +23,7 @@ from workbench.subjects import Subject
 from workbench.widgets.prompt import Prompt
 
 if TYPE_CHECKING:
-    from engine.api import BuildDetail, BuildRecord, EngineEvent, FileDifference
+    from engine.api import BuildDetail, BuildRecord, EngineEvent
 
 LIMIT = 500
 
@@ -102,7 +102,7 @@ class BuildsPane(RowsPane):
         first = numbers[0] if len(numbers) == 2 else self._before(last)
         found = await self.bridge.engine.build_diff(first, last)
         screen = ReadingScreen(
-            f"build {first} → build {last}", difference_lines(found), note=_counts(found), choices=True
+            f"build {first} → build {last}", difference_lines(found), note=counts_words(found), choices=True
         )
         path = await self.app.push_screen_wait(screen)
         if path:
@@ -148,8 +148,3 @@ class BuildsPane(RowsPane):
 
 def _title(detail: BuildDetail) -> str:
     return f"build {detail.record.number} {neutral(detail.record.name)}"
-
-
-def _counts(found: Sequence[FileDifference]) -> str:
-    grown = sum((one.after or 0) - (one.before or 0) for one in found)
-    return f"{len(found)} differ, {'-' if grown < 0 else '+'}{human_size(abs(grown))}; enter shows one"
