@@ -93,7 +93,7 @@ def test_from_another_workbench(source: Other, data_root: Path, capfd: pytest.Ca
     document = shown(data_root, "app", capfd)
     host = document["HostConfig"]
     assert isinstance(host, dict)
-    assert (host["Memory"], host["CapDrop"], host["RestartPolicy"]["Name"]) == (64 << 20, ["NET_RAW"], "no")
+    assert (host["Memory"], host["CapDrop"], host["RestartPolicy"]["Name"]) == (64 << 20, ["CAP_NET_RAW"], "no")
     assert "s3cret-value" not in json.dumps(document)
     assert "pw@" not in json.dumps(document)
     assert json.loads(source.workbench("inspect", "app"))[0]["Image"] == document["Image"]
