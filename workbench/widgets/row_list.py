@@ -263,11 +263,12 @@ class RowList(ScrollView, can_focus=True):
             if under.bgcolor is None:
                 under += Style(reverse=True)
             base = base + under
-        mark = self._named("mark") if marked else Style()
+        mark = self._named("mark") if marked and not (cursor and focus) else Style()  # accent on accent is not seen
         lead = (MARK if marked else "▸" if cursor and focus else " ") + " "
         segments = [Segment(lead, base + mark)]
         for text, name in self._texts(self._all[key]):
-            style = base + self._named(name) if name else base
+            named = self._named(name) if name else Style()
+            style = base if named.color == base.bgcolor else base + named  # as with sixteen colours
             if cursor and focus:
                 style += Style(bold=True)
             segments.append(Segment(text, style))
